@@ -1,0 +1,94 @@
+//! Every bound of the product in one table: what is counted, how many, and why. Values that an
+//! operator may change are defaults here and settings in the configuration.
+
+use std::time::Duration;
+
+/// Largest SIP datagram that is read (security S19).
+pub const UDP_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// Largest SIP message on a stream, head and body together (security S19).
+pub const STREAM_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Header lines of one message (security S19).
+pub const HEADERS_MAX: usize = 256;
+/// Via values of one message (security S19).
+pub const VIAS_MAX: usize = 32;
+/// Bytes of one URI (security S19).
+pub const URI_BYTES_MAX: usize = 4 * 1024;
+
+/// SIP connections that may be open at once (security S5).
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// SIP connections from one source address (security S5).
+pub const CONNECTIONS_PER_SOURCE_MAX: usize = 32;
+/// How long a TLS handshake may take (security S5).
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long the first, and every begun, message on a stream may take to come whole (security S5).
+pub const STREAM_MESSAGE: Duration = Duration::from_secs(10);
+/// How long a stream connection may be idle without a call on it.
+pub const STREAM_IDLE: Duration = Duration::from_secs(120);
+/// Bytes that may wait to be written to one SIP connection; more closes it.
+pub const STREAM_WRITE_BACKLOG_BYTES_MAX: usize = 256 * 1024;
+
+/// Transactions that one source address may hold (security S19).
+pub const TRANSACTIONS_PER_SOURCE_MAX: usize = 200;
+/// Transactions in all.
+pub const TRANSACTIONS_MAX: usize = 50_000;
+/// Calls from one source address that are not answered yet (security S19).
+pub const EARLY_CALLS_PER_SOURCE_MAX: usize = 50;
+/// Calls that may be up at once, unless the configuration says otherwise.
+pub const CALLS_MAX: usize = 1_000;
+
+/// The whole set-up of a call, from INVITE to the answer (house §3).
+pub const SETUP: Duration = Duration::from_secs(30);
+/// `joinTimeout` of an incoming call's agent call: an orphan lapses after it (house §4).
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Creation of the agent call over REST, one try.
+pub const CREATE_CALL: Duration = Duration::from_secs(10);
+/// Upgrade of the agent stream, from `Join` to the 101.
+pub const JOIN: Duration = Duration::from_secs(5);
+/// No RTP from the caller for this long ends the call, unless it is on hold.
+pub const RTP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Drain after the agent hung up: queued speech is played for at most this long before our BYE.
+pub const FAREWELL: Duration = Duration::from_secs(30);
+/// How long running calls may go on after SIGTERM.
+pub const GRACE: Duration = Duration::from_secs(60);
+
+/// `X-` headers that go into the template context (security S6).
+pub const X_HEADERS_MAX: usize = 64;
+/// Bytes of one `X-` header value (security S6).
+pub const X_HEADER_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of all `X-` header values together (security S6).
+pub const X_HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Nesting of a JSON header value (security S6).
+pub const JSON_DEPTH_MAX: usize = 16;
+
+/// `allowedAgents` of an account (seed: maxItems).
+pub const ALLOWED_AGENTS_MAX: usize = 20;
+/// Characters of a `toUserPattern` (seed: maxLength).
+pub const TO_USER_PATTERN_CHARS_MAX: usize = 200;
+/// Bytes of a compiled `toUserPattern` (security S16).
+pub const PATTERN_COMPILED_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a To user that are matched (security S16).
+pub const TO_USER_BYTES_MAX: usize = 256;
+/// CIDR ranges of an account.
+pub const CIDR_RANGES_MAX: usize = 1_000;
+
+/// Largest WebSocket frame from the agent (security S18).
+pub const AGENT_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Largest WebSocket message from the agent (security S18).
+pub const AGENT_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Queued agent audio of one call (house §5).
+pub const PLAYOUT_BYTES_MAX: usize = 256 * 1024;
+/// PCM frames that wait for the agent's socket before the oldest is dropped (house §5).
+pub const UPLINK_FRAMES_MAX: usize = 25;
+/// `clientBufferSizeMs` that is asked of Ultravox.
+pub const CLIENT_BUFFER_MS: u32 = 30_000;
+/// `mediaIdleTimeout` that is asked of Ultravox.
+pub const MEDIA_IDLE: Duration = Duration::from_secs(40);
+
+/// Lines of one call's ladder that are kept.
+pub const LADDER_LINES_MAX: usize = 64;
+/// Addresses in the table of unlisted sources; the longest unseen one makes place.
+pub const UNLISTED_SOURCES_MAX: usize = 256;
+/// Inputs that may wait for the signalling task; beyond it new INVITEs are shed.
+pub const SIGNALLING_QUEUE_MAX: usize = 4_096;
+/// A REST answer body.
+pub const REST_BODY_BYTES_MAX: usize = 1024 * 1024;

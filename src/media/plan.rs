@@ -1,0 +1,228 @@
+//! What signalling and media say to each other: plain values, no behaviour. `call` writes plans and
+//! commands, `media` and the shard that runs it answer with events. Neither sees the other.
+//!
+//! One call's media, as signalling sees it:
+//!
+//! ```text
+//! Open ──▶ Opened | BindFailed        sockets bound, session made
+//! Prepare ─▶ Prepared | PrepareFailed  TCP and TLS to the agent's host, while the caller hears ringing
+//! Join ───▶ Joined | JoinFailed       the WebSocket upgrade: 101 first, then our 200
+//! Change ─▶ Changed                   a re-INVITE's outcome; one outstanding per call
+//! Close ──▶ Closed                    always the last event; carries the final report
+//! ```
+
+use crate::codec::CodecKind;
+use crate::ground::{CallKey, Secret};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Which way media may flow, seen from us (RFC 3264 §5.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    SendRecv,
+    SendOnly,
+    RecvOnly,
+    Inactive,
+}
+
+impl Direction {
+    /// We may send to the peer.
+    pub fn sends(self) -> bool {
+        matches!(self, Direction::SendRecv | Direction::SendOnly)
+    }
+
+    /// The peer may send to us. Media that comes all the same is counted and dropped.
+    pub fn receives(self) -> bool {
+        matches!(self, Direction::SendRecv | Direction::RecvOnly)
+    }
+}
+
+/// The agreed codec of a leg, as its media section says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CodecPlan {
+    pub kind: CodecKind,
+    /// Payload number that the peer expects from us (its own number for the codec).
+    pub send_payload_type: u8,
+    /// Payload number under which the peer sends (the number that our description gave it).
+    pub receive_payload_type: u8,
+    /// Milliseconds of audio in each packet that we send: 10 to 60, 20 unless the peer asks.
+    pub ptime_ms: u16,
+    /// Opus only: the peer asked for in-band FEC (`useinbandfec=1`).
+    pub fec: bool,
+}
+
+/// Agreed telephone-events (RFC 4733): payload numbers and the clock of their timestamps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TelephoneEventPlan {
+    pub send_payload_type: u8,
+    pub receive_payload_type: u8,
+    pub clock_hz: u32,
+}
+
+/// Where the peer says that it listens. `None` in `rtp` until an answer came (late offer).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RemoteMedia {
+    pub rtp: Option<SocketAddr>,
+    /// RTCP address: `a=rtcp`, else RTP port + 1; the same as `rtp` when multiplexed.
+    pub rtcp: Option<SocketAddr>,
+    /// RTCP shares the RTP port (RFC 5761).
+    pub rtcp_mux: bool,
+}
+
+/// One leg's media, all decided. Replaced whole by each offer/answer exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LegPlan {
+    pub codec: CodecPlan,
+    pub telephone_event: Option<TelephoneEventPlan>,
+    pub remote: RemoteMedia,
+    pub direction: Direction,
+    /// The source of the caller's signalling: an address that media may latch to as well when the
+    /// description's address is private and never heard of (NAT).
+    pub signalling_source: IpAddr,
+}
+
+/// Sample rates of the agent stream (`inputSampleRate`, `outputSampleRate`), in hertz.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AgentRates {
+    /// What we send to the agent; the caller's codec decodes straight to it.
+    pub input_hz: u32,
+    /// What the agent sends; the caller's codec encodes straight from it.
+    pub output_hz: u32,
+}
+
+impl AgentRates {
+    /// Rates by codec (house §5): no resampler stands in the usual call. For Opus the output rate
+    /// is a setting: 24,000 by default, 16,000 for density, 48,000 on request.
+    pub fn for_codec(kind: CodecKind, opus_output_hz: u32) -> AgentRates {
+        match kind {
+            CodecKind::Pcmu | CodecKind::Pcma => AgentRates { input_hz: 8_000, output_hz: 8_000 },
+            CodecKind::G722 => AgentRates { input_hz: 16_000, output_hz: 16_000 },
+            CodecKind::Opus => AgentRates { input_hz: 16_000, output_hz: opus_output_hz },
+        }
+    }
+}
+
+/// What a media session is opened with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MediaPlan {
+    pub leg: LegPlan,
+    pub agent: AgentRates,
+    /// Silence of the caller's media for this long is reported once, unless it is on hold.
+    pub rtp_timeout: Duration,
+    /// A random CNAME (RFC 7022): never a user name.
+    pub cname: String,
+}
+
+/// Signalling → shard. Every command names its call; unknown calls are ignored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MediaCommand {
+    /// Bind `port` (and `port + 1` unless RTCP is multiplexed) on `address` and start the session.
+    Open { plan: Box<MediaPlan>, address: IpAddr, port: u16 },
+    /// Connect to the agent's host and do the TLS handshake; send nothing yet.
+    Prepare { join_url: Secret },
+    /// Send the upgrade on the prepared connection (or prepare first, when it is not).
+    Join,
+    /// Replace the leg's plan. Answered by `Changed` with the same revision.
+    Change { revision: u32, leg: Box<LegPlan> },
+    /// Send one data message (JSON text) to the agent.
+    SendText { text: String },
+    /// Close the agent stream with 1000, the sockets and the session.
+    Close,
+}
+
+/// Why the agent stream could not be prepared or joined. Texts hold no part of the join URL but
+/// its host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AgentStreamFault {
+    /// The join URL cannot be used: not `wss`, or a host outside the configured domains.
+    BadUrl(String),
+    /// Name resolution, connection or TLS failed.
+    Unreachable(String),
+    /// The upgrade was answered with this HTTP status instead of 101.
+    Refused(u16),
+    /// The handshake's answer was no WebSocket acceptance.
+    BadHandshake(String),
+    /// Not done within its time.
+    TimedOut,
+}
+
+/// How an agent stream that was joined ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AgentClose {
+    /// A close frame came: its code (1005 when it held none). 1000 is the agent's hang-up.
+    Code(u16),
+    /// The connection broke without a close frame, or no pong came in time.
+    Lost,
+}
+
+/// Shard → signalling. Digits, agent messages and ends are never dropped.
+#[derive(Clone, PartialEq, Debug)]
+pub enum MediaEvent {
+    Opened,
+    /// The port is taken or the address is not ours; signalling tries another port.
+    BindFailed,
+    Prepared,
+    PrepareFailed(AgentStreamFault),
+    Joined,
+    JoinFailed(AgentStreamFault),
+    Changed { revision: u32 },
+    /// The first packet of the caller's media was accepted, from this source.
+    CallerHeard { source: SocketAddr },
+    /// The first agent audio went out on the wire.
+    AgentHeard,
+    /// One telephone-event ended (RFC 4733): `0`–`9`, `*`, `#`, `A`–`D`.
+    Digit { digit: char, duration_ms: u32 },
+    /// No media from the caller for `rtp_timeout`.
+    CallerSilent,
+    /// A data message of the agent that signalling may act on; audio-only ones stay in the shard.
+    AgentText(String),
+    /// The agent closed the stream; what was queued for the caller has been played.
+    AgentLeft { close: AgentClose },
+    /// The session failed by our own bug; the call is to be ended.
+    Broken(String),
+    /// The last event of a call: everything is closed.
+    Closed(Box<MediaReport>),
+}
+
+/// A command or an event with its call.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ForCall<T> {
+    pub call: CallKey,
+    pub what: T,
+}
+
+/// What one media session did; plain counters, kept for the record and the metrics.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct MediaReport {
+    pub packets_received: u64,
+    pub packets_sent: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    /// Expected by sequence number, never came (RFC 3550 §6.4.1).
+    pub packets_lost: u64,
+    /// Came after their place was played or concealed.
+    pub packets_late: u64,
+    pub packets_duplicate: u64,
+    /// Dropped: wrong source, wrong payload number, malformed.
+    pub packets_refused: u64,
+    /// Milliseconds of concealment given to the agent.
+    pub concealed_ms: u64,
+    /// Milliseconds of silence given to the agent for mute, hold or DTX.
+    pub silence_ms: u64,
+    /// Interarrival jitter (RFC 3550 §6.4.1) in microseconds, the last value and the largest.
+    pub jitter_us: u32,
+    pub jitter_max_us: u32,
+    /// Round trip from RTCP, microseconds; zero when never measured.
+    pub round_trip_us: u32,
+    /// Milliseconds of agent audio received, played, and emptied by `playback_clear_buffer`.
+    pub agent_received_ms: u64,
+    pub agent_played_ms: u64,
+    pub agent_cleared_ms: u64,
+    /// Milliseconds of agent audio dropped since the playout queue was full.
+    pub agent_dropped_ms: u64,
+    /// Uplink frames dropped since the agent's socket did not take them.
+    pub uplink_dropped_frames: u64,
+    /// Frames that missed their deadline and were skipped, never sent in a burst.
+    pub frames_late: u64,
+    pub digits: u32,
+}
