@@ -14,6 +14,13 @@ pub const VIAS_MAX: usize = 32;
 /// Bytes of one URI (security S19).
 pub const URI_BYTES_MAX: usize = 4 * 1024;
 
+/// Bytes of one session description; a SIP message of the largest size holds less.
+pub const SDP_BYTES_MAX: usize = 64 * 1024;
+/// Media sections of one session description: more is no call of a telephone.
+pub const SDP_MEDIA_MAX: usize = 32;
+/// Lines of one session description that mean something to us.
+pub const SDP_LINES_MAX: usize = 1_024;
+
 /// SIP connections that may be open at once (security S5).
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// SIP connections from one source address (security S5).

@@ -1,1 +1,21 @@
-//! (being built)
+//! Session descriptions (SDP, RFC 8866) and the offer/answer exchange (RFC 3264): what the peer can
+//! and wants to do with media, what we take of it, and the text that says so.
+//!
+//! ```text
+//! text ──▶ payload ──▶ offer_answer ──▶ Agreed (plain values of media::plan)
+//! ```
+//!
+//! `text` is the one door to `sdp-types`; `payload` reads codecs out of payload numbers; `address`
+//! judges where media may go; `section` picks what suits us in one media section; `offer_answer` is
+//! the machine of one dialog. Nothing here sees SIP, a socket or a clock.
+
+mod address;
+pub mod offer_answer;
+pub mod payload;
+mod section;
+pub mod text;
+
+pub use offer_answer::{Agreed, Answered, LocalMedia, OfferAnswer, OfferFault};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! The offer/answer exchange of one dialog (RFC 3264, RFC 6337; RFC 6141 for what fails): answers
+//! the peer's offers, makes our own for an INVITE that brought none, and reads the answer to it.
+//!
+//! ```text
+//!          answer(offer) ──▶ Answered           repeat() ──▶ our text again
+//! Stable ◀────────────────────────────┐
+//!    └── offer() ──▶ LocalOffer ── accept_answer(answer) ──▶ Agreed
+//! ```
+//!
+//! A peer's offer is answered in the call that brings it, so no state waits for our answer. Whatever
+//! fails leaves the agreed session as it was. The version in `o=` rises by one when our text
+//! changes and only then. Media over SRTP is not negotiated: such an offer is refused, never
+//! answered with plain RTP. No address but ours ever stands in what we write.
+
+use super::payload::{self, Encoding, PayloadFormat};
+use super::section::{self, Candidate, Profile};
+use super::text::{self, LocalDescription, LocalSection, MediaSection, SessionDescription};
+use crate::codec::CodecKind;
+use crate::media::plan::{CodecPlan, Direction, RemoteMedia, TelephoneEventPlan};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+/// Our side of the media of one leg.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalMedia {
+    /// The address that the description gives: as the peer can reach it.
+    pub address: IpAddr,
+    /// Our RTP port.
+    pub port: u16,
+    /// Milliseconds of each packet that we wish to send and get: 10 to 60.
+    pub ptime_ms: u16,
+    /// What we can decode and encode, best first.
+    pub codecs: Vec<CodecKind>,
+    /// Whether telephone-events are agreed to.
+    pub telephone_event: bool,
+    /// Whether we ask for in-band FEC in Opus (RFC 7587 §6.1 `useinbandfec`).
+    pub opus_fec: bool,
+}
+
+/// What both sides settled on. With the signalling source it is a `media::plan::LegPlan`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Agreed {
+    pub codec: CodecPlan,
+    pub telephone_event: Option<TelephoneEventPlan>,
+    pub remote: RemoteMedia,
+    /// Seen from us.
+    pub direction: Direction,
+    /// The most milliseconds of one packet that the peer takes, when it says so.
+    pub maxptime_ms: Option<u16>,
+}
+
+/// An offer that was answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answered {
+    /// Our answer, to be sent as `application/sdp`.
+    pub text: String,
+    pub agreed: Agreed,
+}
+
+/// Why there is no agreement.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OfferFault {
+    /// The text breaks the grammar; says where.
+    Malformed(String),
+    /// Audio that we could reach, in no codec of ours.
+    NoCommonCodec,
+    /// No section of audio over RTP that is not refused: fax (T.38), video, or nothing at all.
+    NoAudio,
+    /// All audio wants SRTP; plain RTP would betray what the peer asked for.
+    EncryptedOnly,
+    /// The media address is multicast, broadcast, loopback, link-local, our own, no address, or of
+    /// an address family that we do not have.
+    BadAddress,
+    /// The answer does not fit our offer (RFC 3264 §6), or there was no offer.
+    AnswerMismatch,
+    /// Our own offer has no answer yet (RFC 3264 §4: one at a time).
+    OfferPending,
+}
+
+impl fmt::Display for OfferFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OfferFault::Malformed(fault) => {
+                return write!(f, "the session description cannot be read: {fault}");
+            }
+            OfferFault::NoCommonCodec => "no codec in common",
+            OfferFault::NoAudio => "no audio over RTP is offered",
+            OfferFault::EncryptedOnly => "only encrypted media (SRTP) is offered",
+            OfferFault::BadAddress => "media cannot be sent to the address given",
+            OfferFault::AnswerMismatch => "the answer does not fit the offer",
+            OfferFault::OfferPending => "an offer of ours has no answer yet",
+        })
+    }
+}
+
+impl std::error::Error for OfferFault {}
+
+/// The exchange of one dialog.
+#[derive(Clone, Debug)]
+pub struct OfferAnswer {
+    session_id: u64,
+    /// Of the text that was sent last; zero before the first.
+    version: u64,
+    sent: Option<LocalDescription>,
+    state: State,
+    /// The numbers that the peer last gave to what we know, and all that it ever used: a number
+    /// keeps its meaning for the whole session (RFC 3264 §8.3.2).
+    numbers: BTreeMap<Encoding, u8>,
+    used: BTreeSet<u8>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Stable,
+    LocalOffer { local: LocalMedia, formats: Vec<(Encoding, u8)> },
+}
+
+impl OfferAnswer {
+    /// `session_id` is the id of `o=`: random, kept for the life of the dialog.
+    pub fn new(session_id: u64) -> OfferAnswer {
+        OfferAnswer {
+            session_id,
+            version: 0,
+            sent: None,
+            state: State::Stable,
+            numbers: BTreeMap::new(),
+            used: BTreeSet::new(),
+        }
+    }
+
+    /// Answers an offer, the first or a later one.
+    ///
+    /// # Errors
+    /// Nothing suits, or our own offer is open; all stays as it was.
+    pub fn answer(&mut self, offer: &[u8], local: &LocalMedia) -> Result<Answered, OfferFault> {
+        if matches!(self.state, State::LocalOffer { .. }) {
+            return Err(OfferFault::OfferPending);
+        }
+        let session = text::parse(offer).map_err(OfferFault::Malformed)?;
+        let (index, agreed) = choose_section(&session, local)?;
+        let mut formats = vec![(Encoding::Audio(agreed.codec.kind), agreed.codec.receive_payload_type)];
+        formats.extend(agreed.telephone_event.map(|event| {
+            let encoding = Encoding::TelephoneEvent { clock_hz: event.clock_hz };
+            (encoding, event.receive_payload_type)
+        }));
+        let describe = |(at, section): (usize, &MediaSection)| {
+            if at != index {
+                return section::refuse(section);
+            }
+            let (ptime_ms, mux) = (agreed.codec.ptime_ms, agreed.remote.rtcp_mux);
+            section::describe(local, &section.proto, &formats, ptime_ms, agreed.direction, mux)
+        };
+        let sections = session.media.iter().enumerate().map(describe).collect();
+        if let Some(section) = session.media.get(index) {
+            self.remember(&payload::formats(section));
+        }
+        Ok(Answered { text: self.publish(local.address, sections), agreed })
+    }
+
+    /// Our offer: every codec of ours. The first one of a dialog has one section; a later one keeps
+    /// the sections, profile and numbers of the session. An open offer is replaced.
+    pub fn offer(&mut self, local: &LocalMedia) -> String {
+        let formats = self.offered_formats(local);
+        let mut sections = self.sent.as_ref().map(|sent| sent.sections.clone()).unwrap_or_default();
+        let audio = sections.iter_mut().find(|section| section.port != 0);
+        let proto = audio.as_ref().map_or("RTP/AVP", |section| section.proto.as_str());
+        let ours =
+            section::describe(local, proto, &formats, local.ptime_ms, Direction::SendRecv, false);
+        match audio {
+            Some(section) => *section = ours,
+            None => sections.push(ours),
+        }
+        self.state = State::LocalOffer { local: local.clone(), formats };
+        self.publish(local.address, sections)
+    }
+
+    /// Reads the answer to our offer. Either way the offer is done with.
+    ///
+    /// # Errors
+    /// The answer refuses the audio, breaks RFC 3264 §6, or there was no offer.
+    pub fn accept_answer(&mut self, answer: &[u8]) -> Result<Agreed, OfferFault> {
+        let state = std::mem::replace(&mut self.state, State::Stable);
+        let State::LocalOffer { local, formats: offered } = state else {
+            return Err(OfferFault::AnswerMismatch);
+        };
+        let session = text::parse(answer).map_err(OfferFault::Malformed)?;
+        let ours = self.sent.as_ref().map_or(&[][..], |sent| sent.sections.as_slice());
+        let section = matching_section(&session, ours)?;
+        let formats = payload::formats(section);
+        let candidates: Vec<_> =
+            formats.iter().filter_map(|format| answered_candidate(format, &offered)).collect();
+        let agreed = section::agree(&session, section, &candidates, &local, false)?;
+        self.remember(&formats);
+        self.used.extend(offered.iter().map(|(_, number)| *number));
+        Ok(agreed)
+    }
+
+    /// Our last description, word for word, version included: for a refresh that changes nothing.
+    /// `None` before the first.
+    pub fn repeat(&self) -> Option<String> {
+        self.sent.as_ref().map(|sent| sent.print(self.version))
+    }
+
+    fn publish(&mut self, address: IpAddr, sections: Vec<LocalSection>) -> String {
+        let description = LocalDescription { session_id: self.session_id, address, sections };
+        if self.sent.as_ref() != Some(&description) {
+            self.version += 1;
+        }
+        let text = description.print(self.version);
+        self.sent = Some(description);
+        text
+    }
+
+    fn remember(&mut self, formats: &[PayloadFormat]) {
+        for format in formats {
+            self.used.insert(format.number);
+            self.numbers.extend(format.encoding.map(|encoding| (encoding, format.number)));
+        }
+    }
+
+    /// All of ours with numbers: the session's own, else the usual ones, else free dynamic ones.
+    fn offered_formats(&self, local: &LocalMedia) -> Vec<(Encoding, u8)> {
+        let mut encodings: Vec<_> = local.codecs.iter().copied().map(Encoding::Audio).collect();
+        if local.telephone_event {
+            let clocks: BTreeSet<u32> =
+                local.codecs.iter().map(|kind| payload::event_clock_hz(*kind)).collect();
+            encodings.extend(clocks.into_iter().map(|clock_hz| Encoding::TelephoneEvent { clock_hz }));
+        }
+        let mut used = self.used.clone();
+        let mut formats = Vec::with_capacity(encodings.len());
+        for encoding in encodings {
+            let usual = payload::default_number(encoding);
+            let free = || [usual].into_iter().chain(96..=127).find(|number| !used.contains(number));
+            let Some(number) = self.numbers.get(&encoding).copied().or_else(free) else { continue };
+            used.insert(number);
+            formats.push((encoding, number));
+        }
+        formats
+    }
+}
+
+/// The first audio section that suits, with what is agreed on it. When none does, the fault of the
+/// first plain one; encryption is the fault only when all wanted it.
+fn choose_section(
+    session: &SessionDescription,
+    local: &LocalMedia,
+) -> Result<(usize, Agreed), OfferFault> {
+    let mut fault = OfferFault::NoAudio;
+    for (index, section) in session.media.iter().enumerate() {
+        if !section.media.eq_ignore_ascii_case("audio") || section.port == 0 {
+            continue;
+        }
+        let found = match section::profile(&section.proto) {
+            Profile::Plain => {
+                let candidates = offered_candidates(section, local);
+                section::agree(session, section, &candidates, local, true)
+            }
+            Profile::Encrypted => Err(OfferFault::EncryptedOnly),
+            Profile::Other => Err(OfferFault::NoAudio),
+        };
+        match found {
+            Ok(agreed) => return Ok((index, agreed)),
+            Err(found) if matches!(fault, OfferFault::NoAudio | OfferFault::EncryptedOnly) => {
+                fault = if found == OfferFault::NoAudio { fault } else { found };
+            }
+            Err(_) => {}
+        }
+    }
+    Err(fault)
+}
+
+/// The formats of an offer that we have too, in our order of preference; one number serves both
+/// directions (RFC 3264 §6.1).
+fn offered_candidates(section: &MediaSection, local: &LocalMedia) -> Vec<Candidate> {
+    let mut ranked: Vec<(usize, Candidate)> = Vec::new();
+    for format in payload::formats(section) {
+        let Some(encoding) = format.encoding else { continue };
+        let rank = match encoding {
+            Encoding::Audio(kind) => local.codecs.iter().position(|have| *have == kind),
+            Encoding::TelephoneEvent { .. } => local.telephone_event.then_some(usize::MAX),
+        };
+        let Some(rank) = rank else { continue };
+        let number = format.number;
+        ranked.push((rank, Candidate { encoding, send: number, receive: number, format }));
+    }
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+/// The answer's section that belongs to our audio (RFC 3264 §6: same count, same order).
+fn matching_section<'a>(
+    session: &'a SessionDescription,
+    ours: &[LocalSection],
+) -> Result<&'a MediaSection, OfferFault> {
+    let mut found = None;
+    if session.media.len() != ours.len() {
+        return Err(OfferFault::AnswerMismatch);
+    }
+    for (theirs, ours) in session.media.iter().zip(ours) {
+        let fits = theirs.media.eq_ignore_ascii_case(&ours.media);
+        if !fits || ours.port == 0 && theirs.port != 0 {
+            return Err(OfferFault::AnswerMismatch);
+        }
+        if ours.port != 0 {
+            found = Some(theirs);
+        }
+    }
+    let section = found.ok_or(OfferFault::AnswerMismatch)?;
+    if section.port == 0 {
+        return Err(OfferFault::NoAudio);
+    }
+    // AVP answered by AVPF and the reverse is common and harmless.
+    if section::profile(&section.proto) != Profile::Plain {
+        return Err(OfferFault::AnswerMismatch);
+    }
+    Ok(section)
+}
+
+/// A format of an answer that we offered. The answer may number it anew; a number that it leaves
+/// unnamed means what it meant in our offer.
+fn answered_candidate(format: &PayloadFormat, offered: &[(Encoding, u8)]) -> Option<Candidate> {
+    let by_number = || offered.iter().find(|(_, number)| *number == format.number && !format.named);
+    let by_name = || offered.iter().find(|(encoding, _)| Some(*encoding) == format.encoding);
+    let (encoding, receive) = *by_number().or_else(by_name)?;
+    Some(Candidate { encoding, send: format.number, receive, format: format.clone() })
+}

@@ -1,0 +1,212 @@
+//! One audio section, judged: which of its formats we take, where media goes, which way it flows
+//! and in what portions. The same rules serve a peer's offer and its answer to ours; they differ
+//! only in who orders the candidates.
+
+use super::address::{self, MediaAddress};
+use super::offer_answer::{Agreed, LocalMedia, OfferFault};
+use super::payload::{self, Encoding, PayloadFormat};
+use super::text::{LocalSection, MediaSection, SessionDescription};
+use crate::codec::CodecKind;
+use crate::media::plan::{CodecPlan, Direction, RemoteMedia, TelephoneEventPlan};
+use std::net::SocketAddr;
+
+/// Packet lengths that we send, in milliseconds. What a peer asks is cut to them.
+const PTIME_MS_MIN: u32 = 10;
+const PTIME_MS_MAX: u32 = 60;
+
+/// Numbers that collide with RTCP packet types on a shared port (RFC 5761 §4).
+const RTCP_CONFLICT: std::ops::RangeInclusive<u8> = 64..=95;
+
+/// A format that both sides know, with its number in each direction.
+pub(super) struct Candidate {
+    pub(super) encoding: Encoding,
+    /// The peer's number: what we send with.
+    pub(super) send: u8,
+    /// Our number: what the peer sends with.
+    pub(super) receive: u8,
+    pub(super) format: PayloadFormat,
+}
+
+/// What kind of transport an `m=audio` line wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Profile {
+    /// `RTP/AVP` or `RTP/AVPF`.
+    Plain,
+    /// SDES or DTLS keyed SRTP.
+    Encrypted,
+    Other,
+}
+
+pub(super) fn profile(proto: &str) -> Profile {
+    let proto = proto.to_ascii_uppercase();
+    match proto.as_str() {
+        "RTP/AVP" | "RTP/AVPF" => Profile::Plain,
+        _ if proto.ends_with("/SAVP") || proto.ends_with("/SAVPF") => Profile::Encrypted,
+        _ => Profile::Other,
+    }
+}
+
+/// Agrees on one section. `candidates` come best first; `may_mux` tells whether RTCP multiplexing
+/// is ours to agree to here.
+pub(super) fn agree(
+    session: &SessionDescription,
+    section: &MediaSection,
+    candidates: &[Candidate],
+    local: &LocalMedia,
+    may_mux: bool,
+) -> Result<Agreed, OfferFault> {
+    let (kind, chosen) = candidates
+        .iter()
+        .find_map(|candidate| match candidate.encoding {
+            Encoding::Audio(kind) => Some((kind, candidate)),
+            Encoding::TelephoneEvent { .. } => None,
+        })
+        .ok_or(OfferFault::NoCommonCodec)?;
+    let event = telephone_event(candidates, kind);
+    let numbers = [Some(chosen.receive), event.map(|event| event.receive_payload_type)];
+    let conflict = numbers.iter().flatten().any(|number| RTCP_CONFLICT.contains(number));
+    let (remote, may_send) = transport(session, section, local, may_mux && !conflict)?;
+    let maxptime = number_ms(section, &chosen.format, "maxptime");
+    let codec = CodecPlan {
+        kind,
+        send_payload_type: chosen.send,
+        receive_payload_type: chosen.receive,
+        ptime_ms: ptime_ms(kind, number_ms(section, &chosen.format, "ptime"), maxptime, local),
+        fec: kind == CodecKind::Opus && chosen.format.parameter("useinbandfec") == Some("1"),
+    };
+    let direction = section.attributes.direction().or_else(|| session.attributes.direction());
+    Ok(Agreed {
+        codec,
+        telephone_event: event,
+        remote,
+        direction: mirror(direction.unwrap_or(Direction::SendRecv), may_send),
+        maxptime_ms: maxptime.map(|ms| u16::try_from(ms).unwrap_or(u16::MAX)),
+    })
+}
+
+/// The events whose clock is the codec's; else those at 8 kHz, which gateways use beside Opus too.
+fn telephone_event(candidates: &[Candidate], kind: CodecKind) -> Option<TelephoneEventPlan> {
+    [payload::event_clock_hz(kind), 8_000].into_iter().find_map(|clock_hz| {
+        let wanted = Encoding::TelephoneEvent { clock_hz };
+        let event = candidates.iter().find(|candidate| candidate.encoding == wanted)?;
+        Some(TelephoneEventPlan {
+            send_payload_type: event.send,
+            receive_payload_type: event.receive,
+            clock_hz,
+        })
+    })
+}
+
+/// Where the peer listens, and whether it wants anything sent there. A media-level `c=` wins.
+fn transport(
+    session: &SessionDescription,
+    section: &MediaSection,
+    local: &LocalMedia,
+    may_mux: bool,
+) -> Result<(RemoteMedia, bool), OfferFault> {
+    let own = SocketAddr::new(local.address.to_canonical(), local.port);
+    let text = section.connection.as_deref().or(session.connection.as_deref());
+    let text = text.ok_or_else(|| OfferFault::Malformed("no c= line".to_owned()))?;
+    let rtcp_mux = may_mux && section.attributes.first("rtcp-mux").is_some();
+    let nowhere = RemoteMedia { rtp: None, rtcp: None, rtcp_mux };
+    let ip = match address::judge(text, own.ip()) {
+        MediaAddress::Literal(ip) => ip,
+        MediaAddress::Name => return Ok((nowhere, true)),
+        MediaAddress::Hold => return Ok((nowhere, false)),
+        MediaAddress::Bad => return Err(OfferFault::BadAddress),
+    };
+    let rtp = SocketAddr::new(ip, section.port);
+    if rtp == own {
+        return Err(OfferFault::BadAddress);
+    }
+    let named = section.attributes.first("rtcp");
+    let next = section.port.checked_add(1).map(|port| SocketAddr::new(ip, port));
+    let rtcp = if rtcp_mux {
+        Some(rtp)
+    } else {
+        named.and_then(|value| address::rtcp_target(value, ip, own)).or(next)
+    };
+    Ok((RemoteMedia { rtp: Some(rtp), rtcp, rtcp_mux }, true))
+}
+
+/// The peer's direction seen from us (RFC 3264 §6.1); nothing is sent to a held address.
+fn mirror(theirs: Direction, may_send: bool) -> Direction {
+    match (theirs, may_send) {
+        (Direction::SendRecv, true) => Direction::SendRecv,
+        (Direction::SendRecv, false) | (Direction::SendOnly, _) => Direction::RecvOnly,
+        (Direction::RecvOnly, true) => Direction::SendOnly,
+        (Direction::RecvOnly, false) | (Direction::Inactive, _) => Direction::Inactive,
+    }
+}
+
+/// `a=ptime` or `a=maxptime`, else the format parameter of that name, as some write it for Opus.
+/// Zero and what is no number count as absent; a huge number is held at the largest.
+fn number_ms(section: &MediaSection, format: &PayloadFormat, name: &str) -> Option<u32> {
+    let text = section.attributes.first(name).or_else(|| format.parameter(name))?;
+    let digits = text.split('.').next().unwrap_or_default();
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let ms = digits.parse().unwrap_or(u32::MAX);
+    (ms != 0).then_some(ms)
+}
+
+/// Milliseconds of each packet that we send: what the peer asks, else our own wish; at most its
+/// maximum; within our bounds and a length that the codec has.
+fn ptime_ms(kind: CodecKind, asked: Option<u32>, max: Option<u32>, local: &LocalMedia) -> u16 {
+    let wish = asked.unwrap_or(u32::from(local.ptime_ms)).min(max.unwrap_or(PTIME_MS_MAX));
+    let wish = wish.clamp(PTIME_MS_MIN, PTIME_MS_MAX);
+    let lengths: &[u16] = match kind {
+        CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => &[60, 50, 40, 30, 20, 10],
+        // An Opus frame has 10, 20, 40 or 60 ms (RFC 6716 §2.1.4); one frame goes in a packet.
+        CodecKind::Opus => &[60, 40, 20, 10],
+    };
+    lengths.iter().copied().find(|length| u32::from(*length) <= wish).unwrap_or(10)
+}
+
+/// Our audio section: `formats` in order with their numbers.
+pub(super) fn describe(
+    local: &LocalMedia,
+    proto: &str,
+    formats: &[(Encoding, u8)],
+    ptime_ms: u16,
+    direction: Direction,
+    rtcp_mux: bool,
+) -> LocalSection {
+    let mut attributes = Vec::new();
+    for (encoding, number) in formats {
+        attributes.push(("rtpmap", Some(payload::rtpmap(*number, *encoding))));
+        if let Some(fmtp) = payload::fmtp(*number, *encoding, local.opus_fec) {
+            attributes.push(("fmtp", Some(fmtp)));
+        }
+    }
+    attributes.push(("ptime", Some(ptime_ms.to_string())));
+    let word = match direction {
+        Direction::SendRecv => "sendrecv",
+        Direction::SendOnly => "sendonly",
+        Direction::RecvOnly => "recvonly",
+        Direction::Inactive => "inactive",
+    };
+    attributes.push((word, None));
+    if rtcp_mux {
+        attributes.push(("rtcp-mux", None));
+    }
+    LocalSection {
+        media: "audio".to_owned(),
+        port: local.port,
+        proto: proto.to_owned(),
+        formats: formats.iter().map(|(_, number)| number.to_string()).collect(),
+        attributes,
+    }
+}
+
+/// A refused section: the peer's `m=` line with port zero and its first format (RFC 3264 §6).
+pub(super) fn refuse(section: &MediaSection) -> LocalSection {
+    LocalSection {
+        media: section.media.clone(),
+        port: 0,
+        proto: section.proto.clone(),
+        formats: section.formats.iter().take(1).cloned().collect(),
+        attributes: Vec::new(),
+    }
+}
