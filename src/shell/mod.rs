@@ -1,1 +1,10 @@
-//! (being built)
+//! Floor 5: the thin shell around the machines. Here are the sockets, TLS, HTTP, files, threads and
+//! tasks, the only clock and the only source of true chance. The shell decides nothing about calls.
+
+pub mod admin;
+pub mod agent;
+pub mod clock;
+pub mod entropy;
+pub mod flow;
+pub mod media;
+pub mod tls;
