@@ -1,1 +1,5 @@
-//! (being built)
+//! SIP as bytes and as machines: messages, the RFC's own refusals, transactions, dialogs, sessions
+//! and the user agent. Knows nothing of Ultravox, accounts or sockets.
+
+pub mod msg;
+pub mod status;
