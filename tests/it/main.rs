@@ -1,1 +1,1 @@
-
+mod oracle_g722;
