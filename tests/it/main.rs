@@ -1,1 +1,3 @@
 mod oracle_g722;
+
+mod schema;

@@ -1,0 +1,77 @@
+//! The agent as `GET /api/agents/{agent_id}` tells it: which revision is published, which context it
+//! takes, which tools it has. Everything else of the answer is ignored.
+
+use serde_json::Value;
+
+/// What the edge needs to know of an agent.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Agent {
+    pub agent_id: String,
+    /// Changes when the agent does: what was remembered of it is then out of date.
+    pub published_revision_id: Option<String>,
+    /// JSON Schema of the template context; creation of a call must satisfy it. `None`: not stated.
+    pub context_schema: Option<Value>,
+    /// Model-facing names of the agent's tools: `nameOverride`, else the tool's own name.
+    pub tool_names: Vec<String>,
+}
+
+/// The answer is not an agent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotAnAgent;
+
+impl Agent {
+    /// Reads the answer's body. Only `agentId` must be there.
+    pub fn parse(body: &[u8]) -> Result<Agent, NotAnAgent> {
+        let value: Value = serde_json::from_slice(body).map_err(|_| NotAnAgent)?;
+        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let template = value.get("callTemplate");
+        let schema = template.and_then(|template| template.get("contextSchema"));
+        Ok(Agent {
+            agent_id: text("agentId").ok_or(NotAnAgent)?,
+            published_revision_id: text("publishedRevisionId"),
+            context_schema: schema.filter(|schema| schema.is_object()).cloned(),
+            tool_names: template.map(tool_names).unwrap_or_default(),
+        })
+    }
+}
+
+fn tool_names(template: &Value) -> Vec<String> {
+    let tools = template.get("selectedTools").and_then(Value::as_array);
+    tools.into_iter().flatten().filter_map(tool_name).collect()
+}
+
+fn tool_name(tool: &Value) -> Option<String> {
+    let own = || tool.pointer("/temporaryTool/modelToolName").or_else(|| tool.get("toolName"));
+    tool.get("nameOverride").or_else(own).and_then(Value::as_str).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_agent_is_read_with_its_schema_and_its_tools() {
+        let body = json!({"agentId": "a1", "publishedRevisionId": "r7", "statistics": {"calls": 3},
+            "callTemplate": {"contextSchema": {"type": "object"}, "selectedTools": [
+                {"toolName": "hangUp"}, {"toolId": "x", "nameOverride": "coldTransfer"},
+                {"temporaryTool": {"modelToolName": "look_up"}}, {"toolId": "nameless"}]}});
+        let expected = Agent {
+            agent_id: "a1".into(),
+            published_revision_id: Some("r7".into()),
+            context_schema: Some(json!({"type": "object"})),
+            tool_names: vec!["hangUp".into(), "coldTransfer".into(), "look_up".into()],
+        };
+        assert_eq!(Agent::parse(body.to_string().as_bytes()), Ok(expected));
+    }
+
+    #[test]
+    fn a_bare_agent_is_enough_and_anything_else_is_none() {
+        let agent = Agent::parse(br#"{"agentId":"a1","publishedRevisionId":null,"callTemplate":null}"#);
+        let agent = agent.expect("only agentId is needed");
+        assert_eq!((agent.published_revision_id, agent.context_schema, agent.tool_names.len()), (None, None, 0));
+        for body in [&b"{}"[..], b"[]", b"", br#"{"agentId":5}"#] {
+            assert_eq!(Agent::parse(body), Err(NotAnAgent));
+        }
+    }
+}
