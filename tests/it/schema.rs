@@ -191,18 +191,19 @@ impl Components {
         let lines = document.lines().skip_while(|line| *line != "  schemas:").skip(1);
         let (mut name, mut section, mut property) = (String::new(), String::new(), String::new());
         let mut description_depth = None;
-        for line in lines.take_while(|line| line.starts_with("    ")) {
+        let inside = lines.take_while(|line| line.is_empty() || line.starts_with("    "));
+        for line in inside.filter(|line| !line.is_empty()) {
             let text = line.trim_start();
             let depth = line.len() - text.len();
             // A description may run over many lines, all deeper than its key.
             if description_depth.is_some_and(|key_depth| depth > key_depth) {
                 continue;
             }
-            description_depth = text.starts_with("description:").then_some(depth);
+            description_depth = text.starts_with("description: ").then_some(depth);
             let key = text.split(':').next().unwrap_or_default().to_owned();
             match depth {
-                4 => (name, section) = (key, String::new()),
-                6 if !text.starts_with("- ") => section = key,
+                4 => (name, section) = (key.clone(), String::new()),
+                6 if !text.starts_with("- ") => section = key.clone(),
                 _ => {}
             }
             let component: &mut Component = components.entry(name.clone()).or_default();
