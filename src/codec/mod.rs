@@ -232,6 +232,16 @@ impl Encoder {
         }
     }
 
+    /// Forgets what was encoded before: the next frame begins a stream, and holds nothing of audio
+    /// that was looked ahead. Settings stay.
+    pub fn reset(&mut self) {
+        match &mut self.state {
+            EncoderState::G711(_) => {}
+            EncoderState::G722(encoder) => **encoder = g722::Encoder::default(),
+            EncoderState::Opus(encoder) => encoder.reset(),
+        }
+    }
+
     /// Sets the Opus complexity (0 to 10, above is 10): the overload ladder. Others ignore it.
     pub fn set_complexity(&mut self, complexity: u8) {
         match &mut self.state {

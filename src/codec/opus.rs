@@ -149,6 +149,11 @@ impl OpusEncoder {
         self.library.encode(pcm, out).map_err(|error| fault(&error, CodecFault::Library))
     }
 
+    /// Begins a new stream; settings stay.
+    pub fn reset(&mut self) {
+        self.library.reset_state().expect("libopus resets a state that it made");
+    }
+
     /// Complexity 0 to 10; more is taken as 10.
     pub fn set_complexity(&mut self, complexity: u8) {
         let within = i32::from(complexity.min(COMPLEXITY_MAX));

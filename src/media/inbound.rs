@@ -1,0 +1,451 @@
+//! The caller's audio to the agent: jitter buffer, decoder, and the sample clock that makes every
+//! second of the call a second of audio. Sequence numbers give the order, timestamps the size of a
+//! gap, and the clock the amount: whatever timestamps say, no more is filled than is missing.
+//!
+//! | what is missing | what the agent hears |
+//! |---|---|
+//! | a packet, after the jitter target | FEC or concealment, then the packets that waited |
+//! | packets, none behind them | concealment for 60 ms, then silence |
+//! | comfort noise, telephone-event, hold | silence |
+//! | nothing: packets come after their place was filled | nothing; they are late |
+
+use super::clock::SampleClock;
+use super::jitter::{Arrival, JitterBuffer, Stamp};
+use super::plan::{CodecPlan, TelephoneEventPlan};
+use super::uplink::{FRAME_MS, Uplink};
+use crate::codec::{CodecFault, CodecKind, Decoder};
+use crate::ground::Instant;
+use std::time::Duration;
+
+/// How long a gap in the sequence waits for its packet, and how far the uplink may fall behind.
+pub(super) const JITTER_TARGET: Duration = Duration::from_millis(60);
+/// Comfort noise (RFC 3389).
+const COMFORT_NOISE: u8 = 13;
+/// Concealment for one gap; silence follows.
+const CONCEAL_MS: u32 = 60;
+/// Silence that stands for a gap before the agent joined, at most.
+const EARLY_GAP_MS: u32 = 200;
+/// Late packets of one stall come within this time; after it the timestamps are taken as they are.
+const STALL_BURST: Duration = Duration::from_millis(100);
+/// The uplink is never made up for more than this; a process that slept this long has lost it.
+const LAG_MAX: Duration = Duration::from_secs(1);
+/// Samples of the longest Opus packet: 120 ms at 48 kHz.
+const OPUS_SAMPLES_MAX: usize = 5_760;
+/// Payload bytes of G.711 and G.722 that are decoded together, and their samples.
+const PIECE_BYTES: usize = 160;
+const PIECE_SAMPLES: usize = 2 * PIECE_BYTES;
+/// Samples that are concealed together: 20 ms at 48 kHz.
+const CONCEAL_SAMPLES: usize = 960;
+
+/// What a payload number stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Content {
+    Audio,
+    ComfortNoise,
+    Event,
+}
+
+/// Samples given to the agent that the caller did not send, and packets that were not played.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct InboundCounters {
+    pub(super) concealed: u64,
+    pub(super) silent: u64,
+    pub(super) late: u64,
+    pub(super) duplicate: u64,
+    pub(super) refused: u64,
+}
+
+/// The receiving half of a leg.
+pub(super) struct Inbound {
+    jitter: JitterBuffer,
+    speech: Speech,
+}
+
+/// Decoding and time, behind the jitter buffer.
+struct Speech {
+    plan: CodecPlan,
+    event: Option<TelephoneEventPlan>,
+    decoder: Decoder,
+    rate_hz: u32,
+    target: Duration,
+    /// Runs from the agent's join.
+    clock: Option<SampleClock>,
+    /// RTP timestamp that follows the last packet without a gap.
+    expected: Option<u32>,
+    /// Samples that were made up since the last packet.
+    filled: i64,
+    /// Until when packets in the place of what was made up are late ones.
+    stall_until: Option<Instant>,
+    /// The gap is meant: silence, no concealment.
+    quiet: bool,
+    /// Samples of concealment left for this gap.
+    conceal_left: usize,
+    /// Samples of the last packet.
+    packet_samples: usize,
+    counters: InboundCounters,
+}
+
+impl Inbound {
+    pub(super) fn new(
+        plan: &CodecPlan,
+        event: Option<TelephoneEventPlan>,
+        rate_hz: u32,
+    ) -> Result<Inbound, CodecFault> {
+        let speech = Speech {
+            plan: *plan,
+            event,
+            decoder: Decoder::new(plan.kind, rate_hz)?,
+            rate_hz,
+            target: JITTER_TARGET,
+            clock: None,
+            expected: None,
+            filled: 0,
+            stall_until: None,
+            quiet: true,
+            conceal_left: 0,
+            packet_samples: samples(FRAME_MS, rate_hz),
+            counters: InboundCounters::default(),
+        };
+        Ok(Inbound { jitter: JitterBuffer::new(JITTER_TARGET), speech })
+    }
+
+    /// What a payload number stands for by the plan; `None` when it is not agreed. The peer's own
+    /// number for the codec is taken as well as the one that we gave it.
+    pub(super) fn content(&self, payload_type: u8) -> Option<Content> {
+        self.speech.content(payload_type)
+    }
+
+    /// The agent joined: from now on every second is a second of audio.
+    pub(super) fn join(&mut self, now: Instant) {
+        self.speech.clock = Some(SampleClock::start(now, self.speech.rate_hz));
+    }
+
+    /// Follows a new plan; decoding starts afresh only when the codec is another.
+    pub(super) fn change(
+        &mut self,
+        plan: &CodecPlan,
+        event: Option<TelephoneEventPlan>,
+    ) -> Result<(), CodecFault> {
+        if plan.kind != self.speech.plan.kind {
+            self.speech.decoder = Decoder::new(plan.kind, self.speech.rate_hz)?;
+            self.speech.expected = None;
+        }
+        self.speech.plan = *plan;
+        self.speech.event = event;
+        Ok(())
+    }
+
+    /// The caller is on hold: what is missing is silence.
+    pub(super) fn hold(&mut self) {
+        self.speech.quiet = true;
+    }
+
+    /// Takes a packet of an agreed payload number.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        stamp: Stamp,
+        payload: &[u8],
+        uplink: &mut Uplink,
+    ) {
+        match self.jitter.arrive(now, stamp, payload) {
+            Arrival::InOrder { restarted } => {
+                if restarted {
+                    self.speech.restart();
+                }
+                self.speech.play(now, stamp, 0, payload, uplink);
+                self.release(now, uplink);
+            }
+            Arrival::Waits => {}
+            Arrival::Late => self.speech.counters.late += 1,
+            Arrival::Duplicate => self.speech.counters.duplicate += 1,
+            Arrival::Probation => self.speech.counters.refused += 1,
+            Arrival::Full => {
+                self.jitter.give_up();
+                self.release(now, uplink);
+                self.receive_once_more(now, stamp, payload, uplink);
+            }
+        }
+    }
+
+    /// Gives gaps up whose time has come, and fills what is missing by the clock.
+    pub(super) fn handle_timeout(&mut self, now: Instant, uplink: &mut Uplink) {
+        self.release(now, uplink);
+        if self.jitter.is_empty() {
+            self.speech.fill(now, uplink);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let gap = self.jitter.deadline();
+        gap.or_else(|| self.speech.clock.map(|clock| clock.when_lagging(self.speech.patience())))
+    }
+
+    pub(super) fn counters(&self) -> &InboundCounters {
+        &self.speech.counters
+    }
+
+    /// After a gap was given up there is place: at most half of what waited is left.
+    fn receive_once_more(
+        &mut self,
+        now: Instant,
+        stamp: Stamp,
+        payload: &[u8],
+        uplink: &mut Uplink,
+    ) {
+        match self.jitter.arrive(now, stamp, payload) {
+            Arrival::InOrder { .. } => {
+                self.speech.play(now, stamp, 0, payload, uplink);
+                self.release(now, uplink);
+            }
+            Arrival::Waits => {}
+            Arrival::Late => self.speech.counters.late += 1,
+            Arrival::Duplicate => self.speech.counters.duplicate += 1,
+            Arrival::Probation | Arrival::Full => self.speech.counters.refused += 1,
+        }
+    }
+
+    fn release(&mut self, now: Instant, uplink: &mut Uplink) {
+        while let Some(ready) = self.jitter.pop(now) {
+            self.speech.play(now, ready.stamp, ready.lost, ready.payload, uplink);
+        }
+    }
+}
+
+impl Speech {
+    fn content(&self, payload_type: u8) -> Option<Content> {
+        let event = self.event.map(|event| event.receive_payload_type);
+        if payload_type == self.plan.receive_payload_type {
+            Some(Content::Audio)
+        } else if Some(payload_type) == event {
+            Some(Content::Event)
+        } else if payload_type == self.plan.send_payload_type {
+            Some(Content::Audio)
+        } else if payload_type == COMFORT_NOISE {
+            Some(Content::ComfortNoise)
+        } else {
+            None
+        }
+    }
+
+    /// How far the uplink may fall behind before it is filled.
+    fn patience(&self) -> usize {
+        samples(self.target.as_millis() as u32 + FRAME_MS, self.rate_hz)
+    }
+
+    /// A new stream: its timestamps have nothing to do with the last one's.
+    fn restart(&mut self) {
+        self.expected = None;
+    }
+
+    /// Plays a packet whose turn has come; `lost` packets before it never came.
+    fn play(
+        &mut self,
+        now: Instant,
+        stamp: Stamp,
+        lost: u16,
+        payload: &[u8],
+        uplink: &mut Uplink,
+    ) {
+        if self.content(stamp.payload_type) != Some(Content::Audio) {
+            self.quiet = true;
+            return;
+        }
+        let gap = self.gap_before(now, stamp);
+        self.bridge(now, gap, lost, payload, uplink);
+        let late = gap.filter(|gap| (0..self.filled).contains(gap));
+        let spoken = if self.plan.kind == CodecKind::Opus {
+            self.decode_whole(now, payload, late, uplink)
+        } else {
+            self.decode_pieces(now, payload, late, uplink)
+        };
+        let Some(spoken) = spoken else {
+            self.counters.refused += 1;
+            return;
+        };
+        let ticks = spoken as u64 * u64::from(self.plan.kind.rtp_clock_hz());
+        let ticks = (ticks / u64::from(self.rate_hz)) as u32;
+        self.expected = Some(stamp.timestamp.wrapping_add(ticks));
+        self.packet_samples = spoken;
+    }
+
+    /// Samples between the last packet's end and this one, by timestamps; `None` when they say
+    /// nothing: a new stream, a jump back, or a stall that is over.
+    fn gap_before(&mut self, now: Instant, stamp: Stamp) -> Option<i64> {
+        let ticks = stamp.timestamp.wrapping_sub(self.expected?) as i32;
+        let gap = i64::from(ticks) * i64::from(self.rate_hz)
+            / i64::from(self.plan.kind.rtp_clock_hz());
+        if gap < 0 {
+            self.filled = 0;
+            return None;
+        }
+        if gap < self.filled {
+            let until = *self.stall_until.get_or_insert(now + STALL_BURST);
+            if now > until || stamp.marker {
+                self.filled = 0;
+            }
+        }
+        Some(gap)
+    }
+
+    /// Fills the place between the last packet and this one, as far as the clock misses it.
+    fn bridge(
+        &mut self,
+        now: Instant,
+        gap: Option<i64>,
+        lost: u16,
+        payload: &[u8],
+        uplink: &mut Uplink,
+    ) {
+        let early = samples(EARLY_GAP_MS, self.rate_hz) as i64;
+        let room = self.clock.map_or(early, |clock| clock.lag(now).max(0));
+        let missing = match gap {
+            Some(gap) => (gap - self.filled).clamp(0, room),
+            None if self.clock.is_some() && self.expected.is_none() => room,
+            None => 0,
+        };
+        let step = i64::from(self.rate_hz / 400);
+        let missing = (missing - missing % step) as usize;
+        if lost == 0 || self.quiet {
+            self.push_silence(missing, uplink);
+            return;
+        }
+        let last = self.packet_samples.min(missing);
+        self.push_concealment(missing - last, uplink);
+        self.recover(last, payload, uplink);
+    }
+
+    /// The last lost packet before `payload`: its redundant copy when there is one.
+    fn recover(&mut self, missing: usize, payload: &[u8], uplink: &mut Uplink) {
+        let mut pcm = [0; CONCEAL_SAMPLES * 3];
+        let whole = missing > 0 && missing == self.packet_samples && missing <= pcm.len();
+        if whole && self.plan.kind == CodecKind::Opus {
+            let recovered = self.decoder.decode_fec(payload, &mut pcm[..missing]);
+            if recovered == Some(missing) {
+                self.push(&pcm[..missing], uplink);
+                return;
+            }
+        }
+        self.push_concealment(missing, uplink);
+    }
+
+    fn decode_whole(
+        &mut self,
+        now: Instant,
+        payload: &[u8],
+        late: Option<i64>,
+        uplink: &mut Uplink,
+    ) -> Option<usize> {
+        let mut pcm = [0; OPUS_SAMPLES_MAX];
+        let count = self.decoder.decode(payload, &mut pcm).ok()?;
+        if self.takes(now, count, late) {
+            self.push(&pcm[..count], uplink);
+        }
+        Some(count)
+    }
+
+    fn decode_pieces(
+        &mut self,
+        now: Instant,
+        payload: &[u8],
+        late: Option<i64>,
+        uplink: &mut Uplink,
+    ) -> Option<usize> {
+        let per_byte = if self.plan.kind == CodecKind::G722 { 2 } else { 1 };
+        let whole = payload.len() * per_byte;
+        if whole == 0 {
+            return None;
+        }
+        let takes = self.takes(now, whole, late);
+        for piece in payload.chunks(PIECE_BYTES) {
+            let mut pcm = [0; PIECE_SAMPLES];
+            let count = self.decoder.decode(piece, &mut pcm).ok()?;
+            if takes {
+                self.push(&pcm[..count], uplink);
+            }
+        }
+        Some(whole)
+    }
+
+    /// Whether `count` samples of a packet are played: not when silence stands in their place
+    /// already, and not when they would put the uplink ahead of real time beyond the bound.
+    fn takes(&mut self, now: Instant, count: usize, late: Option<i64>) -> bool {
+        if let Some(gap) = late
+            && gap + count as i64 <= self.filled
+        {
+            self.filled -= gap + count as i64;
+            self.counters.late += 1;
+            return false;
+        }
+        self.end_gap();
+        let target = samples(self.target.as_millis() as u32, self.rate_hz);
+        let surplus = |clock: &SampleClock| -clock.lag(now) > target as i64;
+        if self.clock.as_ref().is_some_and(surplus) {
+            self.counters.late += 1;
+            return false;
+        }
+        true
+    }
+
+    /// The caller is heard again.
+    fn end_gap(&mut self) {
+        self.filled = 0;
+        self.stall_until = None;
+        self.quiet = false;
+        self.conceal_left = samples(CONCEAL_MS, self.rate_hz);
+    }
+
+    /// Fills by the clock while no packet comes.
+    fn fill(&mut self, now: Instant, uplink: &mut Uplink) {
+        let Some(clock) = &mut self.clock else { return };
+        let longest = samples(LAG_MAX.as_millis() as u32, self.rate_hz) as i64;
+        if clock.lag(now) > longest {
+            clock.push((clock.lag(now) - longest) as usize);
+        }
+        let frame = samples(FRAME_MS, self.rate_hz);
+        while self.clock.is_some_and(|clock| clock.lag(now) >= self.patience() as i64) {
+            self.filled += frame as i64;
+            if self.quiet {
+                self.push_silence(frame, uplink);
+            } else {
+                self.push_concealment(frame, uplink);
+            }
+        }
+    }
+
+    /// Concealment while it convinces, silence after that.
+    fn push_concealment(&mut self, count: usize, uplink: &mut Uplink) {
+        let concealed = count.min(self.conceal_left);
+        self.conceal_left -= concealed;
+        self.counters.concealed += concealed as u64;
+        let mut left = concealed;
+        let mut pcm = [0; CONCEAL_SAMPLES];
+        while left > 0 {
+            let piece = left.min(samples(FRAME_MS, self.rate_hz)).min(CONCEAL_SAMPLES);
+            self.decoder.conceal(&mut pcm[..piece]);
+            self.push(&pcm[..piece], uplink);
+            left -= piece;
+        }
+        self.push_silence(count - concealed, uplink);
+    }
+
+    fn push_silence(&mut self, count: usize, uplink: &mut Uplink) {
+        self.counters.silent += count as u64;
+        let zeros = [0; CONCEAL_SAMPLES];
+        let mut left = count;
+        while left > 0 {
+            let piece = left.min(CONCEAL_SAMPLES);
+            self.push(&zeros[..piece], uplink);
+            left -= piece;
+        }
+    }
+
+    fn push(&mut self, pcm: &[i16], uplink: &mut Uplink) {
+        uplink.push(pcm);
+        if let Some(clock) = &mut self.clock {
+            clock.push(pcm.len());
+        }
+    }
+}
+
+use super::clock::samples_in as samples;

