@@ -1,1 +1,344 @@
-//! (being built)
+//! What the agent is told about a call before it speaks (seed, "Personalizing the Call"): the
+//! template context from the caller's `X-` headers, and the automatic values `ultravox.sip.*` as
+//! far as the agent's context schema lets them in. Caller data is untrusted text: it is bounded here
+//! and printed by a JSON serializer only.
+
+mod schema;
+
+use crate::ground::limits;
+use serde_json::{Map, Value};
+
+/// The key that belongs to automatic values.
+const RESERVED: &str = "ultravox";
+
+/// What a caller without a name is called (RFC 3323 §4.1).
+const ANONYMOUS: &str = "anonymous";
+const ANONYMOUS_URI: &str = "sip:anonymous@anonymous.invalid";
+
+/// The context values that `X-` headers give.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct XHeaders {
+    pub values: Map<String, Value>,
+    /// `X-` headers that were left out or not read as JSON: repeated, too long, too many, too deep,
+    /// nameless, or of the reserved name.
+    pub anomalies: u32,
+}
+
+/// Turns `X-` headers into context values: `X-` removed, lower-cased, `-` to `_`; the value read as
+/// JSON, else kept as text. Other headers are passed over. Of a repeated header the first counts.
+pub fn from_headers<N, V>(headers: impl IntoIterator<Item = (N, V)>) -> XHeaders
+where
+    N: AsRef<str>,
+    V: AsRef<str>,
+{
+    let mut context = XHeaders::default();
+    let (mut seen, mut bytes) = (0, 0);
+    for (name, value) in headers {
+        let (name, value) = (name.as_ref(), value.as_ref().trim());
+        let Some(key) = key(name) else { continue };
+        seen += 1;
+        bytes += value.len();
+        let bounded = seen <= limits::X_HEADERS_MAX
+            && value.len() <= limits::X_HEADER_BYTES_MAX
+            && bytes <= limits::X_HEADERS_BYTES_MAX;
+        if !bounded || key.is_empty() || key == RESERVED || context.values.contains_key(&key) {
+            context.anomalies += 1;
+            continue;
+        }
+        let (value, is_odd) = read_value(value);
+        context.anomalies += u32::from(is_odd);
+        context.values.insert(key, value);
+    }
+    context
+}
+
+/// The context key of an `X-` header; `None` for any other header.
+fn key(name: &str) -> Option<String> {
+    let rest = name.get(..2).filter(|start| start.eq_ignore_ascii_case("x-")).and(name.get(2..))?;
+    Some(rest.to_ascii_lowercase().replace('-', "_"))
+}
+
+/// JSON, or the text itself. JSON that is nested too deep stays text and is odd. Integers that no
+/// JSON number of ours holds exactly stay text, since an account number must not lose digits.
+fn read_value(text: &str) -> (Value, bool) {
+    let as_text = || Value::String(text.to_owned());
+    let Ok(value) = serde_json::from_str::<Value>(text) else { return (as_text(), false) };
+    if depth(&value, limits::JSON_DEPTH_MAX + 1) > limits::JSON_DEPTH_MAX {
+        return (as_text(), true);
+    }
+    let is_long_integer =
+        value.is_f64() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    if is_long_integer { (as_text(), false) } else { (value, false) }
+}
+
+/// Levels of arrays and objects, counted up to `most`.
+fn depth(value: &Value, most: usize) -> usize {
+    let inner = |value: &Value| depth(value, most - 1);
+    match value {
+        _ if most == 0 => 0,
+        Value::Array(items) => 1 + items.iter().map(inner).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(inner).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// One identity of a caller, from a From or P-Asserted-Identity header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity<'a> {
+    pub display_name: Option<&'a str>,
+    /// The whole URI as received.
+    pub uri: &'a str,
+    /// The decoded user part, or the number of a `tel:` URI; empty when there is none.
+    pub user: &'a str,
+}
+
+/// Who calls, as the agent is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The identity that the listed peer asserts, else the From user; `None` when there is neither
+    /// or the caller asks for privacy.
+    pub caller_id: Option<String>,
+    /// The display name of From, else its user; `None` when there is neither or for privacy.
+    pub from_display_name: Option<String>,
+    pub from_uri: String,
+}
+
+impl Caller {
+    /// Tells the caller from its identities. `asserted` are the P-Asserted-Identity values of a
+    /// peer that was admitted, and so is trusted (RFC 3325 §5); `privacy` is the Privacy header's value.
+    ///
+    /// With `Privacy: id`, `user` or `header` the caller is anonymous: the agent stands outside the
+    /// trust domain (RFC 3325 §7). A From that is anonymous by itself hides nothing that the peer
+    /// asserts without privacy.
+    pub fn identify(
+        from: Identity<'_>,
+        asserted: &[Identity<'_>],
+        privacy: Option<&str>,
+    ) -> Caller {
+        if privacy.is_some_and(asks_privacy) {
+            return Caller {
+                caller_id: None,
+                from_display_name: None,
+                from_uri: ANONYMOUS_URI.to_owned(),
+            };
+        }
+        let from_user = Some(from.user).filter(|user| !user.is_empty());
+        let caller_id = asserted_user(asserted).or(from_user);
+        let name = from.display_name.map(str::trim).filter(|name| !name.is_empty());
+        let own = |text: &str| bounded(text).to_owned();
+        Caller {
+            caller_id: caller_id.filter(|id| !id.eq_ignore_ascii_case(ANONYMOUS)).map(own),
+            from_display_name: name.or(from_user).map(own),
+            from_uri: own(from.uri),
+        }
+    }
+
+    fn values(&self) -> [(&'static str, &str); 3] {
+        [
+            ("caller_id", self.caller_id.as_deref().unwrap_or(ANONYMOUS)),
+            ("from_display_name", self.from_display_name.as_deref().unwrap_or(ANONYMOUS)),
+            ("from_uri", self.from_uri.as_str()),
+        ]
+    }
+}
+
+/// The first asserted value that is a telephone number, else the first that has a user: peers that
+/// assert two give a `tel:` and a `sip:` one (RFC 3325 §9.1).
+fn asserted_user<'a>(asserted: &[Identity<'a>]) -> Option<&'a str> {
+    let users = || asserted.iter().map(|identity| identity.user).filter(|user| !user.is_empty());
+    let is_number = |user: &&str| {
+        let digits = user.strip_prefix('+').unwrap_or(user);
+        digits.bytes().all(|byte| byte.is_ascii_digit() || b"-.()".contains(&byte))
+    };
+    users().find(is_number).or_else(|| users().next())
+}
+
+fn asks_privacy(privacy: &str) -> bool {
+    let words = privacy.split([';', ',']).map(str::trim);
+    words
+        .into_iter()
+        .any(|word| ["id", "user", "header"].iter().any(|asked| word.eq_ignore_ascii_case(asked)))
+}
+
+/// The text, cut at a character within the bound of a header value.
+fn bounded(text: &str) -> &str {
+    let end = text.char_indices().map(|(at, char)| at + char.len_utf8());
+    let end = end.take_while(|end| *end <= limits::X_HEADER_BYTES_MAX).last().unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
+/// The context of a call: the header values, and what `schema` (the agent's `contextSchema`)
+/// permits of the automatic values. No schema permits all; no caller leaves them out.
+pub fn template_context(
+    x_headers: &Map<String, Value>,
+    caller: Option<&Caller>,
+    schema: Option<&Value>,
+) -> Map<String, Value> {
+    let mut context = x_headers.clone();
+    context.remove(RESERVED);
+    let values = caller.map(Caller::values).into_iter().flatten();
+    let permitted: Map<String, Value> = values
+        .filter(|(name, text)| {
+            schema.is_none_or(|schema| schema::permits(schema, &[RESERVED, "sip", name], text))
+        })
+        .map(|(name, text)| (name.to_owned(), Value::from(text)))
+        .collect();
+    if !permitted.is_empty() {
+        let sip = Map::from_iter([("sip".to_owned(), Value::Object(permitted))]);
+        context.insert(RESERVED.to_owned(), Value::Object(sip));
+    }
+    context
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(headers: &[(&str, &str)], values: Value, anomalies: u32) {
+        let context = from_headers(headers.iter().copied());
+        let have = (Value::Object(context.values), context.anomalies);
+        assert_eq!(have, (values, anomalies), "{headers:?}");
+    }
+
+    #[test]
+    fn the_seeds_example() {
+        check(
+            &[("X-Customer-Name", "Bob"), ("X-Complex-Value", r#"{"subkey": "value"}"#)],
+            json!({"customer_name": "Bob", "complex_value": {"subkey": "value"}}),
+            0,
+        );
+    }
+
+    #[test]
+    fn values_are_json_where_they_can_be() {
+        for (text, value) in [
+            ("123", json!(123)),
+            ("-1.5", json!(-1.5)),
+            ("0123", json!("0123")),
+            ("+15551234567", json!("+15551234567")),
+            ("15551234567", json!(15_551_234_567_u64)),
+            ("12345678901234567890123", json!("12345678901234567890123")),
+            ("true", json!(true)),
+            ("null", json!(null)),
+            ("True", json!("True")),
+            ("NaN", json!("NaN")),
+            ("1e999", json!("1e999")),
+            ("\"quoted\"", json!("quoted")),
+            ("[1, 2]", json!([1, 2])),
+            ("{\"a\":", json!("{\"a\":")),
+            ("", json!("")),
+            ("  padded  ", json!("padded")),
+        ] {
+            check(&[("X-V", text)], json!({"v": value}), 0);
+        }
+    }
+
+    #[test]
+    fn names_are_folded_and_other_headers_do_not_matter() {
+        check(
+            &[("From", "a"), ("x-Call-ID", "b"), ("X-A_B-c", "1"), ("Xylophone", "c"), ("é", "d")],
+            json!({"call_id": "b", "a_b_c": 1}),
+            0,
+        );
+    }
+
+    #[test]
+    fn what_is_repeated_reserved_or_nameless_is_left_out_and_counted() {
+        check(
+            &[
+                ("X-A", "1"),
+                ("x-a", "2"),
+                ("X-", "3"),
+                ("X-Ultravox", "4"),
+                ("X-A-B", "5"),
+                ("X-A_B", "6"),
+            ],
+            json!({"a": 1, "a_b": 5}),
+            4,
+        );
+    }
+
+    #[test]
+    fn the_caps_hold_on_both_sides() {
+        let long = "a".repeat(limits::X_HEADER_BYTES_MAX);
+        check(&[("X-A", &long)], json!({"a": long}), 0);
+        check(&[("X-A", &format!("{long}a"))], json!({}), 1);
+        let names: Vec<String> = (0..65).map(|index| format!("X-{index}")).collect();
+        let many = from_headers(names.iter().map(|name| (name, "v")));
+        assert_eq!((many.values.len(), many.anomalies), (64, 1));
+        let bulk = from_headers(names.iter().take(9).map(|name| (name, &long)));
+        assert_eq!((bulk.values.len(), bulk.anomalies), (8, 1));
+        let nested = |levels| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        let (fits, deep, deepest) = (nested(16), nested(17), nested(1_000));
+        let context = from_headers([("X-A", &fits), ("X-B", &deep), ("X-C", &deepest)]);
+        let is_text: Vec<bool> = context.values.values().map(Value::is_string).collect();
+        assert_eq!((is_text, context.anomalies), (vec![false, true, true], 1));
+    }
+
+    fn identity<'a>(display_name: Option<&'a str>, uri: &'a str, user: &'a str) -> Identity<'a> {
+        Identity { display_name, uri, user }
+    }
+
+    fn check_caller(caller: &Caller, values: [&str; 3]) {
+        assert_eq!(caller.values().map(|(_, value)| value), values);
+    }
+
+    #[test]
+    fn the_caller_is_who_the_listed_peer_asserts() {
+        let ada = identity(Some("Ada"), "sip:+12025550100@pbx.example", "+12025550100");
+        let uri = "sip:+12025550100@pbx.example";
+        let sip = identity(None, "sip:ada@pbx.example", "ada");
+        let tel = identity(None, "tel:+12025550199", "+12025550199");
+        check_caller(&Caller::identify(ada, &[], None), ["+12025550100", "Ada", uri]);
+        check_caller(&Caller::identify(ada, &[sip], None), ["ada", "Ada", uri]);
+        check_caller(&Caller::identify(ada, &[sip, tel], None), ["+12025550199", "Ada", uri]);
+        check_caller(
+            &Caller::identify(ada, &[tel, sip], Some("none")),
+            ["+12025550199", "Ada", uri],
+        );
+        let nameless = identity(None, uri, "+12025550100");
+        check_caller(&Caller::identify(nameless, &[], None), ["+12025550100", "+12025550100", uri]);
+        let userless = identity(Some(" "), "sip:pbx.example", "");
+        let nobody = ["anonymous", "anonymous", "sip:pbx.example"];
+        check_caller(&Caller::identify(userless, &[], None), nobody);
+    }
+
+    #[test]
+    fn privacy_hides_the_caller_and_an_anonymous_from_hides_no_assertion() {
+        let ada = identity(Some("Ada"), "sip:+12025550100@pbx.example", "+12025550100");
+        let tel = identity(None, "tel:+12025550199", "+12025550199");
+        let hidden = ["anonymous", "anonymous", "sip:anonymous@anonymous.invalid"];
+        for privacy in ["id", "ID;critical", "user; header", "critical,id"] {
+            check_caller(&Caller::identify(ada, &[tel], Some(privacy)), hidden);
+        }
+        let uri = "sip:anonymous@anonymous.invalid";
+        let nobody = identity(Some("Anonymous"), uri, "anonymous");
+        check_caller(&Caller::identify(nobody, &[tel], None), ["+12025550199", "Anonymous", uri]);
+        let caller = Caller::identify(nobody, &[], None);
+        assert_eq!(caller.caller_id, None);
+        check_caller(&caller, ["anonymous", "Anonymous", uri]);
+    }
+
+    #[test]
+    fn automatic_values_join_the_headers_and_own_their_key() {
+        let ada = identity(Some("Ada"), "sip:ada@pbx.example", "ada");
+        let caller = Caller::identify(ada, &[], None);
+        let headers = json!({"tier": "gold", "ultravox": {"sip": "forged"}});
+        let headers = headers.as_object().expect("an object");
+        let sip = json!({
+            "caller_id": "ada", "from_display_name": "Ada", "from_uri": "sip:ada@pbx.example",
+        });
+        let all = Value::Object(template_context(headers, Some(&caller), None));
+        assert_eq!(all, json!({"tier": "gold", "ultravox": {"sip": sip}}));
+        let none = Value::Object(template_context(headers, None, None));
+        assert_eq!(none, json!({"tier": "gold"}));
+    }
+
+    #[test]
+    fn long_names_are_cut_at_a_character() {
+        let long = "é".repeat(2_000);
+        let caller = Caller::identify(identity(Some(&long), "sip:a@b", "a"), &[], None);
+        assert_eq!(caller.from_display_name.map(|name| name.len()), Some(2_048));
+    }
+}

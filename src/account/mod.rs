@@ -1,1 +1,15 @@
-//! (being built)
+//! The customer's SIP configuration: the document as the API and the file write it, and the
+//! `SipConfig` that is compiled from it and correct by construction. What a call asks of it is
+//! answered by `admission` and `routing`. Nothing here knows SIP messages.
+
+pub mod agent_id;
+pub mod compile;
+pub mod document;
+pub mod pattern;
+pub mod range;
+
+pub use agent_id::AgentId;
+pub use compile::{Allowance, Place, Problem, Severity, SipConfig, compile};
+pub use document::{AgentAllowance, FallbackHandler, SipConfigDocument, SipTable};
+pub use pattern::Pattern;
+pub use range::CidrRange;

@@ -7,8 +7,8 @@
 //!    └── offer() ──▶ LocalOffer ── accept_answer(answer) ──▶ Agreed
 //! ```
 //!
-//! A peer's offer is answered in the call that brings it, so no state waits for our answer. Whatever
-//! fails leaves the agreed session as it was. The version in `o=` rises by one when our text
+//! A peer's offer is answered in the call that brings it, so no state waits for our answer.
+//! Whatever fails leaves the agreed session as it was. The version in `o=` rises by one when our text
 //! changes and only then. Media over SRTP is not negotiated: such an offer is refused, never
 //! answered with plain RTP. No address but ours ever stands in what we write.
 
@@ -139,7 +139,8 @@ impl OfferAnswer {
         }
         let session = text::parse(offer).map_err(OfferFault::Malformed)?;
         let (index, agreed) = choose_section(&session, local)?;
-        let mut formats = vec![(Encoding::Audio(agreed.codec.kind), agreed.codec.receive_payload_type)];
+        let mut formats =
+            vec![(Encoding::Audio(agreed.codec.kind), agreed.codec.receive_payload_type)];
         formats.extend(agreed.telephone_event.map(|event| {
             let encoding = Encoding::TelephoneEvent { clock_hz: event.clock_hz };
             (encoding, event.receive_payload_type)
@@ -225,7 +226,8 @@ impl OfferAnswer {
         if local.telephone_event {
             let clocks: BTreeSet<u32> =
                 local.codecs.iter().map(|kind| payload::event_clock_hz(*kind)).collect();
-            encodings.extend(clocks.into_iter().map(|clock_hz| Encoding::TelephoneEvent { clock_hz }));
+            encodings
+                .extend(clocks.into_iter().map(|clock_hz| Encoding::TelephoneEvent { clock_hz }));
         }
         let mut used = self.used.clone();
         let mut formats = Vec::with_capacity(encodings.len());

@@ -10,7 +10,9 @@ use crate::codec::CodecKind;
 pub enum Encoding {
     Audio(CodecKind),
     /// RFC 4733 events; the clock of their timestamps in hertz.
-    TelephoneEvent { clock_hz: u32 },
+    TelephoneEvent {
+        clock_hz: u32,
+    },
 }
 
 /// One format of an `m=audio` line.
@@ -178,7 +180,8 @@ mod tests {
         let lines = format!("m=audio 1 RTP/AVP 102\r\n{fmtp}\r\na=rtpmap:102 opus/48000/2");
         let formats = check(&lines, &[(102, Some(Encoding::Audio(CodecKind::Opus)))]);
         let format = formats.first().expect("one");
-        let read = ["useinbandfec", "maxptime", "minptime", "ptime"].map(|name| format.parameter(name));
+        let read =
+            ["useinbandfec", "maxptime", "minptime", "ptime"].map(|name| format.parameter(name));
         assert_eq!(read, [Some("1"), Some("40"), Some("10"), None]);
     }
 }

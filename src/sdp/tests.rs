@@ -23,7 +23,8 @@ fn body(lines: &[&str]) -> String {
     lines.iter().map(|line| format!("{line}\r\n")).collect()
 }
 
-const HEAD: [&str; 5] = ["v=0", "o=- 1 1 IN IP4 198.51.100.7", "s=-", "c=IN IP4 198.51.100.7", "t=0 0"];
+const HEAD: [&str; 5] =
+    ["v=0", "o=- 1 1 IN IP4 198.51.100.7", "s=-", "c=IN IP4 198.51.100.7", "t=0 0"];
 
 fn offer(lines: &[&str]) -> String {
     body(&[&HEAD, lines].concat())
@@ -46,7 +47,11 @@ fn check_fault(lines: &[&str], fault: OfferFault) {
 #[test]
 fn an_ordinary_offer_gets_a_tidy_answer() {
     let agreed = check(
-        &["m=audio 4000 RTP/AVP 8 0 18 101", "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-16"],
+        &[
+            "m=audio 4000 RTP/AVP 8 0 18 101",
+            "a=rtpmap:101 telephone-event/8000",
+            "a=fmtp:101 0-16",
+        ],
         &[
             "m=audio 30000 RTP/AVP 0 101",
             "a=rtpmap:0 PCMU/8000",
@@ -178,10 +183,14 @@ fn packets_have_a_length_that_the_peer_and_the_codec_can_do() {
         ("96", "50", "", 40),
         ("96", "120", "", 60),
     ] {
-        let (media, ptime, maxptime) =
-            (format!("m=audio 4000 RTP/AVP {format}"), format!("a=ptime:{ptime}"), format!("a=maxptime:{maxptime}"));
+        let (media, ptime, maxptime) = (
+            format!("m=audio 4000 RTP/AVP {format}"),
+            format!("a=ptime:{ptime}"),
+            format!("a=maxptime:{maxptime}"),
+        );
         let lines = [media.as_str(), "a=rtpmap:96 opus/48000/2", ptime.as_str(), maxptime.as_str()];
-        let answered = OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
+        let answered =
+            OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
         assert_eq!(answered.agreed.codec.ptime_ms, expected, "{lines:?}");
         assert!(answered.text.contains(&format!("a=ptime:{expected}\r\n")));
     }
@@ -194,7 +203,10 @@ fn what_cannot_be_agreed_has_its_own_fault() {
     check_fault(&["m=image 4000 udptl t38"], OfferFault::NoAudio);
     check_fault(&["m=audio 4000 TCP/RTP/AVP 0"], OfferFault::NoAudio);
     check_fault(&["m=audio 4000 RTP/AVP 18 101"], OfferFault::NoCommonCodec);
-    check_fault(&["m=audio 4000 RTP/AVP 101", "a=rtpmap:101 telephone-event/8000"], OfferFault::NoCommonCodec);
+    check_fault(
+        &["m=audio 4000 RTP/AVP 101", "a=rtpmap:101 telephone-event/8000"],
+        OfferFault::NoCommonCodec,
+    );
     check_fault(&["m=audio 4000 RTP/SAVP 0"], OfferFault::EncryptedOnly);
     check_fault(&["m=audio 4000 UDP/TLS/RTP/SAVPF 0"], OfferFault::EncryptedOnly);
     check_fault(&["m=audio 4000 RTP/SAVP 0", "m=audio 4000 RTP/AVP 18"], OfferFault::NoCommonCodec);
@@ -210,7 +222,8 @@ fn what_cannot_be_agreed_has_its_own_fault() {
 #[test]
 fn a_host_name_is_taken_and_media_waits_for_the_peers_packets() {
     let lines = ["m=audio 4000 RTP/AVP 0", "c=IN IP4 gw.example.com"];
-    let answered = OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
+    let answered =
+        OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
     assert_eq!(answered.agreed.remote.rtp, None);
     assert_eq!(answered.agreed.direction, Direction::SendRecv);
 }
@@ -218,7 +231,8 @@ fn a_host_name_is_taken_and_media_waits_for_the_peers_packets() {
 #[test]
 fn rtcp_is_not_multiplexed_where_numbers_would_collide() {
     let lines = ["m=audio 4000 RTP/AVP 72", "a=rtpmap:72 opus/48000/2", "a=rtcp-mux"];
-    let answered = OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
+    let answered =
+        OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
     assert!(!answered.agreed.remote.rtcp_mux && !answered.text.contains("mux"));
 }
 
@@ -441,7 +455,8 @@ fn generate(entropy: &mut Entropy) -> (Vec<Wanted>, String) {
             ("image", "udptl"),
         ][pick(6)];
         let port = if pick(6) == 0 { 0 } else { 2_000 + pick(60_000) as u16 };
-        let directions = [None, None, Some("sendrecv"), Some("sendonly"), Some("recvonly"), Some("inactive")];
+        let directions =
+            [None, None, Some("sendrecv"), Some("sendonly"), Some("recvonly"), Some("inactive")];
         let direction = directions[pick(6)];
         let mut formats: Vec<(u8, Option<&'static str>)> = Vec::new();
         for _ in 0..=pick(6) {
@@ -465,8 +480,15 @@ fn generate(entropy: &mut Entropy) -> (Vec<Wanted>, String) {
     }
     let mut lines: Vec<String> = HEAD.iter().map(|line| (*line).to_owned()).collect();
     for section in &sections {
-        let numbers: Vec<String> = section.formats.iter().map(|(number, _)| number.to_string()).collect();
-        lines.push(format!("m={} {} {} {}", section.media, section.port, section.proto, numbers.join(" ")));
+        let numbers: Vec<String> =
+            section.formats.iter().map(|(number, _)| number.to_string()).collect();
+        lines.push(format!(
+            "m={} {} {} {}",
+            section.media,
+            section.port,
+            section.proto,
+            numbers.join(" ")
+        ));
         for (number, rtpmap) in section.formats.iter().rev() {
             lines.extend(rtpmap.map(|rtpmap| format!("a=rtpmap:{number} {rtpmap}")));
         }
@@ -501,8 +523,12 @@ fn judge(sections: &[Wanted], answer: &str, seed: u64) {
             wanted.formats.iter().map(|(number, rtpmap)| (number.to_string(), *rtpmap)).collect();
         let mut audio = 0;
         for number in &words[3..] {
-            let Some(rtpmap) = offered.get(*number) else { panic!("seed {seed}: {number} not offered") };
-            let line = attributes.iter().find_map(|line| line.strip_prefix(&format!("a=rtpmap:{number} ")));
+            let Some(rtpmap) = offered.get(*number) else {
+                panic!("seed {seed}: {number} not offered")
+            };
+            let line = attributes
+                .iter()
+                .find_map(|line| line.strip_prefix(&format!("a=rtpmap:{number} ")));
             let line = line.expect("a rtpmap for each");
             let usual = if *number == "0" { "PCMU/8000" } else { "PCMA/8000" };
             assert_eq!(line, rtpmap.unwrap_or(usual), "seed {seed}: a number keeps its meaning");
@@ -553,7 +579,9 @@ fn generated_offers_are_answered_by_the_rules_of_rfc_3264() {
 #[test]
 fn hostile_bodies_never_panic_nor_leak_into_the_answer() {
     let mut seeds: Vec<Vec<u8>> = Vec::new();
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/sdp")).expect("fixtures") {
+    for entry in
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/sdp")).expect("fixtures")
+    {
         let path = entry.expect("entry").path();
         if path.extension().is_some_and(|ext| ext == "sdp") {
             seeds.push(std::fs::read(path).expect("fixture"));
@@ -565,7 +593,10 @@ fn hostile_bodies_never_panic_nor_leak_into_the_answer() {
     for round in 0..100_000_u32 {
         let body = mutate(&seeds[round as usize % seeds.len()], &mut entropy);
         if let Ok(answered) = exchange.answer(&body, &local()) {
-            assert!(!answered.text.replace("\r\n", "").contains(['\r', '\n', '\0']), "round {round}");
+            assert!(
+                !answered.text.replace("\r\n", "").contains(['\r', '\n', '\0']),
+                "round {round}"
+            );
             assert!((10..=60).contains(&answered.agreed.codec.ptime_ms));
             let remote = answered.agreed.remote;
             let is_bad = |to: SocketAddr| to.ip().is_multicast() || to.ip().is_loopback();

@@ -1,7 +1,7 @@
 //! The text of a session description (RFC 8866) as sections and attributes. The one door to
 //! `sdp-types`. Only what an endpoint needs is read: `v=`, `c=`, `m=` and `a=`; every other line,
-//! known, obsolete or broken, is left aside, as are stray blanks and LF-only line ends. Nothing of a
-//! peer's text is ever written out again but checked tokens of its `m=` lines.
+//! known, obsolete or broken, is left aside, as are stray blanks and LF-only line ends. Nothing of
+//! a peer's text is ever written out again but checked tokens of its `m=` lines.
 
 use crate::ground::limits;
 use crate::media::plan::Direction;
@@ -203,12 +203,16 @@ mod tests {
 
     #[test]
     fn blanks_line_ends_unknown_and_broken_lines_do_not_matter() {
-        let text = "v=0\no=- 99999999999999999999999999 x\ns=\u{e9}\r\nb=nonsense\r\n\r\nc=IN  IP4   192.0.2.1/127 \r\n\
+        let text = "v=0\no=- 99999999999999999999999999 x\ns=\u{e9}\r\nb=nonsense\r\n\r\n\
+                    c=IN  IP4   192.0.2.1/127 \r\n\
                     garbage\r\nm=audio  4000   RTP/AVP  0  8 \r\na=sendonly \r\na= ptime:20\r\n";
         let session = parse(text.as_bytes()).expect("tolerated");
         assert_eq!(session.connection.as_deref(), Some("192.0.2.1"));
         let [audio] = session.media.as_slice() else { panic!("one section") };
-        assert_eq!((audio.port, audio.formats.as_slice()), (4000, &["0".to_owned(), "8".to_owned()][..]));
+        assert_eq!(
+            (audio.port, audio.formats.as_slice()),
+            (4000, &["0".to_owned(), "8".to_owned()][..])
+        );
         assert_eq!(audio.attributes.direction(), Some(Direction::SendOnly));
         assert_eq!(audio.attributes.first("ptime"), Some("20"));
     }
