@@ -1,1 +1,11 @@
-//! (being built)
+//! Money and records (house §7): how long legs were up, what that costs in deciminutes, and the
+//! record that a call leaves behind. Pure: knows nothing of SIP messages, sockets or files.
+
+pub mod cdr;
+pub mod deciminute;
+pub mod ledger;
+mod stamp;
+
+pub use cdr::{Cdr, CallDirection, EndedBy, MediaSummary, Source};
+pub use deciminute::Deciminutes;
+pub use ledger::{Ledger, LegClock, LegId};

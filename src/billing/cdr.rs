@@ -1,0 +1,258 @@
+//! The record of one call. Opened when its INVITE was admitted, updated at the answer and every six
+//! seconds while legs are up, closed at the end. It keeps two clocks side by side: SIP time (the
+//! legs; the seed's red) and agent time (joined to left; the seed's blue). It holds phone numbers
+//! and is shown to the operator only; no secret, join URL or key ever enters it.
+
+use super::deciminute::Deciminutes;
+use super::stamp;
+use crate::ground::{CallKey, Transport, WallTime};
+use crate::media::plan::MediaReport;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use super::stamp::rfc3339;
+
+/// Who called whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallDirection {
+    Incoming,
+    Outgoing,
+}
+
+/// Who ended the call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// BYE or CANCEL of the caller, or media that stopped coming.
+    Caller,
+    /// The agent hung up, or its stream was lost.
+    Agent,
+    /// This daemon: a refusal, a time-out of its own, a drain.
+    Edge,
+    /// The process ended without closing the record; it was closed at its last heartbeat.
+    NodeLost,
+}
+
+/// Where the call came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Source {
+    pub address: SocketAddr,
+    #[serde(serialize_with = "transport_text", deserialize_with = "transport_parse")]
+    pub transport: Transport,
+}
+
+/// Everything that is kept of a call. Times are wall times and only label; durations come from the
+/// monotonic clock.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Cdr {
+    #[serde(serialize_with = "key_text", deserialize_with = "key_parse")]
+    pub key: CallKey,
+    /// Call-ID of the caller's dialog.
+    pub sip_call_id: String,
+    pub direction: CallDirection,
+    pub source: Source,
+    pub from_uri: String,
+    pub from_display: Option<String>,
+    pub to_uri: String,
+    /// As given to the agent (P-Asserted-Identity of a listed peer, else the From user).
+    pub caller_id: Option<String>,
+    pub agent_id: Option<String>,
+    /// Ultravox's id of the agent call.
+    pub ultravox_call_id: Option<String>,
+    /// The range or registration that admitted the source.
+    pub admitted_by: Option<String>,
+    /// The allowance that named the agent.
+    pub routed_by: Option<String>,
+    /// Encoding name of the agreed codec (`PCMU`, `opus`, …).
+    pub codec: Option<String>,
+    #[serde(with = "stamp::wall")]
+    pub opened_at: WallTime,
+    #[serde(with = "stamp::wall_option")]
+    pub ringing_at: Option<WallTime>,
+    #[serde(with = "stamp::wall_option")]
+    pub answered_at: Option<WallTime>,
+    /// The agent stream was joined.
+    #[serde(with = "stamp::wall_option")]
+    pub joined_at: Option<WallTime>,
+    /// The agent left.
+    #[serde(with = "stamp::wall_option")]
+    pub left_at: Option<WallTime>,
+    /// `None` while the call is up.
+    #[serde(with = "stamp::wall_option")]
+    pub ended_at: Option<WallTime>,
+    /// The legs' running time, added up.
+    #[serde(rename = "sip_time_ms", with = "stamp::millis")]
+    pub sip_time: Duration,
+    /// From joined to left.
+    #[serde(rename = "agent_time_ms", with = "stamp::millis")]
+    pub agent_time: Duration,
+    /// Of `sip_time`, to the last nanosecond of it.
+    pub deciminutes: Deciminutes,
+    /// Final SIP status of the caller's INVITE; 200 for an answered call.
+    pub status: Option<u16>,
+    /// Reason phrase that went with it.
+    pub status_reason: Option<String>,
+    pub ended_by: Option<EndedBy>,
+    /// Why it ended, in words.
+    pub end_reason: Option<String>,
+    /// Detail of a refusal, as in the `Warning` header and the log.
+    pub warning: Option<String>,
+    pub media: Option<MediaSummary>,
+}
+
+impl Cdr {
+    /// A record as it is opened: who, whence and when; all else is unknown yet.
+    pub fn opened(
+        key: CallKey,
+        direction: CallDirection,
+        source: Source,
+        sip_call_id: String,
+        opened_at: WallTime,
+    ) -> Cdr {
+        Cdr {
+            key,
+            sip_call_id,
+            direction,
+            source,
+            from_uri: String::new(),
+            from_display: None,
+            to_uri: String::new(),
+            caller_id: None,
+            agent_id: None,
+            ultravox_call_id: None,
+            admitted_by: None,
+            routed_by: None,
+            codec: None,
+            opened_at,
+            ringing_at: None,
+            answered_at: None,
+            joined_at: None,
+            left_at: None,
+            ended_at: None,
+            sip_time: Duration::ZERO,
+            agent_time: Duration::ZERO,
+            deciminutes: Deciminutes::default(),
+            status: None,
+            status_reason: None,
+            ended_by: None,
+            end_reason: None,
+            warning: None,
+            media: None,
+        }
+    }
+
+    /// Sets both clocks, and the deciminutes that follow from the first.
+    pub fn set_times(&mut self, sip_time: Duration, agent_time: Duration) {
+        self.sip_time = sip_time;
+        self.agent_time = agent_time;
+        self.deciminutes = Deciminutes::billed_for(sip_time);
+    }
+
+    /// True once the call has ended.
+    pub fn is_closed(&self) -> bool {
+        self.ended_at.is_some()
+    }
+}
+
+/// The media figures of a record: what a `MediaReport` holds, as plain numbers.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MediaSummary {
+    pub packets_received: u64,
+    pub packets_sent: u64,
+    pub packets_lost: u64,
+    pub packets_late: u64,
+    pub packets_refused: u64,
+    pub concealed_ms: u64,
+    pub jitter_us: u32,
+    pub jitter_max_us: u32,
+    pub round_trip_us: u32,
+    pub agent_received_ms: u64,
+    pub agent_played_ms: u64,
+    pub agent_cleared_ms: u64,
+    pub agent_dropped_ms: u64,
+    pub uplink_dropped_frames: u64,
+    pub frames_late: u64,
+    pub digits: u32,
+}
+
+impl From<&MediaReport> for MediaSummary {
+    fn from(report: &MediaReport) -> MediaSummary {
+        MediaSummary {
+            packets_received: report.packets_received,
+            packets_sent: report.packets_sent,
+            packets_lost: report.packets_lost,
+            packets_late: report.packets_late,
+            packets_refused: report.packets_refused,
+            concealed_ms: report.concealed_ms,
+            jitter_us: report.jitter_us,
+            jitter_max_us: report.jitter_max_us,
+            round_trip_us: report.round_trip_us,
+            agent_received_ms: report.agent_received_ms,
+            agent_played_ms: report.agent_played_ms,
+            agent_cleared_ms: report.agent_cleared_ms,
+            agent_dropped_ms: report.agent_dropped_ms,
+            uplink_dropped_frames: report.uplink_dropped_frames,
+            frames_late: report.frames_late,
+            digits: report.digits,
+        }
+    }
+}
+
+fn key_text<S: Serializer>(key: &CallKey, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(key)
+}
+
+fn key_parse<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CallKey, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|()| serde::de::Error::custom("not a call key"))
+}
+
+fn transport_text<S: Serializer>(transport: &Transport, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(transport.uri_param())
+}
+
+fn transport_parse<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Transport, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "udp" => Ok(Transport::Udp),
+        "tcp" => Ok(Transport::Tcp),
+        "tls" => Ok(Transport::Tls),
+        _ => Err(serde::de::Error::custom("not a transport")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let source = Source {
+            address: "192.0.2.7:5060".parse().expect("an address"),
+            transport: Transport::Tls,
+        };
+        let opened = WallTime::from_unix_micros(1_700_000_000_000_000);
+        let mut cdr = Cdr::opened(
+            CallKey(0x68f0_1234_0000_002a),
+            CallDirection::Incoming,
+            source,
+            "a84b4c76e66710@pbx".into(),
+            opened,
+        );
+        assert!(!cdr.is_closed());
+        cdr.answered_at = Some(WallTime::from_unix_micros(1_700_000_004_000_000));
+        cdr.ended_at = Some(WallTime::from_unix_micros(1_700_000_011_000_000));
+        cdr.set_times(Duration::from_millis(7_000), Duration::from_millis(6_500));
+        cdr.ended_by = Some(EndedBy::Caller);
+        cdr.media = Some(MediaSummary::from(&MediaReport { digits: 3, ..Default::default() }));
+        let json = serde_json::to_string(&cdr).expect("a record is plain data");
+        assert!(json.contains(r#""key":"68f01234-2a""#), "{json}");
+        assert!(json.contains(r#""transport":"tls""#), "{json}");
+        assert!(json.contains(r#""answered_at":"2023-11-14T22:13:24.000Z""#), "{json}");
+        assert!(json.contains(r#""sip_time_ms":7000,"agent_time_ms":6500,"deciminutes":2"#));
+        assert_eq!(serde_json::from_str::<Cdr>(&json).expect("it is its own form"), cdr);
+        assert!(cdr.is_closed());
+    }
+}
