@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod agent;
 pub mod clock;
+pub mod config;
 pub mod entropy;
 pub mod flow;
 pub mod media;

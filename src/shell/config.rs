@@ -1,0 +1,229 @@
+//! The configuration file: TOML in, a checked [`Config`] out, or every problem at once, each with
+//! file, line, key, what is wrong and the fix. Relative paths are relative to the file. Key files
+//! are read here, once, so that no later part of the daemon opens them. Calls in progress never see
+//! a change: a new file takes a new start.
+//!
+//! `reader` turns the TOML into sections that remember their lines, `sections` reads each section,
+//! `checks` compares sections with each other and with the machine, `problem` is the report.
+
+mod checks;
+pub mod problem;
+mod reader;
+mod sections;
+
+pub use checks::Machine;
+pub use problem::{Problem, Report, Severity};
+
+use crate::codec::CodecKind;
+use crate::ground::Secret;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A configuration that was read without an error, with the warnings that came up.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub path: PathBuf,
+    /// Warnings only.
+    pub report: Report,
+}
+
+/// Everything that an operator may set; defaults are filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: Listen,
+    pub tls: Option<Tls>,
+    pub media: Media,
+    pub ultravox: Ultravox,
+    pub sip: Sip,
+    pub admin: Admin,
+    pub store: Store,
+    pub limits: Limits,
+    pub log: Log,
+}
+
+/// `[listen]`: where SIP is heard. At least one address in all.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    pub udp: Vec<SocketAddr>,
+    pub tcp: Vec<SocketAddr>,
+    pub tls: Vec<SocketAddr>,
+    /// Host that peers reach us at (an address or a name), for Contact; the local address of the
+    /// flow when absent.
+    pub advertise: Option<String>,
+}
+
+/// `[tls]`: PEM files. Present whenever `listen.tls` is not empty; TCP listeners then serve a TLS
+/// ClientHello as well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
+    /// Clients must show a certificate of this CA: a second lock, beside the allowlist.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[media]`: where RTP is heard, and what is agreed.
+#[derive(Clone, Debug)]
+pub struct Media {
+    /// Address that media sockets are bound to.
+    pub address: IpAddr,
+    /// Address written into SDP; the local address of the call's signalling when absent.
+    pub advertise: Option<IpAddr>,
+    pub ports: RangeInclusive<u16>,
+    /// Media threads; `None`: one per core.
+    pub shards: Option<usize>,
+    /// Codecs that are agreed to, the most wanted first.
+    pub codecs: Vec<CodecKind>,
+    /// Rate of the agent's audio in Opus calls: 16,000, 24,000 or 48,000.
+    pub opus_output_hz: u32,
+    /// Milliseconds of audio in a packet unless the peer asks otherwise: 10 to 60.
+    pub ptime_ms: u16,
+}
+
+/// `[ultravox]`: the service that the agents live in.
+#[derive(Clone, Debug)]
+pub struct Ultravox {
+    pub base_url: BaseUrl,
+    /// Empty for the embedded stand-in when the file gives none.
+    pub api_key: Secret,
+    /// Join URLs must point at these hosts or below them.
+    pub join_domains: Vec<String>,
+}
+
+/// Where the REST API is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BaseUrl {
+    /// The stand-in inside this process.
+    Embedded,
+    /// Without a trailing slash.
+    Url(String),
+}
+
+/// `[sip]`: the account's rules, by the seed's names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sip {
+    pub domain: String,
+    pub allowed_cidr_ranges: Vec<String>,
+    pub allow_all_agents: bool,
+    pub allowed_agents: Vec<AgentAllowance>,
+    /// Status for a call that no rule matches.
+    pub no_match_status: u16,
+    pub unlisted_udp: UnlistedUdp,
+}
+
+/// One entry of `[[sip.allowed_agents]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AgentAllowance {
+    pub agent_id: String,
+    /// `^agent_<agent_id>$` when absent.
+    pub to_user_pattern: Option<String>,
+}
+
+/// What an unlisted UDP source gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnlistedUdp {
+    Silence,
+    Forbidden,
+}
+
+/// `[admin]`: health, metrics, the account's configuration and the records over HTTP.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Without one, `/api` and `/edge` answer 401 to everybody.
+    pub api_key: Option<Secret>,
+}
+
+/// `[store]`: where the records are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Store {
+    pub path: PathBuf,
+}
+
+/// `[limits]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    pub calls_max: usize,
+    pub early_calls_per_source_max: usize,
+    pub rtp_timeout: Duration,
+    /// How long running calls may go on after SIGTERM.
+    pub grace: Duration,
+}
+
+/// `[log]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: LogLevel,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Phone numbers and addresses appear at `Debug` and below only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// Reads, checks and completes the file at `path`. The error holds every problem found, warnings
+/// among them, and at least one error.
+pub fn load(path: &Path) -> Result<Loaded, Report> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let base = path.parent().unwrap_or(Path::new(""));
+            let (config, report) = read(&name, &text, base, &Machine::this());
+            match config {
+                Some(config) => Ok(Loaded { config, path: path.to_path_buf(), report }),
+                None => Err(report),
+            }
+        }
+        Err(error) => {
+            let what = format!("cannot be read: {}", problem::io_words(&error));
+            let fix = "give a readable TOML file with --config; config/voxedge.toml is a documented \
+                       example"
+                .to_owned();
+            Err(Report::of_file(&name, what, fix))
+        }
+    }
+}
+
+/// The pure part of [`load`], but for the files that the text names: `base` is where relative paths
+/// start. The configuration is `None` exactly when the report holds an error.
+pub fn read(name: &str, text: &str, base: &Path, machine: &Machine) -> (Option<Config>, Report) {
+    let mut report = Report::new(name, text);
+    let config = reader::with_root(text, &mut report, |root, report| {
+        let config = sections::read(root, base, report);
+        checks::check(&config, machine, report);
+        config
+    });
+    report.sort();
+    let config = if report.has_errors() { None } else { config };
+    (config.map(|checked| checked.config), report)
+}
+
+#[cfg(test)]
+mod tests;

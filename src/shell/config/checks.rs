@@ -1,0 +1,171 @@
+//! Checks that need more than one key: sections against each other, and against this machine. Each
+//! says what would go wrong in service, and the fix.
+
+use super::problem::Report;
+use super::sections::Draft;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+/// What the checks need to know of the machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// Ports that the kernel gives to outgoing connections, unless reserved.
+    pub ephemeral: Option<RangeInclusive<u16>>,
+    /// Ports that the kernel leaves alone (`ip_local_reserved_ports`).
+    pub reserved: Vec<RangeInclusive<u16>>,
+}
+
+impl Machine {
+    /// The machine that we run on.
+    pub fn this() -> Machine {
+        let read = |name: &str| {
+            std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default()
+        };
+        let ephemeral = read("ip_local_port_range");
+        let mut bounds = ephemeral.split_whitespace().map(str::parse);
+        let ephemeral = match (bounds.next(), bounds.next()) {
+            (Some(Ok(first)), Some(Ok(last))) => Some(first..=last),
+            _ => None,
+        };
+        let reserved = read("ip_local_reserved_ports");
+        let reserved = reserved.trim().split(',').filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some(first.parse().ok()?..=last.parse().ok()?)
+        });
+        Machine { ephemeral, reserved: reserved.collect() }
+    }
+
+    /// Ports of `wanted` that an outgoing connection may take from us, first and last.
+    fn contested(&self, wanted: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
+        let ephemeral = self.ephemeral.as_ref()?;
+        let free = |port: &u16| !self.reserved.iter().any(|range| range.contains(port));
+        let mut contested =
+            wanted.clone().filter(|port| ephemeral.contains(port)).filter(|port| free(port));
+        let first = contested.next()?;
+        Some(first..=contested.last().unwrap_or(first))
+    }
+}
+
+/// Adds to `report` what the sections say only together.
+pub fn check(draft: &Draft, machine: &Machine, report: &mut Report) {
+    check_advertise(draft, report);
+    check_ports(draft, machine, report);
+    check_listeners(draft, report);
+    check_rules(draft, report);
+    check_admin(draft, report);
+}
+
+fn check_advertise(draft: &Draft, report: &mut Report) {
+    let (config, places) = (&draft.config, &draft.places);
+    let all = places.udp.iter().chain(&places.tcp).chain(&places.tls);
+    let wildcard = all.into_iter().find(|found| found.value.ip().is_unspecified());
+    if let (Some(found), None) = (wildcard, &config.listen.advertise) {
+        let what = format!("is missing while {} listens on every address", found.value);
+        let fix = "add advertise = \"<the address that your PBX reaches>\" under [listen]; \
+                   without it each answer names the local address of its packet, which is wrong \
+                   behind NAT"
+            .to_owned();
+        report.warning(&found.span, "listen.advertise", what, fix);
+    }
+    if config.media.advertise.is_some_and(|address| address.is_unspecified()) {
+        let what = "cannot be sent to a caller".to_owned();
+        let fix = "give the address that callers reach, such as \"203.0.113.5\"".to_owned();
+        report.error(&places.media_address, "media.advertise", what, fix);
+    }
+}
+
+fn check_ports(draft: &Draft, machine: &Machine, report: &mut Report) {
+    let (config, places) = (&draft.config, &draft.places);
+    let ports = &config.media.ports;
+    if let Some(contested) = machine.contested(ports) {
+        let (first, last) = (contested.start(), contested.end());
+        let what = format!(
+            "{}-{} overlaps the ports that the kernel gives to outgoing connections ({first}-{last})",
+            ports.start(),
+            ports.end()
+        );
+        let fix = format!(
+            "choose ports below them, or reserve: sysctl -w \
+             net.ipv4.ip_local_reserved_ports={first}-{last}"
+        );
+        report.warning(&places.ports, "media.ports", what, fix);
+    }
+    let pairs = usize::from(ports.end() - ports.start()).div_ceil(2);
+    if pairs < config.limits.calls_max {
+        let what = format!(
+            "holds {pairs} pairs of ports for limits.calls_max = {}",
+            config.limits.calls_max
+        );
+        let fix = "widen media.ports (two for each call) or lower limits.calls_max".to_owned();
+        report.warning(&places.ports, "media.ports", what, fix);
+    }
+    for found in &places.udp {
+        if ports.contains(&found.value.port()) {
+            let what = format!("{} lies within media.ports", found.value);
+            let fix = "move one of the two; 5060 with 10000-32767 is usual".to_owned();
+            report.error(&found.span, "listen.udp", what, fix);
+        }
+    }
+}
+
+/// TCP and TLS cannot share an address, nor can the admin listener share theirs.
+fn check_listeners(draft: &Draft, report: &mut Report) {
+    let places = &draft.places;
+    for tls in &places.tls {
+        if places.tcp.iter().any(|tcp| clash(&tcp.value, &tls.value)) {
+            let what = format!("{} is in listen.tcp too", tls.value);
+            let fix = "remove it here: a TCP listener serves TLS clients as well when [tls] is \
+                       set"
+                .to_owned();
+            report.error(&tls.span, "listen.tls", what, fix);
+        }
+    }
+    let admin = draft.config.admin.listen;
+    let streams = places.tcp.iter().chain(&places.tls);
+    if streams.into_iter().any(|stream| clash(&stream.value, &admin)) {
+        let what = format!("{admin} is used for SIP as well");
+        let fix = "give admin.listen a port of its own: \"127.0.0.1:8080\"".to_owned();
+        report.error(&places.admin, "admin.listen", what, fix);
+    }
+}
+
+/// Whether both cannot be bound at once: the same port and family, and the same address or a
+/// wildcard.
+fn clash(one: &SocketAddr, other: &SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.port() != 0
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+fn check_rules(draft: &Draft, report: &mut Report) {
+    let (sip, places) = (&draft.config.sip, &draft.places);
+    if sip.allowed_cidr_ranges.is_empty() {
+        let what = "is empty: every caller is a stranger, and no call comes in".to_owned();
+        let fix = "name your PBX or carrier: allowed_cidr_ranges = [\"203.0.113.10/32\"]".into();
+        report.warning(&places.cidr_ranges, "sip.allowed_cidr_ranges", what, fix);
+    }
+    for (range, span) in sip.allowed_cidr_ranges.iter().zip(&places.cidr_range) {
+        if range.ends_with("/0") {
+            let what = format!("{range} lets the whole internet call your agents");
+            let fix = "name the addresses of your PBX or carrier instead".to_owned();
+            report.warning(span, "sip.allowed_cidr_ranges", what, fix);
+        }
+    }
+    if sip.allowed_agents.is_empty() && !sip.allow_all_agents {
+        let what = "names no agent: no call finds one".to_owned();
+        let fix = "set allow_all_agents = true, or add [[sip.allowed_agents]] with agent_id and \
+                   to_user_pattern"
+            .to_owned();
+        report.warning(&places.agents, "sip.allowed_agents", what, fix);
+    }
+}
+
+fn check_admin(draft: &Draft, report: &mut Report) {
+    let admin = draft.config.admin.listen;
+    if !admin.ip().is_loopback() {
+        let what = format!("{admin} can be reached from other machines, in clear text");
+        let fix = "use \"127.0.0.1:8080\" and a reverse proxy with TLS in front".to_owned();
+        report.warning(&draft.places.admin, "admin.listen", what, fix);
+    }
+}

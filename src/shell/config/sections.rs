@@ -1,0 +1,520 @@
+//! Each section of the file, read into its struct with the defaults filled in. What is missing or
+//! wrong goes into the report, and a harmless value takes its place so that reading goes on; such a
+//! configuration is never handed out.
+
+use super::problem::{Report, io_words};
+use super::reader::{Found, Section};
+use super::*;
+use crate::ground::limits;
+use std::net::Ipv4Addr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A configuration with the places that the cross checks speak of.
+pub struct Draft {
+    pub config: Config,
+    pub places: Places,
+}
+
+/// Spans of keys (or of their sections, when a key is absent).
+#[derive(Default)]
+pub struct Places {
+    pub listen: Range<usize>,
+    pub udp: Vec<Found<SocketAddr>>,
+    pub tcp: Vec<Found<SocketAddr>>,
+    pub tls: Vec<Found<SocketAddr>>,
+    pub tls_section: Range<usize>,
+    pub media_address: Range<usize>,
+    pub ports: Range<usize>,
+    pub admin: Range<usize>,
+    pub cidr_ranges: Range<usize>,
+    pub cidr_range: Vec<Range<usize>>,
+    pub agents: Range<usize>,
+    pub agent: Vec<Range<usize>>,
+    pub agent_id: Vec<Range<usize>>,
+    pub agent_pattern: Vec<Range<usize>>,
+}
+
+/// Codecs by the names that the file uses.
+const CODECS: [(&str, CodecKind); 4] = [
+    ("opus", CodecKind::Opus),
+    ("G722", CodecKind::G722),
+    ("PCMU", CodecKind::Pcmu),
+    ("PCMA", CodecKind::Pcma),
+];
+
+const AGENT_ID_EXAMPLE: &str = "an agent id looks like 6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11";
+
+/// Reads every section of the root.
+pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
+    let mut places = Places::default();
+    let listen = read_listen(&mut root.section("listen", report), &mut places, report);
+    let tls = read_tls(&mut root.section("tls", report), &listen, &mut places, base, report);
+    let media = read_media(&mut root.section("media", report), &listen, &mut places, report);
+    let ultravox = read_ultravox(&mut root.section("ultravox", report), base, report);
+    let sip = read_sip(&mut root.section("sip", report), &listen, &mut places, report);
+    let admin = read_admin(&mut root.section("admin", report), &mut places, base, report);
+    let store = read_store(&mut root.section("store", report), base, report);
+    let limits = read_limits(&mut root.section("limits", report), report);
+    let log = read_log(&mut root.section("log", report), report);
+    let config = Config { listen, tls, media, ultravox, sip, admin, store, limits, log };
+    Draft { config, places }
+}
+
+fn read_listen(section: &mut Section<'_>, places: &mut Places, report: &mut Report) -> Listen {
+    places.listen = section.span().clone();
+    places.udp = addresses(section, "udp", report);
+    places.tcp = addresses(section, "tcp", report);
+    places.tls = addresses(section, "tls", report);
+    let named = ["udp", "tcp", "tls"].iter().any(|key| section.key_span(key).is_some());
+    if places.udp.is_empty() && places.tcp.is_empty() && places.tls.is_empty() && !named {
+        let fix = "add udp = [\"0.0.0.0:5060\"] under [listen]".to_owned();
+        report.error(section.span(), "listen", "names no address to hear SIP on".into(), fix);
+    }
+    let advertise = section.text("advertise", report).and_then(|found| {
+        if is_host(&found.value) {
+            return Some(found.value);
+        }
+        let what = format!("\"{}\" is no host", found.value);
+        let fix = "give an address or a name without a port: advertise = \"203.0.113.5\"".into();
+        report.error(&found.span, "listen.advertise", what, fix);
+        None
+    });
+    section.finish(report);
+    let plain = |found: &[Found<SocketAddr>]| found.iter().map(|one| one.value).collect();
+    let (udp, tcp, tls) = (plain(&places.udp), plain(&places.tcp), plain(&places.tls));
+    Listen { udp, tcp, tls, advertise }
+}
+
+/// A list of `address:port` texts.
+fn addresses(
+    section: &mut Section<'_>,
+    key: &'static str,
+    report: &mut Report,
+) -> Vec<Found<SocketAddr>> {
+    let path = section.path(key);
+    let texts = section.texts(key, report).unwrap_or_default();
+    let mut addresses: Vec<Found<SocketAddr>> = Vec::new();
+    for text in texts {
+        match address(&text, &path, report) {
+            Some(found) if addresses.iter().any(|other| other.value == found.value) => {
+                let what = format!("names {} twice", found.value);
+                report.error(&found.span, &path, what, "remove one of the two".into());
+            }
+            Some(found) => addresses.push(found),
+            None => {}
+        }
+    }
+    addresses
+}
+
+fn address(text: &Found<String>, path: &str, report: &mut Report) -> Option<Found<SocketAddr>> {
+    match text.value.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 || path.starts_with("admin") => {
+            Some(Found { value: address, span: text.span.clone() })
+        }
+        Ok(_) | Err(_) => {
+            let what = format!("\"{}\" is not address:port", text.value);
+            let fix = "write for example \"0.0.0.0:5060\" or \"[::]:5060\"".to_owned();
+            report.error(&text.span, path, what, fix);
+            None
+        }
+    }
+}
+
+fn read_tls(
+    section: &mut Section<'_>,
+    listen: &Listen,
+    places: &mut Places,
+    base: &Path,
+    report: &mut Report,
+) -> Option<Tls> {
+    places.tls_section = section.span().clone();
+    let certificate = pem(section, "certificate", "CERTIFICATE", base, report);
+    let private_key = pem(section, "private_key", "PRIVATE KEY", base, report);
+    let client_ca = pem(section, "client_ca", "CERTIFICATE", base, report);
+    section.finish(report);
+    if !section.is_present() && listen.tls.is_empty() {
+        return None;
+    }
+    for (key, file) in [("certificate", &certificate), ("private_key", &private_key)] {
+        if file.is_none() && section.key_span(key).is_none() {
+            let what = match listen.tls.is_empty() {
+                true => "is missing".to_owned(),
+                false => "is missing, and listen.tls needs it".to_owned(),
+            };
+            let fix = format!("add {key} = \"/etc/voxedge/tls/….pem\" under [tls]");
+            let place = match section.is_present() {
+                true => section.span(),
+                false => places.tls.first().map_or(section.span(), |found| &found.span),
+            };
+            report.error(place, &section.path(key), what, fix);
+        }
+    }
+    Some(Tls { certificate: certificate?, private_key: private_key?, client_ca })
+}
+
+/// A PEM file that exists, can be read and holds a block of the kind `marker`.
+fn pem(
+    section: &mut Section<'_>,
+    key: &'static str,
+    marker: &str,
+    base: &Path,
+    report: &mut Report,
+) -> Option<PathBuf> {
+    let found = section.text(key, report)?;
+    let path = base.join(&found.value);
+    let name = section.path(key);
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.contains(&format!("{marker}-----")) && text.contains("-----BEGIN ") => {
+            if marker == "PRIVATE KEY" {
+                warn_of_mode(&path, &name, &found.span, report);
+            }
+            return Some(path);
+        }
+        Ok(_) => {
+            let what = format!("{} holds no PEM block \"{marker}\"", path.display());
+            let fix = format!("give a PEM file with a line that ends in {marker}-----");
+            report.error(&found.span, &name, what, fix);
+        }
+        Err(error) => {
+            let what = format!("{} cannot be read: {}", path.display(), io_words(&error));
+            let fix = "correct the path (it is relative to this file), or let this user read it";
+            report.error(&found.span, &name, what, fix.to_owned());
+        }
+    }
+    None
+}
+
+/// Key files are for their owner alone. systemd's credentials are guarded by their directory.
+fn warn_of_mode(path: &Path, name: &str, span: &Range<usize>, report: &mut Report) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 || path.starts_with("/run/credentials") {
+        return;
+    }
+    let what = format!("{} may be read by others (mode {mode:04o})", path.display());
+    report.warning(span, name, what, format!("chmod 0600 {}", path.display()));
+}
+
+fn read_media(
+    section: &mut Section<'_>,
+    listen: &Listen,
+    places: &mut Places,
+    report: &mut Report,
+) -> Media {
+    let listed = listen.advertise.as_deref().and_then(|host| host.parse().ok());
+    let address = section.text("address", report).and_then(|found| ip(found, section, "address", report));
+    let advertise =
+        section.text("advertise", report).and_then(|found| ip(found, section, "advertise", report));
+    places.media_address = section.key_span("address").unwrap_or(section.span().clone());
+    let ports = read_ports(section, report);
+    places.ports = section.key_span("ports").unwrap_or(section.span().clone());
+    let shards = section.integer("shards", 1..=256, report).map(|found| found.value as usize);
+    let codecs = read_codecs(section, report);
+    let rates = [8_000, 12_000, 16_000, 24_000, 48_000];
+    let opus_output_hz = match section.integer("opus_output_hz", 8_000..=48_000, report) {
+        Some(found) if !rates.contains(&found.value) => {
+            let fix = "use 16000, 24000 or 48000 (8000 and 12000 work as well)".to_owned();
+            let what = format!("{} is no rate that Opus decodes to", found.value);
+            report.error(&found.span, "media.opus_output_hz", what, fix);
+            24_000
+        }
+        Some(found) => found.value as u32,
+        None => 24_000,
+    };
+    let ptime_ms = match section.integer("ptime_ms", 10..=60, report) {
+        Some(found) if found.value % 10 != 0 => {
+            let fix = "use 10, 20, 30, 40, 50 or 60".to_owned();
+            report.error(&found.span, "media.ptime_ms", "must be whole tens".into(), fix);
+            20
+        }
+        Some(found) => found.value as u16,
+        None => 20,
+    };
+    section.finish(report);
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let own = (!address.is_unspecified()).then_some(address);
+    let advertise = advertise.or(listed).or(own);
+    Media { address, advertise, ports, shards, codecs, opus_output_hz, ptime_ms }
+}
+
+fn ip(
+    found: Found<String>,
+    section: &Section<'_>,
+    key: &str,
+    report: &mut Report,
+) -> Option<IpAddr> {
+    let parsed = found.value.parse().ok();
+    if parsed.is_none() {
+        let what = format!("\"{}\" is no IP address", found.value);
+        let fix = format!("write {key} = \"203.0.113.5\"; names and ports do not go here");
+        report.error(&found.span, &section.path(key), what, fix);
+    }
+    parsed
+}
+
+fn read_ports(section: &mut Section<'_>, report: &mut Report) -> RangeInclusive<u16> {
+    const DEFAULT: RangeInclusive<u16> = 10_000..=32_767;
+    let Some(found) = section.text("ports", report) else { return DEFAULT };
+    let range = found.value.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse::<u16>().ok()?);
+        (first >= 1_024 && u32::from(last) > u32::from(first) + 1).then_some(first..=last)
+    });
+    range.unwrap_or_else(|| {
+        let what = format!("\"{}\" is no range of ports", found.value);
+        let fix = "write ports = \"10000-32767\": first, dash, last, from 1024 up".to_owned();
+        report.error(&found.span, "media.ports", what, fix);
+        DEFAULT
+    })
+}
+
+fn read_codecs(section: &mut Section<'_>, report: &mut Report) -> Vec<CodecKind> {
+    let all = || CODECS.iter().map(|(_, kind)| *kind).collect();
+    let Some(names) = section.texts("codecs", report) else { return all() };
+    let known = CODECS.map(|(name, _)| name).join(", ");
+    let mut codecs: Vec<CodecKind> = Vec::new();
+    for name in &names {
+        let hit = CODECS.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name.value));
+        match hit {
+            Some((_, kind)) if !codecs.contains(kind) => codecs.push(*kind),
+            Some(_) => {
+                let what = format!("names {} twice", name.value);
+                report.error(&name.span, "media.codecs", what, "remove one of the two".into());
+            }
+            None => {
+                let what = format!("\"{}\" is no codec of this daemon", name.value);
+                report.error(&name.span, "media.codecs", what, format!("use some of {known}"));
+            }
+        }
+    }
+    if names.is_empty() {
+        let span = section.key_span("codecs").unwrap_or(section.span().clone());
+        let fix = format!("name at least one of {known}, or leave the key out");
+        report.error(&span, "media.codecs", "is empty: every call would be refused".into(), fix);
+    }
+    if codecs.is_empty() { all() } else { codecs }
+}
+
+fn read_ultravox(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Ultravox {
+    let base_url = read_base_url(section, report);
+    let api_key = read_key(section, base, report);
+    if api_key.is_none() && base_url != BaseUrl::Embedded && !has_key(section) {
+        let what = "has neither api_key_file nor api_key".to_owned();
+        let fix = "add api_key_file = \"/etc/voxedge/ultravox_api_key\" under [ultravox], or \
+                   base_url = \"embedded\" to try without an account"
+            .to_owned();
+        report.error(section.span(), "ultravox", what, fix);
+    }
+    let join_domains = match section.texts("join_domains", report) {
+        Some(found) => found.into_iter().map(|one| one.value).collect(),
+        None => vec!["ultravox.ai".to_owned()],
+    };
+    section.finish(report);
+    Ultravox { base_url, api_key: api_key.unwrap_or_default(), join_domains }
+}
+
+fn read_base_url(section: &mut Section<'_>, report: &mut Report) -> BaseUrl {
+    let Some(found) = section.text("base_url", report) else {
+        return BaseUrl::Url("https://api.ultravox.ai".to_owned());
+    };
+    let url = found.value.trim_end_matches('/');
+    if url == "embedded" {
+        return BaseUrl::Embedded;
+    }
+    let rest = url.strip_prefix("https://").or(url.strip_prefix("http://")).unwrap_or("");
+    let host = rest.split(['/', ':']).next().unwrap_or("");
+    if host.is_empty() || url.contains(char::is_whitespace) || url.contains('?') {
+        let what = format!("\"{}\" is no base URL", found.value);
+        let fix = "use \"https://api.ultravox.ai\", or \"embedded\" for the stand-in".to_owned();
+        report.error(&found.span, "ultravox.base_url", what, fix);
+    } else if url.starts_with("http://") && !is_loopback_host(host) {
+        let what = "would send the API key in clear text".to_owned();
+        let fix = "use https://; http:// is for loopback only".to_owned();
+        report.error(&found.span, "ultravox.base_url", what, fix);
+    }
+    BaseUrl::Url(url.to_owned())
+}
+
+fn is_loopback_host(host: &str) -> bool {
+    host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn has_key(section: &Section<'_>) -> bool {
+    section.key_span("api_key").is_some() || section.key_span("api_key_file").is_some()
+}
+
+/// `api_key` or `api_key_file`, not both.
+fn read_key(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Option<Secret> {
+    let inline = section.text("api_key", report);
+    let file = section.text("api_key_file", report);
+    let name = section.path("api_key_file");
+    if let (Some(_), Some(file)) = (&inline, &file) {
+        let what = "stands beside api_key; only one of the two may".to_owned();
+        report.error(&file.span, &name, what, "remove api_key".to_owned());
+    }
+    let Some(file) = file else { return inline.map(|found| Secret::new(found.value)) };
+    let path = base.join(&file.value);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            warn_of_mode(&path, &name, &file.span, report);
+            let key = text.trim();
+            let printable = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+            if !printable {
+                let what = format!("{} does not hold one key", path.display());
+                let fix = "put the key on one line, and nothing else into the file".to_owned();
+                report.error(&file.span, &name, what, fix);
+            }
+            printable.then(|| Secret::new(key))
+        }
+        Err(error) => {
+            let what = format!("{} cannot be read: {}", path.display(), io_words(&error));
+            let fix = format!("put the key into {} with mode 0600", path.display());
+            report.error(&file.span, &name, what, fix);
+            None
+        }
+    }
+}
+
+fn read_sip(
+    section: &mut Section<'_>,
+    listen: &Listen,
+    places: &mut Places,
+    report: &mut Report,
+) -> Sip {
+    let domain = section.text("domain", report).map(|found| {
+        if !is_host(&found.value) {
+            let what = format!("\"{}\" is no domain", found.value);
+            let fix = "write domain = \"sip.example.com\", without user and port".to_owned();
+            report.error(&found.span, "sip.domain", what, fix);
+        }
+        found.value
+    });
+    let first = listen.udp.iter().chain(&listen.tcp).chain(&listen.tls).next();
+    let domain = domain
+        .or(listen.advertise.clone())
+        .or(first.map(|address| address.ip().to_string()))
+        .unwrap_or_default();
+    places.cidr_ranges =
+        section.key_span("allowed_cidr_ranges").unwrap_or(section.span().clone());
+    let ranges = section.texts("allowed_cidr_ranges", report).unwrap_or_default();
+    places.cidr_range = ranges.iter().map(|range| range.span.clone()).collect();
+    let allow_all_agents = section.boolean("allow_all_agents", report).unwrap_or(false);
+    places.agents = section.key_span("allowed_agents").unwrap_or(section.span().clone());
+    let allowed_agents = section
+        .sections("allowed_agents", report)
+        .iter_mut()
+        .map(|entry| read_agent(entry, places, report))
+        .collect();
+    let no_match_status = section
+        .integer("no_match_status", 400..=699, report)
+        .map_or(404, |found| found.value as u16);
+    let words = [("silence", UnlistedUdp::Silence), ("403", UnlistedUdp::Forbidden)];
+    let unlisted_udp =
+        section.word("unlisted_udp", &words, report).unwrap_or(UnlistedUdp::Silence);
+    section.finish(report);
+    Sip {
+        domain,
+        allowed_cidr_ranges: ranges.into_iter().map(|range| range.value).collect(),
+        allow_all_agents,
+        allowed_agents,
+        no_match_status,
+        unlisted_udp,
+    }
+}
+
+fn read_agent(
+    entry: &mut Section<'_>,
+    places: &mut Places,
+    report: &mut Report,
+) -> AgentAllowance {
+    let agent_id = entry.text("agent_id", report);
+    if agent_id.is_none() && entry.key_span("agent_id").is_none() {
+        let fix = format!("add agent_id = \"…\"; {AGENT_ID_EXAMPLE}");
+        report.error(entry.span(), &entry.path("agent_id"), "is missing".into(), fix);
+    }
+    let pattern = entry.text("to_user_pattern", report);
+    entry.finish(report);
+    let span = entry.span().clone();
+    let place = |found: &Option<Found<String>>| {
+        found.as_ref().map_or(span.clone(), |found| found.span.clone())
+    };
+    places.agent_id.push(place(&agent_id));
+    places.agent_pattern.push(place(&pattern));
+    places.agent.push(span.clone());
+    AgentAllowance {
+        agent_id: agent_id.map(|found| found.value).unwrap_or_default(),
+        to_user_pattern: pattern.map(|found| found.value),
+    }
+}
+
+fn read_admin(
+    section: &mut Section<'_>,
+    places: &mut Places,
+    base: &Path,
+    report: &mut Report,
+) -> Admin {
+    let listen = section.text("listen", report);
+    let listen = listen.and_then(|text| address(&text, "admin.listen", report));
+    places.admin = section.key_span("listen").unwrap_or(section.span().clone());
+    let api_key = read_key(section, base, report);
+    if api_key.is_none() && !has_key(section) {
+        let what = "has no api_key_file: /api and /edge will answer 401 to everybody".to_owned();
+        let fix = "head -c 32 /dev/urandom | base64 > admin_api_key, chmod 0600 it, and name it \
+                   in admin.api_key_file"
+            .to_owned();
+        report.warning(section.span(), "admin", what, fix);
+    }
+    section.finish(report);
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 8_080));
+    Admin { listen: listen.map_or(default, |found| found.value), api_key }
+}
+
+fn read_store(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Store {
+    let path = section.text("path", report).map(|found| base.join(found.value));
+    section.finish(report);
+    Store { path: path.unwrap_or_else(|| PathBuf::from("/var/lib/voxedge/calls.sqlite")) }
+}
+
+fn read_limits(section: &mut Section<'_>, report: &mut Report) -> Limits {
+    let mut number = |key, bounds: RangeInclusive<u64>, default: u64| {
+        section.integer(key, bounds, report).map_or(default, |found| found.value)
+    };
+    let seconds = |duration: Duration| duration.as_secs();
+    let limits = Limits {
+        calls_max: number("calls_max", 1..=20_000, limits::CALLS_MAX as u64) as usize,
+        early_calls_per_source_max: number(
+            "early_calls_per_source_max",
+            1..=20_000,
+            limits::EARLY_CALLS_PER_SOURCE_MAX as u64,
+        ) as usize,
+        rtp_timeout: Duration::from_secs(number(
+            "rtp_timeout_s",
+            5..=3_600,
+            seconds(limits::RTP_TIMEOUT),
+        )),
+        grace: Duration::from_secs(number("grace_s", 0..=86_400, seconds(limits::GRACE))),
+    };
+    section.finish(report);
+    limits
+}
+
+fn read_log(section: &mut Section<'_>, report: &mut Report) -> Log {
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = section.word("format", &formats, report).unwrap_or(LogFormat::Text);
+    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+    let levels = levels.map(|level| (level.as_str(), level));
+    let level = section.word("level", &levels, report).unwrap_or(LogLevel::Info);
+    section.finish(report);
+    Log { format, level }
+}
+
+/// A host as it may stand in a SIP URI: an address or a name of letters, digits, `-`, `_` and `.`.
+fn is_host(text: &str) -> bool {
+    if text.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    text.len() <= 253 && !text.starts_with(['.', '-']) && text.bytes().all(name)
+}

@@ -1,0 +1,244 @@
+//! A bad file in, the exact report out.
+
+use super::*;
+
+fn machine() -> Machine {
+    Machine { ephemeral: Some(32_768..=60_999), reserved: Vec::new() }
+}
+
+fn report(text: &str) -> String {
+    let (config, report) = read("f.toml", text, Path::new("/nowhere"), &machine());
+    assert_eq!(config.is_some(), !report.has_errors());
+    report.to_string()
+}
+
+const GOOD: &str = r#"
+[listen]
+udp = ["127.0.0.1:5060"]
+[ultravox]
+base_url = "embedded"
+[sip]
+allowed_cidr_ranges = ["127.0.0.0/8"]
+allow_all_agents = true
+[admin]
+api_key = "k"
+"#;
+
+#[test]
+fn defaults_are_filled_in_and_say_nothing() {
+    let (config, found) = read("f.toml", GOOD, Path::new(""), &machine());
+    assert_eq!(found.to_string(), "");
+    let config = config.expect("no error was found");
+    assert_eq!(config.sip.domain, "127.0.0.1");
+    assert_eq!(config.media.ports, 10_000..=32_767);
+    assert_eq!(config.media.codecs[0], CodecKind::Opus);
+    assert_eq!(config.sip.no_match_status, 404);
+    assert_eq!(config.sip.unlisted_udp, UnlistedUdp::Silence);
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.limits.calls_max, 1_000);
+    assert_eq!(config.ultravox.join_domains, ["ultravox.ai"]);
+    assert_eq!(config.log, Log { format: LogFormat::Text, level: LogLevel::Info });
+}
+
+#[test]
+fn every_problem_comes_at_once_with_line_key_and_fix() {
+    let text = r#"[listen]
+udp = ["0.0.0.0", "127.0.0.1:5060", "127.0.0.1:5060"]
+advertize = "203.0.113.5"
+[media]
+ports = "40000-20000"
+ptime_ms = "20"
+codecs = ["opus", "g729"]
+opus_output_hz = 44100
+[ultravox]
+api_key_file = "no-such-key"
+[sip]
+allow_all_agents = "yes"
+allowed_cidr_ranges = ["0.0.0.0/0"]
+no_match_status = 200
+unlisted_udp = "drop"
+[[sip.allowed_agents]]
+agent = "x"
+[admin]
+listen = "0.0.0.0:8080"
+api_key = ""
+[store]
+path = 7
+[log]
+level = "loud"
+[sipp]
+"#;
+    let expected = r#"f.toml:2: error: listen.udp: "0.0.0.0" is not address:port
+    fix: write for example "0.0.0.0:5060" or "[::]:5060"
+f.toml:2: error: listen.udp: names 127.0.0.1:5060 twice
+    fix: remove one of the two
+f.toml:3: error: listen.advertize: is not a known key
+    fix: did you mean advertise?
+f.toml:5: error: media.ports: "40000-20000" is no range of ports
+    fix: write ports = "10000-32767": first, dash, last, from 1024 up
+f.toml:6: error: media.ptime_ms: must be a whole number, not text
+    fix: write it as ptime_ms = 10
+f.toml:7: error: media.codecs: "g729" is no codec of this daemon
+    fix: use some of opus, G722, PCMU, PCMA
+f.toml:8: error: media.opus_output_hz: 44100 is no rate that Opus decodes to
+    fix: use 16000, 24000 or 48000 (8000 and 12000 work as well)
+f.toml:10: error: ultravox.api_key_file: /nowhere/no-such-key cannot be read: there is no such file
+    fix: put the key into /nowhere/no-such-key with mode 0600
+f.toml:12: error: sip.allow_all_agents: must be true or false, not text
+    fix: write it as allow_all_agents = true
+f.toml:13: warning: sip.allowed_cidr_ranges: 0.0.0.0/0 lets the whole internet call your agents
+    fix: name the addresses of your PBX or carrier instead
+f.toml:14: error: sip.no_match_status: 200 is out of bounds
+    fix: give a number from 400 to 699
+f.toml:15: error: sip.unlisted_udp: "drop" is not known here
+    fix: use one of "silence", "403"
+f.toml:16: error: sip.allowed_agents[0].agent_id: is missing
+    fix: add agent_id = "…"; an agent id looks like 6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11
+f.toml:17: error: sip.allowed_agents[0].agent: is not a known key
+    fix: did you mean agent_id?
+f.toml:19: warning: admin.listen: 0.0.0.0:8080 can be reached from other machines, in clear text
+    fix: use "127.0.0.1:8080" and a reverse proxy with TLS in front
+f.toml:20: error: admin.api_key: is empty
+    fix: give it a value, or leave the key out
+f.toml:22: error: store.path: must be text, not a whole number
+    fix: write it as path = "…"
+f.toml:24: error: log.level: "loud" is not known here
+    fix: use one of "error", "warn", "info", "debug", "trace"
+f.toml:25: error: sipp: is not a known key
+    fix: did you mean sip?
+"#;
+    assert_eq!(report(text), expected);
+}
+
+#[test]
+fn an_empty_file_names_what_is_needed() {
+    let expected = r#"f.toml:1: error: listen: names no address to hear SIP on
+    fix: add udp = ["0.0.0.0:5060"] under [listen]
+f.toml:1: error: ultravox: has neither api_key_file nor api_key
+    fix: add api_key_file = "/etc/voxedge/ultravox_api_key" under [ultravox], or base_url = "embedded" to try without an account
+f.toml:1: warning: admin: has no api_key_file: /api and /edge will answer 401 to everybody
+    fix: head -c 32 /dev/urandom | base64 > admin_api_key, chmod 0600 it, and name it in admin.api_key_file
+f.toml:1: warning: sip.allowed_cidr_ranges: is empty: every caller is a stranger, and no call comes in
+    fix: name your PBX or carrier: allowed_cidr_ranges = ["203.0.113.10/32"]
+f.toml:1: warning: sip.allowed_agents: names no agent: no call finds one
+    fix: set allow_all_agents = true, or add [[sip.allowed_agents]] with agent_id and to_user_pattern
+"#;
+    assert_eq!(report(""), expected);
+}
+
+#[test]
+fn broken_toml_is_told_with_its_line() {
+    let text = "[listen]\nudp = [\"127.0.0.1:5060\"\n[media]\n";
+    let found = report(text);
+    assert!(found.starts_with("f.toml:"), "{found}");
+    assert!(found.contains("error: not TOML: "), "{found}");
+}
+
+#[test]
+fn sections_that_do_not_fit_together_are_told() {
+    let text = GOOD
+        .replace("udp = [\"127.0.0.1:5060\"]", "udp = [\"0.0.0.0:33000\"]\ntcp = [\"127.0.0.1:8080\"]\ntls = [\"0.0.0.0:8080\"]")
+        .replace("[ultravox]", "[media]\nports = \"32000-34001\"\n[limits]\ncalls_max = 1002\n[ultravox]");
+    let expected = r#"f.toml:3: error: listen.udp: 0.0.0.0:33000 lies within media.ports
+    fix: move one of the two; 5060 with 10000-32767 is usual
+f.toml:3: warning: listen.advertise: is missing while 0.0.0.0:33000 listens on every address
+    fix: add advertise = "<the address that your PBX reaches>" under [listen]; without it each answer names the local address of its packet, which is wrong behind NAT
+f.toml:5: error: tls.certificate: is missing, and listen.tls needs it
+    fix: add certificate = "/etc/voxedge/tls/….pem" under [tls]
+f.toml:5: error: tls.private_key: is missing, and listen.tls needs it
+    fix: add private_key = "/etc/voxedge/tls/….pem" under [tls]
+f.toml:5: error: listen.tls: 0.0.0.0:8080 is in listen.tcp too
+    fix: remove it here: a TCP listener serves TLS clients as well when [tls] is set
+f.toml:7: warning: media.ports: 32000-34001 overlaps the ports that the kernel gives to outgoing connections (32768-34001)
+    fix: choose ports below them, or reserve: sysctl -w net.ipv4.ip_local_reserved_ports=32768-34001
+f.toml:7: warning: media.ports: holds 1001 pairs of ports for limits.calls_max = 1002
+    fix: widen media.ports (two for each call) or lower limits.calls_max
+f.toml:15: error: admin.listen: 127.0.0.1:8080 is used for SIP as well
+    fix: give admin.listen a port of its own: "127.0.0.1:8080"
+"#;
+    assert_eq!(report(&text), expected);
+}
+
+#[test]
+fn reserved_ports_are_not_contested() {
+    let text = GOOD.replace("[ultravox]", "[media]\nports = \"40000-49999\"\n[ultravox]");
+    let reserved = vec![5_000..=5_001, 40_000..=49_999];
+    let machine = Machine { reserved, ..machine() };
+    assert_eq!(read("f.toml", &text, Path::new(""), &machine).1.to_string(), "");
+    assert!(report(&text).contains("ip_local_reserved_ports=40000-49999"));
+}
+
+#[test]
+fn key_files_are_read_trimmed_and_watched() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = std::env::temp_dir().join(format!("voxedge-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a temporary directory");
+    let key = directory.join("key");
+    std::fs::write(&key, "canary-key\n").expect("a key file");
+    let text = GOOD.replace("api_key = \"k\"", "api_key_file = \"key\"");
+    let with_mode = |mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&key, permissions).expect("our own file");
+        read("f.toml", &text, &directory, &machine())
+    };
+    let (config, quiet) = with_mode(0o600);
+    assert_eq!(quiet.to_string(), "");
+    let key_read = config.and_then(|config| config.admin.api_key).expect("a key");
+    assert_eq!(key_read.reveal(), "canary-key");
+    let (config, loud) = with_mode(0o644);
+    assert!(!format!("{config:?}{loud}").contains("canary"), "keys never print");
+    let expected = format!(
+        "f.toml:10: warning: admin.api_key_file: {0} may be read by others (mode 0644)\n    \
+         fix: chmod 0600 {0}\n",
+        key.display()
+    );
+    assert_eq!(loud.to_string(), expected);
+    std::fs::write(&key, "two words\n").expect("a key file");
+    assert!(with_mode(0o600).1.to_string().contains("does not hold one key"));
+    std::fs::remove_dir_all(&directory).expect("our own directory");
+}
+
+#[test]
+fn clear_text_to_a_stranger_is_refused_but_loopback_is_fine() {
+    let with = |url: &str| report(&GOOD.replace("\"embedded\"", &format!("\"{url}\"\napi_key = \"k\"")));
+    assert!(with("http://api.example.com").contains("clear text"));
+    assert!(with("ftp://api.example.com").contains("is no base URL"));
+    assert_eq!(with("http://127.0.0.1:9000/"), "");
+    assert_eq!(with("https://api.ultravox.ai"), "");
+}
+
+#[test]
+fn the_examples_of_the_project_are_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let demo = std::fs::read_to_string(root.join("demo.toml")).expect("it is in the project");
+    let (config, found) = read("demo.toml", &demo, &root, &machine());
+    assert_eq!(found.to_string(), "");
+    assert_eq!(config.map(|config| config.ultravox.base_url), Some(BaseUrl::Embedded));
+    let text = std::fs::read_to_string(root.join("voxedge.toml")).expect("it is in the project");
+    let text = text.lines().map(|line| match line.starts_with("api_key_file") {
+        true => "api_key = \"k\"",
+        false => line,
+    });
+    let text = text.collect::<Vec<_>>().join("\n");
+    assert_eq!(read("voxedge.toml", &text, &root, &machine()).1.to_string(), "");
+}
+
+/// Uncomments every key of the production example: all of them must be known, and what is shown as
+/// the default must be one.
+#[test]
+fn the_documented_example_knows_every_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/voxedge.toml");
+    let text = std::fs::read_to_string(path).expect("it is in the project");
+    let is_key = |line: &&str| {
+        let line = line.trim_start_matches("# ");
+        let name = line.split(" = ").next().unwrap_or("");
+        line.starts_with('[') && line.ends_with(']')
+            || line.contains(" = ") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    };
+    let keys = text.lines().filter(is_key).map(|line| line.trim_start_matches("# "));
+    let keys = keys.collect::<Vec<_>>().join("\n");
+    let found = report(&keys);
+    assert!(!found.contains("not a known key") && !found.contains("not TOML"), "{found}\n{keys}");
+    let count = |word: &str| keys.matches(word).count();
+    assert_eq!((count("tls = "), count("client_ca"), count("grace_s"), count("level")), (1, 1, 1, 1));
+}
