@@ -6,7 +6,9 @@
 mod schema;
 
 use crate::ground::limits;
+use crate::sip::msg::{Name, NameAddr, Request};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// The key that belongs to automatic values.
 const RESERVED: &str = "ultravox";
@@ -82,14 +84,25 @@ fn depth(value: &Value, most: usize) -> usize {
     }
 }
 
+/// P-Asserted-Identity values that are looked at; RFC 3325 §9.1 allows two.
+const ASSERTED_MAX: usize = 8;
+
 /// One identity of a caller, from a From or P-Asserted-Identity header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity<'a> {
-    pub display_name: Option<&'a str>,
+    pub display_name: Option<Cow<'a, str>>,
     /// The whole URI as received.
     pub uri: &'a str,
     /// The decoded user part, or the number of a `tel:` URI; empty when there is none.
-    pub user: &'a str,
+    pub user: Cow<'a, str>,
+}
+
+impl<'a> Identity<'a> {
+    fn of(address: &NameAddr<'a>) -> Identity<'a> {
+        let uri = address.uri();
+        let display_name = address.display_name();
+        Identity { display_name, uri: uri.as_str(), user: uri.user_decoded() }
+    }
 }
 
 /// Who calls, as the agent is told.
@@ -104,6 +117,17 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The caller of an INVITE from an admitted peer.
+    pub fn of(request: &Request) -> Caller {
+        let headers = request.headers();
+        let asserted: Vec<Identity<'_>> = headers
+            .values(Name::PAssertedIdentity)
+            .take(ASSERTED_MAX)
+            .filter_map(|value| NameAddr::parse(value).ok().as_ref().map(Identity::of))
+            .collect();
+        Caller::identify(&Identity::of(&headers.from()), &asserted, headers.get(Name::Privacy))
+    }
+
     /// Tells the caller from its identities. `asserted` are the P-Asserted-Identity values of a
     /// peer that was admitted, and so is trusted (RFC 3325 §5); `privacy` is the Privacy header's value.
     ///
@@ -111,7 +135,7 @@ impl Caller {
     /// trust domain (RFC 3325 §7). A From that is anonymous by itself hides nothing that the peer
     /// asserts without privacy.
     pub fn identify(
-        from: Identity<'_>,
+        from: &Identity<'_>,
         asserted: &[Identity<'_>],
         privacy: Option<&str>,
     ) -> Caller {
@@ -122,9 +146,9 @@ impl Caller {
                 from_uri: ANONYMOUS_URI.to_owned(),
             };
         }
-        let from_user = Some(from.user).filter(|user| !user.is_empty());
+        let from_user = subscriber(&from.user);
         let caller_id = asserted_user(asserted).or(from_user);
-        let name = from.display_name.map(str::trim).filter(|name| !name.is_empty());
+        let name = from.display_name.as_deref().map(str::trim).filter(|name| !name.is_empty());
         let own = |text: &str| bounded(text).to_owned();
         Caller {
             caller_id: caller_id.filter(|id| !id.eq_ignore_ascii_case(ANONYMOUS)).map(own),
@@ -144,13 +168,22 @@ impl Caller {
 
 /// The first asserted value that is a telephone number, else the first that has a user: peers that
 /// assert two give a `tel:` and a `sip:` one (RFC 3325 §9.1).
-fn asserted_user<'a>(asserted: &[Identity<'a>]) -> Option<&'a str> {
-    let users = || asserted.iter().map(|identity| identity.user).filter(|user| !user.is_empty());
-    let is_number = |user: &&str| {
-        let digits = user.strip_prefix('+').unwrap_or(user);
-        digits.bytes().all(|byte| byte.is_ascii_digit() || b"-.()".contains(&byte))
-    };
-    users().find(is_number).or_else(|| users().next())
+fn asserted_user<'a>(asserted: &'a [Identity<'_>]) -> Option<&'a str> {
+    let users = || asserted.iter().filter_map(|identity| subscriber(&identity.user));
+    users().find(|user| is_number(user)).or_else(|| users().next())
+}
+
+/// The user without the parameters that a telephone number may carry (RFC 3261 §19.1.6); `None` for
+/// an empty one.
+fn subscriber(user: &str) -> Option<&str> {
+    let number = user.split(';').next().filter(|number| is_number(number));
+    number.or(Some(user)).filter(|user| !user.is_empty())
+}
+
+fn is_number(user: &str) -> bool {
+    let digits = user.strip_prefix('+').unwrap_or(user);
+    let known = |byte: u8| byte.is_ascii_digit() || b"-.()".contains(&byte);
+    digits.bytes().any(|byte| byte.is_ascii_digit()) && digits.bytes().all(known)
 }
 
 fn asks_privacy(privacy: &str) -> bool {
@@ -193,6 +226,8 @@ pub fn template_context(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sip::msg::{Framing, Message};
+    use bytes::Bytes;
     use serde_json::json;
 
     fn check(headers: &[(&str, &str)], values: Value, anomalies: u32) {
@@ -277,7 +312,7 @@ mod tests {
     }
 
     fn identity<'a>(display_name: Option<&'a str>, uri: &'a str, user: &'a str) -> Identity<'a> {
-        Identity { display_name, uri, user }
+        Identity { display_name: display_name.map(Cow::from), uri, user: Cow::from(user) }
     }
 
     fn check_caller(caller: &Caller, values: [&str; 3]) {
@@ -290,18 +325,24 @@ mod tests {
         let uri = "sip:+12025550100@pbx.example";
         let sip = identity(None, "sip:ada@pbx.example", "ada");
         let tel = identity(None, "tel:+12025550199", "+12025550199");
-        check_caller(&Caller::identify(ada, &[], None), ["+12025550100", "Ada", uri]);
-        check_caller(&Caller::identify(ada, &[sip], None), ["ada", "Ada", uri]);
-        check_caller(&Caller::identify(ada, &[sip, tel], None), ["+12025550199", "Ada", uri]);
+        check_caller(&Caller::identify(&ada, &[], None), ["+12025550100", "Ada", uri]);
+        check_caller(&Caller::identify(&ada, &[sip.clone()], None), ["ada", "Ada", uri]);
         check_caller(
-            &Caller::identify(ada, &[tel, sip], Some("none")),
+            &Caller::identify(&ada, &[sip.clone(), tel.clone()], None),
+            ["+12025550199", "Ada", uri],
+        );
+        check_caller(
+            &Caller::identify(&ada, &[tel.clone(), sip.clone()], Some("none")),
             ["+12025550199", "Ada", uri],
         );
         let nameless = identity(None, uri, "+12025550100");
-        check_caller(&Caller::identify(nameless, &[], None), ["+12025550100", "+12025550100", uri]);
+        check_caller(
+            &Caller::identify(&nameless, &[], None),
+            ["+12025550100", "+12025550100", uri],
+        );
         let userless = identity(Some(" "), "sip:pbx.example", "");
         let nobody = ["anonymous", "anonymous", "sip:pbx.example"];
-        check_caller(&Caller::identify(userless, &[], None), nobody);
+        check_caller(&Caller::identify(&userless, &[], None), nobody);
     }
 
     #[test]
@@ -310,12 +351,15 @@ mod tests {
         let tel = identity(None, "tel:+12025550199", "+12025550199");
         let hidden = ["anonymous", "anonymous", "sip:anonymous@anonymous.invalid"];
         for privacy in ["id", "ID;critical", "user; header", "critical,id"] {
-            check_caller(&Caller::identify(ada, &[tel], Some(privacy)), hidden);
+            check_caller(&Caller::identify(&ada, &[tel.clone()], Some(privacy)), hidden);
         }
         let uri = "sip:anonymous@anonymous.invalid";
         let nobody = identity(Some("Anonymous"), uri, "anonymous");
-        check_caller(&Caller::identify(nobody, &[tel], None), ["+12025550199", "Anonymous", uri]);
-        let caller = Caller::identify(nobody, &[], None);
+        check_caller(
+            &Caller::identify(&nobody, &[tel.clone()], None),
+            ["+12025550199", "Anonymous", uri],
+        );
+        let caller = Caller::identify(&nobody, &[], None);
         assert_eq!(caller.caller_id, None);
         check_caller(&caller, ["anonymous", "Anonymous", uri]);
     }
@@ -323,7 +367,7 @@ mod tests {
     #[test]
     fn automatic_values_join_the_headers_and_own_their_key() {
         let ada = identity(Some("Ada"), "sip:ada@pbx.example", "ada");
-        let caller = Caller::identify(ada, &[], None);
+        let caller = Caller::identify(&ada, &[], None);
         let headers = json!({"tier": "gold", "ultravox": {"sip": "forged"}});
         let headers = headers.as_object().expect("an object");
         let sip = json!({
@@ -336,9 +380,41 @@ mod tests {
     }
 
     #[test]
+    fn the_caller_is_read_from_an_invite() {
+        let check = |headers: &str, values: [&str; 3]| {
+            let text = format!(
+                "INVITE sip:a@edge.example SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\n\
+                 To: <sip:a@edge.example>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n{headers}\r\n\r\n"
+            );
+            let message =
+                Message::parse(Bytes::from(text), Framing::Datagram).expect("well-formed");
+            let Message::Request(request) = message else { panic!("a request") };
+            check_caller(&Caller::of(&request), values);
+        };
+        check(
+            "From: \"Ada \\\"L\\\"\" <sip:%2B12025550100;npdi=yes@pbx.example;user=phone>;tag=1",
+            ["+12025550100", "Ada \"L\"", "sip:%2B12025550100;npdi=yes@pbx.example;user=phone"],
+        );
+        check(
+            "From: <sip:ada@pbx.example>;tag=1\r\n\
+             P-Asserted-Identity: \"A, B\" <sip:ada@pbx.example>, <tel:+12025550199>",
+            ["+12025550199", "ada", "sip:ada@pbx.example"],
+        );
+        check(
+            "From: <sip:ada@pbx.example>;tag=1\r\nPrivacy: id\r\n\
+             P-Asserted-Identity: <tel:+12025550199>",
+            ["anonymous", "anonymous", "sip:anonymous@anonymous.invalid"],
+        );
+        check(
+            "From: <sip:ada@pbx.example>;tag=1\r\nP-Asserted-Identity: \"broken",
+            ["ada", "ada", "sip:ada@pbx.example"],
+        );
+    }
+
+    #[test]
     fn long_names_are_cut_at_a_character() {
         let long = "é".repeat(2_000);
-        let caller = Caller::identify(identity(Some(&long), "sip:a@b", "a"), &[], None);
+        let caller = Caller::identify(&identity(Some(&long), "sip:a@b", "a"), &[], None);
         assert_eq!(caller.from_display_name.map(|name| name.len()), Some(2_048));
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::account::{AgentId, SipConfig};
 use crate::ground::limits;
+use crate::sip::msg::{Scheme, Uri};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -35,6 +36,15 @@ impl fmt::Display for Route {
             Route::Fallback => f.write_str("fallbackHandler"),
             Route::None => f.write_str("no match"),
         }
+    }
+}
+
+/// The To user that is routed by: the decoded user part of a SIP URI (empty when it has none, which
+/// only a catch-all takes) or the number of a `tel:` URI. `None` for URIs of other schemes.
+pub fn to_user<'a>(to: &Uri<'a>) -> Option<Cow<'a, str>> {
+    match to.scheme() {
+        Scheme::Sip | Scheme::Sips | Scheme::Tel => Some(to.user_decoded()),
+        Scheme::Other => None,
     }
 }
 
@@ -211,6 +221,20 @@ mod tests {
         let catch_all = config(&[Some(".*")], false, false);
         assert_eq!(route(&catch_all, &long), Route::None);
         assert!(matches!(route(&catch_all, &long[1..]), Route::Allowance { index: 0, .. }));
+    }
+
+    #[test]
+    fn to_users_are_decoded_and_other_schemes_have_none() {
+        for (uri, user) in [
+            ("sip:sales@edge.example", Some("sales")),
+            ("sips:%73ales@edge.example:5061;transport=tls", Some("sales")),
+            ("sip:edge.example", Some("")),
+            ("tel:+1-555-123-4567;phone-context=x", Some("+1-555-123-4567")),
+            ("mailto:sales@edge.example", None),
+        ] {
+            let parsed = Uri::parse(uri).expect(uri);
+            assert_eq!(to_user(&parsed).as_deref(), user, "{uri}");
+        }
     }
 
     #[test]

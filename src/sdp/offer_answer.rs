@@ -225,7 +225,7 @@ impl OfferAnswer {
         let mut encodings: Vec<_> = local.codecs.iter().copied().map(Encoding::Audio).collect();
         if local.telephone_event {
             let clocks: BTreeSet<u32> =
-                local.codecs.iter().map(|kind| payload::event_clock_hz(*kind)).collect();
+                local.codecs.iter().map(|kind| kind.rtp_clock_hz()).collect();
             encodings
                 .extend(clocks.into_iter().map(|clock_hz| Encoding::TelephoneEvent { clock_hz }));
         }

@@ -5,6 +5,9 @@
 use super::text::MediaSection;
 use crate::codec::CodecKind;
 
+/// Every codec that a description may name.
+const KINDS: [CodecKind; 4] = [CodecKind::Opus, CodecKind::G722, CodecKind::Pcmu, CodecKind::Pcma];
+
 /// What we know a payload number to stand for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Encoding {
@@ -73,29 +76,22 @@ fn value_for<'a>(section: &'a MediaSection, name: &'static str, number: u8) -> O
 /// Reads `<encoding name>/<clock rate>[/<channels>]`.
 fn read_rtpmap(value: &str) -> Option<Encoding> {
     let mut parts = value.split('/').map(str::trim);
-    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let name = parts.next().unwrap_or_default();
     let clock_hz: u32 = parts.next().and_then(|clock| clock.parse().ok()).unwrap_or(0);
     let channels = parts.next().unwrap_or("1");
-    match (name.as_str(), clock_hz, channels) {
-        ("pcmu", 8_000, "1") => Some(Encoding::Audio(CodecKind::Pcmu)),
-        ("pcma", 8_000, "1") => Some(Encoding::Audio(CodecKind::Pcma)),
-        ("g722", 8_000, "1") => Some(Encoding::Audio(CodecKind::G722)),
-        // RFC 7587 §7 demands `/2`; devices that leave it out mean the same stream.
-        ("opus", 48_000, "1" | "2") => Some(Encoding::Audio(CodecKind::Opus)),
-        ("telephone-event", 8_000 | 16_000 | 32_000 | 48_000, "1") => {
-            Some(Encoding::TelephoneEvent { clock_hz })
-        }
-        _ => None,
+    if name == "telephone-event" {
+        let is_known = [8_000, 16_000, 32_000, 48_000].contains(&clock_hz) && channels == "1";
+        return is_known.then_some(Encoding::TelephoneEvent { clock_hz });
     }
+    let is_named = |kind: &CodecKind| kind.encoding_name().eq_ignore_ascii_case(name);
+    let kind = KINDS.into_iter().find(is_named)?;
+    // RFC 7587 §7 demands `/2` of Opus; devices that leave it out mean the same stream.
+    let fits = channels == "1" || channels == kind.channels_in_rtpmap().to_string();
+    (clock_hz == kind.rtp_clock_hz() && fits).then_some(Encoding::Audio(kind))
 }
 
 fn static_encoding(number: u8) -> Option<Encoding> {
-    let kind = match number {
-        0 => CodecKind::Pcmu,
-        8 => CodecKind::Pcma,
-        9 => CodecKind::G722,
-        _ => return None,
-    };
+    let kind = KINDS.into_iter().find(|kind| kind.static_payload_type() == Some(number))?;
     Some(Encoding::Audio(kind))
 }
 
@@ -103,10 +99,7 @@ fn static_encoding(number: u8) -> Option<Encoding> {
 /// 96 upwards).
 pub fn default_number(encoding: Encoding) -> u8 {
     match encoding {
-        Encoding::Audio(CodecKind::Pcmu) => 0,
-        Encoding::Audio(CodecKind::Pcma) => 8,
-        Encoding::Audio(CodecKind::G722) => 9,
-        Encoding::Audio(CodecKind::Opus) => 96,
+        Encoding::Audio(kind) => kind.static_payload_type().unwrap_or(96),
         Encoding::TelephoneEvent { clock_hz: 8_000 } => 101,
         Encoding::TelephoneEvent { .. } => 100,
     }
@@ -115,11 +108,13 @@ pub fn default_number(encoding: Encoding) -> u8 {
 /// The value of our `a=rtpmap` for `number`.
 pub fn rtpmap(number: u8, encoding: Encoding) -> String {
     match encoding {
-        Encoding::Audio(CodecKind::Pcmu) => format!("{number} PCMU/8000"),
-        Encoding::Audio(CodecKind::Pcma) => format!("{number} PCMA/8000"),
-        // G.722 samples at 16 kHz; its RTP clock is 8 kHz by an old mistake (RFC 3551 §4.5.2).
-        Encoding::Audio(CodecKind::G722) => format!("{number} G722/8000"),
-        Encoding::Audio(CodecKind::Opus) => format!("{number} opus/48000/2"),
+        Encoding::Audio(kind) => {
+            let channels = match kind.channels_in_rtpmap() {
+                1 => String::new(),
+                channels => format!("/{channels}"),
+            };
+            format!("{number} {}/{}{channels}", kind.encoding_name(), kind.rtp_clock_hz())
+        }
         Encoding::TelephoneEvent { clock_hz } => format!("{number} telephone-event/{clock_hz}"),
     }
 }
@@ -132,14 +127,6 @@ pub fn fmtp(number: u8, encoding: Encoding, opus_fec: bool) -> Option<String> {
         }
         Encoding::TelephoneEvent { .. } => Some(format!("{number} 0-15")),
         Encoding::Audio(_) => None,
-    }
-}
-
-/// The clock that events beside a codec should have (RFC 4733 §2.1).
-pub fn event_clock_hz(kind: CodecKind) -> u32 {
-    match kind {
-        CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => 8_000,
-        CodecKind::Opus => 48_000,
     }
 }
 

@@ -84,9 +84,9 @@ pub(super) fn agree(
     })
 }
 
-/// The events whose clock is the codec's; else those at 8 kHz, which gateways use beside Opus too.
+/// The events whose clock is the codec's (RFC 4733 §2.1); else those at 8 kHz, which gateways use beside Opus too.
 fn telephone_event(candidates: &[Candidate], kind: CodecKind) -> Option<TelephoneEventPlan> {
-    [payload::event_clock_hz(kind), 8_000].into_iter().find_map(|clock_hz| {
+    [kind.rtp_clock_hz(), 8_000].into_iter().find_map(|clock_hz| {
         let wanted = Encoding::TelephoneEvent { clock_hz };
         let event = candidates.iter().find(|candidate| candidate.encoding == wanted)?;
         Some(TelephoneEventPlan {
