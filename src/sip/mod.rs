@@ -1,5 +1,6 @@
 //! SIP as bytes and as machines: messages, the RFC's own refusals, transactions, dialogs, sessions
 //! and the user agent. Knows nothing of Ultravox, accounts or sockets.
 
+pub mod destination;
 pub mod msg;
 pub mod status;

@@ -109,26 +109,31 @@ impl ParseFault {
     /// The whole stateless answer for the packet's source. `None` for responses, ACKs, what does
     /// not look like a SIP request, and requests without a Via: nothing could match the answer.
     pub fn answer(&self, source: SocketAddr) -> Option<Vec<u8>> {
-        let status = self.status()?;
-        let head = Head::scan(&self.bytes, OnBadLine::Skip).ok()?;
-        if !is_answerable(head.start_line()) {
-            return None;
-        }
-        head.named(Name::Via).next()?;
-        let mut out = Vec::with_capacity(512);
-        write_status_line(&mut out, &status);
-        write_stamped_vias(&mut out, &head, source);
-        for name in [Name::From, Name::To, Name::CallId, Name::CSeq] {
-            let Some(line) = head.named(name).next() else { continue };
-            let tag = match name {
-                Name::To if !has_tag(head.text(line.value)) => Some(stateless_tag(&head, source)),
-                _ => None,
-            };
-            write_copied(&mut out, name, &head, line, tag.as_deref());
-        }
-        out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
-        Some(out)
+        stateless_answer(&self.bytes, &self.status()?, source)
     }
+}
+
+/// An answer to a request that no transaction was made for, with what can be read of it. `None` as
+/// in [`ParseFault::answer`]. Nothing is kept: a copy of the request gets the same answer again.
+pub fn stateless_answer(bytes: &Bytes, status: &StatusLine, source: SocketAddr) -> Option<Vec<u8>> {
+    let head = Head::scan(bytes, OnBadLine::Skip).ok()?;
+    if !is_answerable(head.start_line()) {
+        return None;
+    }
+    head.named(Name::Via).next()?;
+    let mut out = Vec::with_capacity(512);
+    write_status_line(&mut out, status);
+    write_stamped_vias(&mut out, &head, source);
+    for name in [Name::From, Name::To, Name::CallId, Name::CSeq] {
+        let Some(line) = head.named(name).next() else { continue };
+        let tag = match name {
+            Name::To if !has_tag(head.text(line.value)) => Some(stateless_tag(&head, source)),
+            _ => None,
+        };
+        write_copied(&mut out, name, &head, line, tag.as_deref());
+    }
+    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    Some(out)
 }
 
 /// A request line, however crooked: a method other than ACK first and a SIP version last.

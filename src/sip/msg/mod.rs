@@ -17,7 +17,7 @@ mod uri;
 mod via;
 
 pub use build::{BuildFault, Builder};
-pub use fault::{FaultReason, ParseFault};
+pub use fault::{FaultReason, ParseFault, stateless_answer};
 pub use headers::{CSeq, Headers};
 pub use lex::{Params, split_commas};
 pub use message::{Framing, Message, Request, Response};

@@ -1,0 +1,224 @@
+//! One SIP connection, TCP or TLS (RFC 3261 §18.3, RFC 5626 §3.5.1): bytes in, messages out, and a
+//! bounded queue of writes. Three clocks guard it (security S5): the first message and every begun
+//! one must come whole within `Patience::message`, however they drip; between messages the connection
+//! may be idle for `Patience::idle`, or for ever while a call lives on it.
+
+use super::{Connection, FlowInput, Flows, Write, tcp};
+use crate::ground::Flow;
+use crate::sip::msg::frame::{FrameFault, Framed, StreamFramer};
+use crate::sip::msg::{Framing, Message};
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 4 * 1024;
+/// Messages that may wait to be written.
+const WRITES_WAITING_MAX: usize = 1024;
+/// How long the last writes and the other side's reading of them may take.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// The right to hold one connection; given back when dropped.
+pub(super) struct Place {
+    flows: Flows,
+    peer: SocketAddr,
+}
+
+impl Place {
+    pub fn new(flows: Flows, peer: SocketAddr) -> Place {
+        Place { flows, peer }
+    }
+
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        tcp::leave(&self.flows, self.peer.ip());
+    }
+}
+
+/// Serves the connection to its end. `started` is when it was accepted.
+pub(super) async fn run<S>(
+    flows: &Flows,
+    flow: Flow,
+    socket: S,
+    started: Instant,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut read, mut write) = tokio::io::split(socket);
+    let (queue, writes) = mpsc::channel(WRITES_WAITING_MAX);
+    let connection = Arc::new(Connection::new(queue));
+    flows.connections().open.insert(flow.id, connection.clone());
+    let mut reader =
+        Reader { flows, flow, connection: &connection, framer: StreamFramer::new(flow.peer) };
+    if flows.0.inputs.send(FlowInput::Opened { flow }).await.is_ok() {
+        let reading = async {
+            let end = reader.run(&mut read, started).await;
+            if end == End::AfterWrites {
+                let _ = connection.queue.send(Write::Close).await;
+                std::future::pending::<()>().await;
+            }
+        };
+        let stopped = async {
+            // An error means that the owner is gone, which is the same.
+            let _ = stop.wait_for(|stop| *stop).await;
+            let _ = connection.queue.send(Write::Close).await;
+            tokio::time::sleep(LINGER).await;
+        };
+        tokio::select! {
+            () = reading => {}
+            () = write_all(&mut write, writes, &connection) => {}
+            () = connection.broken.notified() => {}
+            () = stopped => {}
+        }
+    }
+    flows.connections().open.remove(&flow.id);
+    let _ = flows.0.inputs.send(FlowInput::Closed { flow }).await;
+    let _ = timeout(LINGER, close(&mut read, &mut write)).await;
+}
+
+/// Why reading ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// The other side closed, failed or was too slow.
+    Now,
+    /// The stream cannot be trusted any more; what is queued still goes out.
+    AfterWrites,
+}
+
+struct Reader<'a> {
+    flows: &'a Flows,
+    flow: Flow,
+    connection: &'a Connection,
+    framer: StreamFramer,
+}
+
+impl Reader<'_> {
+    async fn run<R: AsyncRead + Unpin>(&mut self, read: &mut R, started: Instant) -> End {
+        let patience = self.flows.0.settings.patience;
+        let mut buffer = [0; READ_BYTES];
+        // The connection's first message has begun with the connection.
+        let mut begun = Some(started);
+        let mut heard = started;
+        loop {
+            let deadline = match begun {
+                Some(begun) => begun + patience.message,
+                None => heard + patience.idle,
+            };
+            let len = match timeout_at(deadline, read.read(&mut buffer)).await {
+                Ok(Ok(0) | Err(_)) => return End::Now,
+                Ok(Ok(len)) => len,
+                Err(_) if begun.is_none() && self.connection.kept.load(Ordering::Relaxed) => {
+                    heard = Instant::now();
+                    continue;
+                }
+                Err(_) => {
+                    self.flows.0.counters.overdue.add();
+                    return End::Now;
+                }
+            };
+            heard = Instant::now();
+            self.framer.push(buffer.get(..len).unwrap_or_default());
+            match self.take_messages().await {
+                Ok(taken) => {
+                    if taken {
+                        begun = None;
+                    }
+                    if self.framer.deadline_pending() {
+                        begun = begun.or(Some(heard));
+                    }
+                }
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// Passes on what is whole; true when there was a message or a keep-alive.
+    async fn take_messages(&mut self) -> Result<bool, End> {
+        let mut taken = false;
+        loop {
+            match self.framer.next() {
+                Ok(None) => return Ok(taken),
+                Ok(Some(Framed::KeepAlive)) => {
+                    taken = true;
+                    self.answer(b"\r\n".to_vec());
+                }
+                Ok(Some(Framed::Message(bytes))) => {
+                    taken = true;
+                    self.on_message(bytes).await?;
+                }
+                Err(FrameFault { answer, .. }) => {
+                    self.flows.0.counters.malformed.add();
+                    if let Some(answer) = answer {
+                        self.answer(answer);
+                    }
+                    return Err(End::AfterWrites);
+                }
+            }
+        }
+    }
+
+    /// Waits while signalling is full: the peer's window fills, which slows it down. A source that
+    /// was taken off the list since the connection was made is no longer heard.
+    async fn on_message(&mut self, bytes: Bytes) -> Result<(), End> {
+        let flow = self.flow;
+        if !self.flows.admits(flow.peer.ip()) {
+            self.flows.0.unlisted.note(flow.peer.ip(), flow.transport);
+            return Err(End::Now);
+        }
+        match Message::parse(bytes, Framing::Stream) {
+            Ok(message) => {
+                let passed = self.flows.0.inputs.send(FlowInput::Message { flow, message }).await;
+                self.flows.0.counters.received.add();
+                passed.map_err(|_| End::Now)
+            }
+            Err(fault) => {
+                self.flows.0.counters.malformed.add();
+                if let Some(answer) = fault.answer(flow.peer) {
+                    self.answer(answer);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(&self, bytes: Vec<u8>) {
+        self.flows.send_on_connection(self.flow.id, Bytes::from(bytes));
+    }
+}
+
+/// Writes what is queued until the queue says to close or the connection fails.
+async fn write_all<W: AsyncWrite + Unpin>(
+    write: &mut W,
+    mut writes: mpsc::Receiver<Write>,
+    connection: &Connection,
+) {
+    while let Some(Write::Bytes(bytes)) = writes.recv().await {
+        let sent = async {
+            write.write_all(&bytes).await?;
+            write.flush().await
+        };
+        if sent.await.is_err() {
+            return;
+        }
+        connection.backlog.fetch_sub(bytes.len(), Ordering::Relaxed);
+    }
+}
+
+/// Ends our side, then reads a little: closing with unread bytes would reset the connection and
+/// could take our last answer with it.
+async fn close<S: AsyncRead + AsyncWrite>(read: &mut ReadHalf<S>, write: &mut WriteHalf<S>) {
+    let _ = write.shutdown().await;
+    let mut buffer = [0; READ_BYTES];
+    while matches!(read.read(&mut buffer).await, Ok(len) if len > 0) {}
+}

@@ -1,0 +1,15 @@
+//! Where a message of ours goes. Plain data: the shell turns it into an address.
+
+use std::net::SocketAddr;
+
+/// The target of one send on a flow. On a stream all of them mean its other end: a request never
+/// leaves the connection that its dialog lives on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// The other end of the flow.
+    Peer,
+    /// Another address, from the same listening socket.
+    Address(SocketAddr),
+    /// A host to resolve first; when that fails, the other end of the flow. No port means 5060.
+    Name { host: String, port: Option<u16> },
+}
