@@ -1,1 +1,5 @@
-//! (being built)
+//! An Ultravox-compatible agent service in the same binary.
+
+pub mod conversation;
+pub mod script;
+pub mod sound;
