@@ -326,7 +326,10 @@ mod tests {
         let sip = identity(None, "sip:ada@pbx.example", "ada");
         let tel = identity(None, "tel:+12025550199", "+12025550199");
         check_caller(&Caller::identify(&ada, &[], None), ["+12025550100", "Ada", uri]);
-        check_caller(&Caller::identify(&ada, &[sip.clone()], None), ["ada", "Ada", uri]);
+        check_caller(
+            &Caller::identify(&ada, std::slice::from_ref(&sip), None),
+            ["ada", "Ada", uri],
+        );
         check_caller(
             &Caller::identify(&ada, &[sip.clone(), tel.clone()], None),
             ["+12025550199", "Ada", uri],
@@ -351,12 +354,15 @@ mod tests {
         let tel = identity(None, "tel:+12025550199", "+12025550199");
         let hidden = ["anonymous", "anonymous", "sip:anonymous@anonymous.invalid"];
         for privacy in ["id", "ID;critical", "user; header", "critical,id"] {
-            check_caller(&Caller::identify(&ada, &[tel.clone()], Some(privacy)), hidden);
+            check_caller(
+                &Caller::identify(&ada, std::slice::from_ref(&tel), Some(privacy)),
+                hidden,
+            );
         }
         let uri = "sip:anonymous@anonymous.invalid";
         let nobody = identity(Some("Anonymous"), uri, "anonymous");
         check_caller(
-            &Caller::identify(&nobody, &[tel.clone()], None),
+            &Caller::identify(&nobody, std::slice::from_ref(&tel), None),
             ["+12025550199", "Anonymous", uri],
         );
         let caller = Caller::identify(&nobody, &[], None);

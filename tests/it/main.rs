@@ -1,3 +1,4 @@
 mod oracle_g722;
 
 mod schema;
+mod oracle_sdp;
