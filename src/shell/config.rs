@@ -14,11 +14,13 @@ mod sections;
 pub use checks::Machine;
 pub use problem::{Problem, Report, Severity};
 
+use crate::account::SipConfig;
 use crate::codec::CodecKind;
 use crate::ground::Secret;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A configuration that was read without an error, with the warnings that came up.
@@ -102,24 +104,13 @@ pub enum BaseUrl {
     Url(String),
 }
 
-/// `[sip]`: the account's rules, by the seed's names.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// `[sip]`: the account's rules, compiled, and what strangers meet.
+#[derive(Clone, Debug)]
 pub struct Sip {
-    pub domain: String,
-    pub allowed_cidr_ranges: Vec<String>,
-    pub allow_all_agents: bool,
-    pub allowed_agents: Vec<AgentAllowance>,
+    pub account: Arc<SipConfig>,
     /// Status for a call that no rule matches.
     pub no_match_status: u16,
     pub unlisted_udp: UnlistedUdp,
-}
-
-/// One entry of `[[sip.allowed_agents]]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AgentAllowance {
-    pub agent_id: String,
-    /// `^agent_<agent_id>$` when absent.
-    pub to_user_pattern: Option<String>,
 }
 
 /// What an unlisted UDP source gets.

@@ -3,6 +3,10 @@
 
 use super::problem::Report;
 use super::sections::Draft;
+use crate::billing::cdr::rfc3339;
+use crate::ground::WallTime;
+use crate::shell::clock::Clock;
+use crate::shell::tls::{self, Pem};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
@@ -13,6 +17,8 @@ pub struct Machine {
     pub ephemeral: Option<RangeInclusive<u16>>,
     /// Ports that the kernel leaves alone (`ip_local_reserved_ports`).
     pub reserved: Vec<RangeInclusive<u16>>,
+    /// The wall time of the check.
+    pub today: WallTime,
 }
 
 impl Machine {
@@ -32,7 +38,7 @@ impl Machine {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             Some(first.parse().ok()?..=last.parse().ok()?)
         });
-        Machine { ephemeral, reserved: reserved.collect() }
+        Machine { ephemeral, reserved: reserved.collect(), today: Clock::now().wall }
     }
 
     /// Ports of `wanted` that an outgoing connection may take from us, first and last.
@@ -51,8 +57,8 @@ pub fn check(draft: &Draft, machine: &Machine, report: &mut Report) {
     check_advertise(draft, report);
     check_ports(draft, machine, report);
     check_listeners(draft, report);
-    check_rules(draft, report);
     check_admin(draft, report);
+    check_expiry(draft, machine, report);
 }
 
 fn check_advertise(draft: &Draft, report: &mut Report) {
@@ -138,29 +144,6 @@ fn clash(one: &SocketAddr, other: &SocketAddr) -> bool {
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
-fn check_rules(draft: &Draft, report: &mut Report) {
-    let (sip, places) = (&draft.config.sip, &draft.places);
-    if sip.allowed_cidr_ranges.is_empty() {
-        let what = "is empty: every caller is a stranger, and no call comes in".to_owned();
-        let fix = "name your PBX or carrier: allowed_cidr_ranges = [\"203.0.113.10/32\"]".into();
-        report.warning(&places.cidr_ranges, "sip.allowed_cidr_ranges", what, fix);
-    }
-    for (range, span) in sip.allowed_cidr_ranges.iter().zip(&places.cidr_range) {
-        if range.ends_with("/0") {
-            let what = format!("{range} lets the whole internet call your agents");
-            let fix = "name the addresses of your PBX or carrier instead".to_owned();
-            report.warning(span, "sip.allowed_cidr_ranges", what, fix);
-        }
-    }
-    if sip.allowed_agents.is_empty() && !sip.allow_all_agents {
-        let what = "names no agent: no call finds one".to_owned();
-        let fix = "set allow_all_agents = true, or add [[sip.allowed_agents]] with agent_id and \
-                   to_user_pattern"
-            .to_owned();
-        report.warning(&places.agents, "sip.allowed_agents", what, fix);
-    }
-}
-
 fn check_admin(draft: &Draft, report: &mut Report) {
     let admin = draft.config.admin.listen;
     if !admin.ip().is_loopback() {
@@ -168,4 +151,22 @@ fn check_admin(draft: &Draft, report: &mut Report) {
         let fix = "use \"127.0.0.1:8080\" and a reverse proxy with TLS in front".to_owned();
         report.warning(&draft.places.admin, "admin.listen", what, fix);
     }
+}
+
+/// A certificate that has run out, or will within two weeks.
+fn check_expiry(draft: &Draft, machine: &Machine, report: &mut Report) {
+    const NOTICE_DAYS: i64 = 14;
+    const DAY_MICROS: i64 = 86_400_000_000;
+    let Some(files) = &draft.config.tls else { return };
+    let expiry = Pem::read(&files.certificate).and_then(|pem| tls::expiry(&pem));
+    let Ok(Some(expiry)) = expiry else { return };
+    let left = expiry.unix_micros() - machine.today.unix_micros();
+    let word = match left {
+        ..0 => "ran out",
+        left if left < NOTICE_DAYS * DAY_MICROS => "runs out",
+        _ => return,
+    };
+    let what = format!("{} {word} at {}", files.certificate.display(), rfc3339(expiry));
+    let fix = "renew it, then restart the daemon".to_owned();
+    report.warning(&draft.places.tls_section, "tls.certificate", what, fix);
 }

@@ -5,7 +5,9 @@
 use super::problem::{Report, io_words};
 use super::reader::{Found, Section};
 use super::*;
+use crate::account::{self, AgentAllowance, Place, SipConfigDocument};
 use crate::ground::limits;
+use crate::shell::tls::{self, Pem};
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -29,8 +31,8 @@ pub struct Places {
     pub admin: Range<usize>,
     pub cidr_ranges: Range<usize>,
     pub cidr_range: Vec<Range<usize>>,
+    pub domain: Range<usize>,
     pub agents: Range<usize>,
-    pub agent: Vec<Range<usize>>,
     pub agent_id: Vec<Range<usize>>,
     pub agent_pattern: Vec<Range<usize>>,
 }
@@ -42,8 +44,6 @@ const CODECS: [(&str, CodecKind); 4] = [
     ("PCMU", CodecKind::Pcmu),
     ("PCMA", CodecKind::Pcma),
 ];
-
-const AGENT_ID_EXAMPLE: &str = "an agent id looks like 6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11";
 
 /// Reads every section of the root.
 pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
@@ -151,7 +151,22 @@ fn read_tls(
             report.error(place, &section.path(key), what, fix);
         }
     }
-    Some(Tls { certificate: certificate?, private_key: private_key?, client_ca })
+    let tls = Tls { certificate: certificate?, private_key: private_key?, client_ca };
+    check_chain(&tls, section.span(), report);
+    Some(tls)
+}
+
+/// The certificate, its key and the CA as a TLS server will use them.
+fn check_chain(tls: &Tls, span: &Range<usize>, report: &mut Report) {
+    let server_config = || {
+        let certificate = Pem::read(&tls.certificate)?;
+        let client_ca = tls.client_ca.as_deref().map(Pem::read).transpose()?;
+        tls::server_config(&certificate, &Pem::read(&tls.private_key)?, client_ca.as_ref())
+    };
+    if let Err(fault) = server_config() {
+        let fix = "give a certificate chain and the private key that belongs to it, as PEM".into();
+        report.error(span, "tls", fault.to_string(), fix);
+    }
 }
 
 /// A PEM file that exists, can be read and holds a block of the kind `marker`.
@@ -383,69 +398,98 @@ fn read_sip(
     places: &mut Places,
     report: &mut Report,
 ) -> Sip {
-    let domain = section.text("domain", report).map(|found| {
-        if !is_host(&found.value) {
-            let what = format!("\"{}\" is no domain", found.value);
-            let fix = "write domain = \"sip.example.com\", without user and port".to_owned();
-            report.error(&found.span, "sip.domain", what, fix);
-        }
-        found.value
-    });
+    let mut document = SipConfigDocument::default();
+    let domain = section.text("domain", report);
+    places.domain = domain.as_ref().map_or(section.span().clone(), |found| found.span.clone());
     let first = listen.udp.iter().chain(&listen.tcp).chain(&listen.tls).next();
-    let domain = domain
+    document.domain = domain
+        .map(|found| found.value)
         .or(listen.advertise.clone())
         .or(first.map(|address| address.ip().to_string()))
         .unwrap_or_default();
-    places.cidr_ranges =
-        section.key_span("allowed_cidr_ranges").unwrap_or(section.span().clone());
-    let ranges = section.texts("allowed_cidr_ranges", report).unwrap_or_default();
-    places.cidr_range = ranges.iter().map(|range| range.span.clone()).collect();
-    let allow_all_agents = section.boolean("allow_all_agents", report).unwrap_or(false);
+    places.cidr_ranges = section.key_span("allowed_cidr_ranges").unwrap_or(section.span().clone());
+    for range in section.texts("allowed_cidr_ranges", report).unwrap_or_default() {
+        document.allowed_cidr_ranges.push(range.value);
+        places.cidr_range.push(range.span);
+    }
+    document.allow_all_agents = section.boolean("allow_all_agents", report).unwrap_or(false);
     places.agents = section.key_span("allowed_agents").unwrap_or(section.span().clone());
-    let allowed_agents = section
-        .sections("allowed_agents", report)
-        .iter_mut()
-        .map(|entry| read_agent(entry, places, report))
-        .collect();
+    for mut entry in section.sections("allowed_agents", report) {
+        document.allowed_agents.extend(read_agent(&mut entry, places, report));
+    }
     let no_match_status = section
         .integer("no_match_status", 400..=699, report)
         .map_or(404, |found| found.value as u16);
     let words = [("silence", UnlistedUdp::Silence), ("403", UnlistedUdp::Forbidden)];
-    let unlisted_udp =
-        section.word("unlisted_udp", &words, report).unwrap_or(UnlistedUdp::Silence);
+    let unlisted_udp = section.word("unlisted_udp", &words, report).unwrap_or(UnlistedUdp::Silence);
     section.finish(report);
-    Sip {
-        domain,
-        allowed_cidr_ranges: ranges.into_iter().map(|range| range.value).collect(),
-        allow_all_agents,
-        allowed_agents,
-        no_match_status,
-        unlisted_udp,
-    }
+    let account = Arc::new(compile_account(&document, places, report));
+    Sip { account, no_match_status, unlisted_udp }
 }
 
 fn read_agent(
     entry: &mut Section<'_>,
     places: &mut Places,
     report: &mut Report,
-) -> AgentAllowance {
+) -> Option<AgentAllowance> {
     let agent_id = entry.text("agent_id", report);
     if agent_id.is_none() && entry.key_span("agent_id").is_none() {
-        let fix = format!("add agent_id = \"…\"; {AGENT_ID_EXAMPLE}");
+        let fix = "add agent_id = \"…\", the agent's UUID".to_owned();
         report.error(entry.span(), &entry.path("agent_id"), "is missing".into(), fix);
     }
     let pattern = entry.text("to_user_pattern", report);
     entry.finish(report);
-    let span = entry.span().clone();
-    let place = |found: &Option<Found<String>>| {
-        found.as_ref().map_or(span.clone(), |found| found.span.clone())
+    let agent_id = agent_id?;
+    let pattern_span = pattern.as_ref().map_or(entry.span().clone(), |found| found.span.clone());
+    places.agent_id.push(agent_id.span);
+    places.agent_pattern.push(pattern_span);
+    let to_user_pattern = pattern.map(|found| found.value);
+    Some(AgentAllowance { agent_id: agent_id.value, to_user_pattern })
+}
+
+/// Compiles the rules, and tells their problems at the places in the file that they come from.
+fn compile_account(
+    document: &SipConfigDocument,
+    places: &Places,
+    report: &mut Report,
+) -> SipConfig {
+    let (config, problems) = match account::compile(document) {
+        Ok((config, warnings)) => (config, warnings),
+        Err(problems) => (SipConfig::default(), problems),
     };
-    places.agent_id.push(place(&agent_id));
-    places.agent_pattern.push(place(&pattern));
-    places.agent.push(span.clone());
-    AgentAllowance {
-        agent_id: agent_id.map(|found| found.value).unwrap_or_default(),
-        to_user_pattern: pattern.map(|found| found.value),
+    for problem in problems {
+        let span = match problem.place {
+            Place::Domain | Place::FallbackUrl | Place::FallbackSecrets => Some(&places.domain),
+            Place::AllowedCidrRanges => Some(&places.cidr_ranges),
+            Place::CidrRange(index) => places.cidr_range.get(index),
+            Place::AllowedAgents => Some(&places.agents),
+            Place::AgentId(index) => places.agent_id.get(index),
+            Place::ToUserPattern(index) => places.agent_pattern.get(index),
+        };
+        let span = span.unwrap_or(&places.agents);
+        let key = format!("sip.{}", problem.place.toml_path());
+        match problem.severity {
+            account::Severity::Error => report.error(span, &key, problem.problem, problem.fix),
+            account::Severity::Warning => report.warning(span, &key, problem.problem, problem.fix),
+        }
+    }
+    check_rules(document, places, report);
+    config
+}
+
+/// Rules that are well-formed and let nobody in.
+fn check_rules(document: &SipConfigDocument, places: &Places, report: &mut Report) {
+    if document.allowed_cidr_ranges.is_empty() {
+        let what = "is empty: every caller is a stranger, and no call comes in".to_owned();
+        let fix = "name your PBX or carrier: allowed_cidr_ranges = [\"203.0.113.10/32\"]".into();
+        report.warning(&places.cidr_ranges, "sip.allowed_cidr_ranges", what, fix);
+    }
+    if document.allowed_agents.is_empty() && !document.allow_all_agents {
+        let what = "names no agent: no call finds one".to_owned();
+        let fix = "set allow_all_agents = true, or add [[sip.allowed_agents]] with agent_id and \
+                   to_user_pattern"
+            .to_owned();
+        report.warning(&places.agents, "sip.allowed_agents", what, fix);
     }
 }
 

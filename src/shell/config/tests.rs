@@ -1,9 +1,11 @@
 //! A bad file in, the exact report out.
 
 use super::*;
+use crate::ground::WallTime;
+use crate::shell::tls;
 
 fn machine() -> Machine {
-    Machine { ephemeral: Some(32_768..=60_999), reserved: Vec::new() }
+    Machine { ephemeral: Some(32_768..=60_999), reserved: Vec::new(), today: WallTime::default() }
 }
 
 fn report(text: &str) -> String {
@@ -29,7 +31,7 @@ fn defaults_are_filled_in_and_say_nothing() {
     let (config, found) = read("f.toml", GOOD, Path::new(""), &machine());
     assert_eq!(found.to_string(), "");
     let config = config.expect("no error was found");
-    assert_eq!(config.sip.domain, "127.0.0.1");
+    assert_eq!(config.sip.account.domain(), "127.0.0.1");
     assert_eq!(config.media.ports, 10_000..=32_767);
     assert_eq!(config.media.codecs[0], CodecKind::Opus);
     assert_eq!(config.sip.no_match_status, 404);
@@ -86,14 +88,14 @@ f.toml:10: error: ultravox.api_key_file: /nowhere/no-such-key cannot be read: th
     fix: put the key into /nowhere/no-such-key with mode 0600
 f.toml:12: error: sip.allow_all_agents: must be true or false, not text
     fix: write it as allow_all_agents = true
-f.toml:13: warning: sip.allowed_cidr_ranges: 0.0.0.0/0 lets the whole internet call your agents
-    fix: name the addresses of your PBX or carrier instead
+f.toml:13: warning: sip.allowed_cidr_ranges[0]: 0.0.0.0/0 admits calls from anywhere
+    fix: list the addresses of your SIP systems instead
 f.toml:14: error: sip.no_match_status: 200 is out of bounds
     fix: give a number from 400 to 699
 f.toml:15: error: sip.unlisted_udp: "drop" is not known here
     fix: use one of "silence", "403"
 f.toml:16: error: sip.allowed_agents[0].agent_id: is missing
-    fix: add agent_id = "…"; an agent id looks like 6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11
+    fix: add agent_id = "…", the agent's UUID
 f.toml:17: error: sip.allowed_agents[0].agent: is not a known key
     fix: did you mean agent_id?
 f.toml:19: warning: admin.listen: 0.0.0.0:8080 can be reached from other machines, in clear text
@@ -241,4 +243,53 @@ fn the_documented_example_knows_every_key() {
     assert!(!found.contains("not a known key") && !found.contains("not TOML"), "{found}\n{keys}");
     let count = |word: &str| keys.matches(word).count();
     assert_eq!((count("tls = "), count("client_ca"), count("grace_s"), count("level")), (1, 1, 1, 1));
+}
+
+#[test]
+fn the_accounts_problems_stand_at_their_own_lines() {
+    let rules = r#"allow_all_agents = true
+[[sip.allowed_agents]]
+agent_id = "echo"
+[[sip.allowed_agents]]
+agent_id = "6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11"
+to_user_pattern = "(""#;
+    let found = report(&GOOD.replace("allow_all_agents = true", rules));
+    let lines: Vec<&str> = found.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(lines.len(), 2, "{found}");
+    assert!(lines[0].starts_with("f.toml:10: error: sip.allowed_agents[0].agent_id: "), "{found}");
+    assert!(lines[1].starts_with("f.toml:13: error: sip.allowed_agents[1].to_user_pattern: "));
+}
+
+#[test]
+fn certificates_are_tried_as_the_server_will_use_them() {
+    let directory = std::env::temp_dir().join(format!("voxedge-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a temporary directory");
+    let (certificate, key) = tls::self_signed(&["sip.example.com"]).expect("a certificate");
+    let (_, other) = tls::self_signed(&["sip.example.com"]).expect("a certificate");
+    let write = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = directory.join(name);
+        std::fs::write(&path, text).expect("our own directory");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("ours");
+    };
+    write("chain.pem", &certificate);
+    write("key.pem", &key);
+    write("other.pem", &other);
+    write("junk.pem", "junk");
+    let with = |certificate: &str, key: &str, today: WallTime| {
+        let tls = format!(
+            "tls = [\"127.0.0.1:5061\"]\n[tls]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n[ultravox]"
+        );
+        let machine = Machine { today, ..machine() };
+        read("f.toml", &GOOD.replace("[ultravox]", &tls), &directory, &machine).1.to_string()
+    };
+    let today = WallTime::from_unix_micros(1_790_000_000_000_000);
+    assert_eq!(with("chain.pem", "key.pem", today), "");
+    let mismatch = with("chain.pem", "other.pem", today);
+    assert!(mismatch.contains("f.toml:5: error: tls: ") && mismatch.contains("other.pem"));
+    assert!(with("junk.pem", "key.pem", today).contains("junk.pem holds no PEM block"));
+    assert!(with("chain.pem", "none.pem", today).contains("there is no such file"));
+    let far = WallTime::from_unix_micros(i64::MAX / 2);
+    assert!(with("chain.pem", "key.pem", far).contains("f.toml:5: warning: tls.certificate: "));
+    std::fs::remove_dir_all(&directory).expect("our own directory");
 }
