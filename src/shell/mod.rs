@@ -8,4 +8,5 @@ pub mod config;
 pub mod entropy;
 pub mod flow;
 pub mod media;
+pub mod store;
 pub mod tls;

@@ -33,6 +33,7 @@ pub struct Places {
     pub cidr_range: Vec<Range<usize>>,
     pub domain: Range<usize>,
     pub agents: Range<usize>,
+    pub agents_named: bool,
     pub agent_id: Vec<Range<usize>>,
     pub agent_pattern: Vec<Range<usize>>,
 }
@@ -414,6 +415,7 @@ fn read_sip(
     }
     document.allow_all_agents = section.boolean("allow_all_agents", report).unwrap_or(false);
     places.agents = section.key_span("allowed_agents").unwrap_or(section.span().clone());
+    places.agents_named = section.key_span("allowed_agents").is_some();
     for mut entry in section.sections("allowed_agents", report) {
         document.allowed_agents.extend(read_agent(&mut entry, places, report));
     }
@@ -484,7 +486,7 @@ fn check_rules(document: &SipConfigDocument, places: &Places, report: &mut Repor
         let fix = "name your PBX or carrier: allowed_cidr_ranges = [\"203.0.113.10/32\"]".into();
         report.warning(&places.cidr_ranges, "sip.allowed_cidr_ranges", what, fix);
     }
-    if document.allowed_agents.is_empty() && !document.allow_all_agents {
+    if !places.agents_named && !document.allow_all_agents {
         let what = "names no agent: no call finds one".to_owned();
         let fix = "set allow_all_agents = true, or add [[sip.allowed_agents]] with agent_id and \
                    to_user_pattern"

@@ -118,12 +118,12 @@ fn an_empty_file_names_what_is_needed() {
     fix: add udp = ["0.0.0.0:5060"] under [listen]
 f.toml:1: error: ultravox: has neither api_key_file nor api_key
     fix: add api_key_file = "/etc/voxedge/ultravox_api_key" under [ultravox], or base_url = "embedded" to try without an account
-f.toml:1: warning: admin: has no api_key_file: /api and /edge will answer 401 to everybody
-    fix: head -c 32 /dev/urandom | base64 > admin_api_key, chmod 0600 it, and name it in admin.api_key_file
 f.toml:1: warning: sip.allowed_cidr_ranges: is empty: every caller is a stranger, and no call comes in
     fix: name your PBX or carrier: allowed_cidr_ranges = ["203.0.113.10/32"]
 f.toml:1: warning: sip.allowed_agents: names no agent: no call finds one
     fix: set allow_all_agents = true, or add [[sip.allowed_agents]] with agent_id and to_user_pattern
+f.toml:1: warning: admin: has no api_key_file: /api and /edge will answer 401 to everybody
+    fix: head -c 32 /dev/urandom | base64 > admin_api_key, chmod 0600 it, and name it in admin.api_key_file
 "#;
     assert_eq!(report(""), expected);
 }
