@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod entropy;
 pub mod flow;
+pub mod log;
 pub mod media;
 pub mod store;
 pub mod tls;

@@ -1,0 +1,209 @@
+//! Prometheus text (exposition format 0.0.4) from plain counters. Machines keep their counters as
+//! plain fields; the daemon gathers them into a [`Snapshot`] when somebody asks. No label ever holds
+//! a phone number or an address.
+
+use super::AdminState;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Every figure that is published, at one moment.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Snapshot {
+    pub uptime: Duration,
+    /// Calls that are up now, ringing ones among them.
+    pub calls_live: u64,
+    /// Calls admitted since the start.
+    pub calls_total: u64,
+    /// Calls answered since the start.
+    pub calls_answered: u64,
+    /// Final status of the calls' INVITEs since the start.
+    pub calls_by_status: BTreeMap<u16, u64>,
+    /// Billed deciminutes of closed calls since the start.
+    pub deciminutes: u64,
+    pub sip_time: Duration,
+    pub agent_time: Duration,
+    pub sip: SipFigures,
+    pub media: MediaFigures,
+    pub store: StoreFigures,
+    pub draining: bool,
+}
+
+/// Figures of the SIP side.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct SipFigures {
+    pub messages_received: u64,
+    pub messages_sent: u64,
+    /// Packets and connections from addresses in no allowed range.
+    pub unlisted: u64,
+    /// Messages that could not be parsed.
+    pub malformed: u64,
+    /// INVITEs shed since the queue aged or a cap was reached.
+    pub shed: u64,
+    pub transactions: u64,
+    pub dialogs: u64,
+    pub connections: u64,
+}
+
+/// Figures of the media plane, over all shards.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct MediaFigures {
+    pub sessions: u64,
+    pub ports_in_use: u64,
+    pub ports_capacity: u64,
+    pub packets_received: u64,
+    pub packets_sent: u64,
+    pub packets_lost: u64,
+    pub packets_refused: u64,
+    pub concealed: Duration,
+    /// Frames that missed their deadline and were skipped.
+    pub frames_late: u64,
+    pub uplink_dropped_frames: u64,
+}
+
+/// Figures of the record store.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct StoreFigures {
+    pub written: u64,
+    pub commits: u64,
+    pub failures: u64,
+    pub dropped: u64,
+    pub waiting: u64,
+    pub failing: bool,
+}
+
+/// `GET /metrics`.
+pub async fn metrics(State(state): State<AdminState>) -> Response {
+    let text = render(&(state.metrics)());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// The snapshot as Prometheus text.
+pub fn render(snapshot: &Snapshot) -> String {
+    let mut page = Page(String::with_capacity(4_096));
+    page.gauge("uptime_seconds", "Time since the start.", snapshot.uptime.as_secs_f64());
+    page.gauge("draining", "1 while no new call is taken after SIGTERM.", bit(snapshot.draining));
+    page.gauge("calls_live", "Calls that are up, ringing ones among them.", snapshot.calls_live);
+    page.counter("calls_total", "Calls admitted.", snapshot.calls_total);
+    page.counter("calls_answered_total", "Calls answered.", snapshot.calls_answered);
+    page.head("calls_ended_total", "Final status of the calls' INVITEs.", "counter");
+    for (status, count) in &snapshot.calls_by_status {
+        page.line(&format!("calls_ended_total{{status=\"{status}\"}}"), count);
+    }
+    page.counter("deciminutes_total", "Billed deciminutes of closed calls.", snapshot.deciminutes);
+    let seconds = snapshot.sip_time.as_secs_f64();
+    page.counter("sip_seconds_total", "SIP time of closed calls: the legs added up.", seconds);
+    let seconds = snapshot.agent_time.as_secs_f64();
+    page.counter("agent_seconds_total", "Agent time of closed calls: joined to left.", seconds);
+    render_sip(&mut page, &snapshot.sip);
+    render_media(&mut page, &snapshot.media);
+    render_store(&mut page, &snapshot.store);
+    page.0
+}
+
+fn render_sip(page: &mut Page, sip: &SipFigures) {
+    page.counter("sip_received_total", "SIP messages received.", sip.messages_received);
+    page.counter("sip_sent_total", "SIP messages sent.", sip.messages_sent);
+    let help = "Packets and connections from addresses in no allowed range.";
+    page.counter("sip_unlisted_total", help, sip.unlisted);
+    page.counter("sip_malformed_total", "Messages that could not be parsed.", sip.malformed);
+    page.counter("sip_shed_total", "INVITEs refused by overload protection.", sip.shed);
+    page.gauge("sip_transactions", "Transactions held.", sip.transactions);
+    page.gauge("sip_dialogs", "Dialogs held.", sip.dialogs);
+    page.gauge("sip_connections", "TCP and TLS connections open.", sip.connections);
+}
+
+fn render_media(page: &mut Page, media: &MediaFigures) {
+    page.gauge("media_sessions", "Media sessions open.", media.sessions);
+    page.gauge("media_ports_in_use", "Pairs of media ports in use.", media.ports_in_use);
+    page.gauge("media_ports_capacity", "Pairs of media ports in all.", media.ports_capacity);
+    page.counter("rtp_received_total", "RTP packets accepted.", media.packets_received);
+    page.counter("rtp_sent_total", "RTP packets sent.", media.packets_sent);
+    page.counter("rtp_lost_total", "RTP packets that never came.", media.packets_lost);
+    let help = "RTP packets dropped: wrong source, wrong payload number, malformed.";
+    page.counter("rtp_refused_total", help, media.packets_refused);
+    let help = "Concealment given to agents.";
+    page.counter("rtp_concealed_seconds_total", help, media.concealed.as_secs_f64());
+    let help = "Outgoing frames that missed their deadline and were skipped.";
+    page.counter("rtp_frames_late_total", help, media.frames_late);
+    let help = "Frames dropped since the agent's socket did not take them.";
+    page.counter("uplink_dropped_frames_total", help, media.uplink_dropped_frames);
+}
+
+fn render_store(page: &mut Page, store: &StoreFigures) {
+    page.counter("store_written_total", "Call records committed.", store.written);
+    page.counter("store_commits_total", "Transactions of the record store.", store.commits);
+    let help = "Transactions that failed: look at the disk.";
+    page.counter("store_failures_total", help, store.failures);
+    let help = "Records lost since neither disk nor memory had room.";
+    page.counter("store_dropped_total", help, store.dropped);
+    page.gauge("store_waiting", "Records that wait in memory.", store.waiting);
+    let help = "1 from a failed transaction to the next that succeeds.";
+    page.gauge("store_failing", help, bit(store.failing));
+}
+
+fn bit(on: bool) -> u8 {
+    u8::from(on)
+}
+
+/// A page of metrics, each with its HELP and TYPE lines.
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP voxedge_{name} {help}\n# TYPE voxedge_{name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "voxedge_{name} {value}");
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, help, "counter");
+        self.line(name, value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, help, "gauge");
+        self.line(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_has_its_help_its_type_and_its_value() {
+        let snapshot = Snapshot {
+            uptime: Duration::from_millis(1_500),
+            calls_total: 7,
+            calls_by_status: BTreeMap::from([(200, 5), (404, 2)]),
+            store: StoreFigures { failing: true, ..StoreFigures::default() },
+            ..Snapshot::default()
+        };
+        let text = render(&snapshot);
+        for line in [
+            "# TYPE voxedge_uptime_seconds gauge\nvoxedge_uptime_seconds 1.5\n",
+            "# TYPE voxedge_calls_total counter\nvoxedge_calls_total 7\n",
+            "voxedge_calls_ended_total{status=\"200\"} 5\nvoxedge_calls_ended_total{status=\"404\"} 2\n",
+            "# TYPE voxedge_store_failing gauge\nvoxedge_store_failing 1\n",
+        ] {
+            assert!(text.contains(line), "{line}\nin\n{text}");
+        }
+        let named = |word: &str| text.lines().filter(|line| line.starts_with(word)).count();
+        assert_eq!(named("# HELP "), named("# TYPE "));
+        let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
+        let mut once = names.clone();
+        once.dedup();
+        assert_eq!(names, once, "no metric is declared twice");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+            assert!(name.starts_with("voxedge_") && value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}
