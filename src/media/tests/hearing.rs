@@ -1,0 +1,253 @@
+//! The caller's audio to the agent.
+
+use super::*;
+use crate::codec::{Encoder, EncoderSettings};
+
+/// Runs packets "at/number[/timestamp][flag]" (milliseconds; G.711 of 20 ms; the timestamp is number ×
+/// 160 unless given; flags: `m` marker, `c` comfort noise, `s` another SSRC, `x` from a stranger) and
+/// gives what the agent heard in frames of 20 ms: a packet's number, `~` concealment, `_` silence.
+fn hear(script: &str, until: u64) -> String {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    run(&mut scene, script, until);
+    render(&scene.heard)
+}
+
+fn run(scene: &mut Scene, script: &str, until: u64) {
+    for word in script.split_whitespace() {
+        let flags = word.trim_start_matches(|c: char| c.is_ascii_digit() || c == '/');
+        let numbers: Vec<u64> = word[..word.len() - flags.len()]
+            .split('/')
+            .map(|number| number.parse().expect("a number"))
+            .collect();
+        let sequence = numbers[1] as u16;
+        let timestamp = numbers.get(2).map_or(u32::from(sequence) * 160, |given| *given as u32);
+        scene.run_to(numbers[0]);
+        let given = Given {
+            source: if flags.contains('x') { STRANGER } else { CALLER },
+            marker: flags.contains('m'),
+            payload_type: if flags.contains('c') { 13 } else { 0 },
+            sequence,
+            timestamp,
+            ssrc: if flags.contains('s') { 8 } else { 7 },
+        };
+        let payload = [level(sequence).0; 160];
+        scene.give(given, if flags.contains('c') { &payload[..1] } else { &payload });
+    }
+    scene.run_to(until);
+}
+
+fn render(heard: &[i16]) -> String {
+    let name = |frame: &[i16]| {
+        let last = frame[frame.len() - 1];
+        if frame.iter().all(|sample| *sample == 0) {
+            return "_".to_string();
+        }
+        (1..100).find(|number| level(*number).1 == last).map_or("~".into(), |n| n.to_string())
+    };
+    heard.chunks(160).map(name).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn ladders() {
+    let mut wrong = Vec::new();
+    for (what, script, until, heard) in [
+        ("in order, at once", "0/1 20/2 40/3", 40, "1 2 3"),
+        ("reorder within the target", "0/1 20/3 75/2 76/4", 76, "1 2 3 4"),
+        ("loss waits 60 ms, then all at once", "0/1 40/3 60/4 80/5", 99, "1"),
+        ("loss is concealed once", "0/1 40/3 60/4 80/5 100/6", 100, "1 ~ 3 4 5 6"),
+        ("two lost", "0/1 60/4 80/5 100/6 120/7", 120, "1 ~ ~ 4 5 6 7"),
+        ("late after concealment", "0/1 40/3 60/4 80/5 101/2 101/6", 101, "1 ~ 3 4 5 6"),
+        ("duplicates", "0/1 0/1 20/2 21/1 40/3 40/3", 40, "1 2 3"),
+        ("sequence wrap", "0/65534/0 20/65535/160 40/0/320 60/1/480", 60, "34 35 ~ 1"),
+        ("no packets: 60 ms of concealment, then silence", "0/1", 199, "1 ~ ~ ~ _ _"),
+        ("comfort noise is silence", "0/1 20/2c", 159, "1 _ _ _"),
+        (
+            "silence suppression: the timestamps tell the gap",
+            "0/1 20/2c 300/3/2560m 320/4/2720",
+            320,
+            "1 _ _ _ _ _ _ _ _ _ _ _ _ _ _ 3 4",
+        ),
+        (
+            "a stall of 200 ms: what comes in the place of concealment is late",
+            "0/1 20/2 240/3 240/4 240/5 240/6 240/7 240/8 240/9 240/10 240/11 240/12 240/13 260/14",
+            260,
+            "1 2 ~ ~ ~ _ _ _ _ 10 11 12 13 14",
+        ),
+        (
+            "timestamps that stood still over a pause: speech is back within 100 ms",
+            "0/1 20/2 400/3 420/4 440/5 460/6 480/7 500/8 520/9 540/10",
+            540,
+            "1 2 ~ ~ ~ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ 9 10",
+        ),
+        ("another SSRC in the middle", "0/1 20/2 40/40s 60/41s 80/42s", 80, "1 2 _ 41 42"),
+        ("a jump of the timestamps", "0/1 20/2/99999 40/3/100159 60/4/5 80/5/165", 80, "1 2 3 4 5"),
+        ("a jump of the sequence", "0/1 20/501 40/502/80320 60/503", 60, "1 _ 2 3"),
+        ("a stranger is not heard", "0/1 10/50x 20/2 30/51x 40/3", 40, "1 2 3"),
+    ] {
+        let got = hear(script, until);
+        if got != heard {
+            wrong.push(format!("{what}: {script}\n  heard    {got}\n  expected {heard}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Samples pushed against time: never more than the target and a frame behind, nor ahead.
+fn assert_on_time(scene: &Scene, at: &str) {
+    let elapsed = Scene::ms(scene.now.at) as i64 * 8;
+    let behind = elapsed - scene.heard.len() as i64;
+    assert!((-640..=800).contains(&behind), "{at}: {behind} samples behind");
+}
+
+#[test]
+fn what_came_before_the_join_flows_at_the_join() {
+    let mut scene = Scene::new(&plan(CodecKind::Pcmu, 20));
+    run(&mut scene, "0/1 20/2 40/4 60/5 80/6 100/7", 110);
+    assert_eq!(render(&scene.heard), "");
+    assert_eq!(scene.events, [format!("0:CallerHeard {{ source: {CALLER} }}")]);
+    scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+    scene.drain();
+    run(&mut scene, "120/8 140/9", 140);
+    assert_eq!(render(&scene.heard), "1 2 ~ 4 5 6 7 8 9");
+}
+
+#[test]
+fn a_caller_who_sends_nothing_is_silence_from_the_join() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    for ms in (100..10_000).step_by(100) {
+        scene.run_to(ms);
+        assert_on_time(&scene, "silence");
+    }
+    assert!(scene.heard.iter().all(|sample| *sample == 0));
+    assert_eq!(scene.session.report().silence_ms, scene.heard.len() as u64 / 8);
+}
+
+#[test]
+fn a_burst_after_silence_makes_no_surplus() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    run(&mut scene, "0/1 20/2", 2_000);
+    let burst: Vec<String> = (3..101).map(|number| format!("2000/{number}")).collect();
+    run(&mut scene, &burst.join(" "), 2_000);
+    assert_on_time(&scene, "burst with its own timestamps");
+    // The same burst without timestamps to tell its place: the bound on the surplus holds.
+    let burst: Vec<String> =
+        (101..180).map(|number| format!("4000/{number}/{}", (number - 101) * 160)).collect();
+    run(&mut scene, &burst.join(" "), 4_000);
+    assert_on_time(&scene, "burst after a jump back");
+    assert!(scene.session.report().packets_late > 100);
+}
+
+#[test]
+fn drift_of_200_ppm_stays_bounded_for_an_hour() {
+    for ppm in [-200i64, 200] {
+        let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+        let frame_nanos = (20_000_000 - 20 * ppm) as u64;
+        for number in 0..180_000u64 {
+            let at = Instant::from_nanos(3_000_000_000 + number * frame_nanos);
+            while let Some(next) = scene.session.poll_timeout().filter(|next| *next <= at) {
+                scene.now = scene.now.later(next.since(scene.now.at));
+                scene.session.handle_timeout(scene.now, &mut scene.uplink);
+                scene.drain();
+            }
+            scene.now = scene.now.later(at.since(scene.now.at));
+            let timestamp = number as u32 * 160;
+            let sequence = number as u16;
+            scene.give(audio(sequence, timestamp), &[level(1).0; 160]);
+            scene.sent.clear();
+            let elapsed = scene.now.at.since(Instant::from_nanos(3_000_000_000)).as_nanos();
+            let behind = elapsed as i64 * 8 / 1_000_000 - scene.heard.len() as i64;
+            assert!((-640..=640).contains(&behind), "{ppm} ppm, {number}: {behind} samples");
+        }
+        let report = scene.session.report();
+        assert!(report.packets_late + report.concealed_ms / 20 <= 40, "{report:?}");
+    }
+}
+
+#[test]
+fn hold_is_silence_and_speech_is_back_at_once() {
+    let plan = plan(CodecKind::Pcmu, 20);
+    let mut scene = Scene::joined(&plan);
+    run(&mut scene, "0/1 20/2", 30);
+    let held = LegPlan { direction: Direction::SendOnly, ..plan.leg };
+    scene.session.change(scene.now, &held).unwrap();
+    run(&mut scene, "40/3 60/4", 60_000);
+    assert_on_time(&scene, "held");
+    assert!(!scene.events.iter().any(|event| event.contains("CallerSilent")));
+    scene.session.change(scene.now, &plan.leg).unwrap();
+    scene.heard.clear();
+    run(&mut scene, "60010/5/480160 60030/6/480320", 60_030);
+    assert_eq!(render(&scene.heard).split(' ').next_back(), Some("6"));
+    assert!(render(&scene.heard).ends_with("5 6"), "{}", render(&scene.heard));
+}
+
+#[test]
+fn packet_times_of_10_to_60_ms_mix() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    let (mut at, mut timestamp) = (0u64, 0u32);
+    for number in 0..600u16 {
+        let ms = [10u64, 20, 30, 40, 60][usize::from(number) % 5];
+        scene.run_to(at);
+        scene.give(audio(number, timestamp), &vec![level(1).0; ms as usize * 8]);
+        assert_on_time(&scene, "mixed packet times");
+        at += ms;
+        timestamp += ms as u32 * 8;
+    }
+    let report = scene.session.report();
+    assert_eq!((report.packets_late, report.concealed_ms), (0, 0), "{report:?}");
+}
+
+#[test]
+fn a_sprayer_injects_nothing_and_gets_nothing() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    for number in 0..100u16 {
+        scene.run_to(u64::from(number) * 20);
+        scene.give(audio(number, u32::from(number) * 160), &[level(1).0; 160]);
+        for spray in 0..1_000u32 {
+            let given = Given { source: STRANGER, ..audio(spray as u16, spray * 160) };
+            scene.give(given, &[level(77).0; 160]);
+        }
+    }
+    assert!(scene.heard.iter().all(|sample| *sample == level(1).1));
+    assert!(scene.sent.iter().all(|sent| sent.to == address(CALLER)));
+    assert_eq!(scene.session.report().packets_refused, 100_000);
+}
+
+#[test]
+fn every_codec_is_heard_in_its_rate() {
+    for kind in [CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722, CodecKind::Opus] {
+        let plan = plan(kind, 20);
+        let mut scene = Scene::joined(&plan);
+        let rate_hz = plan.agent.input_hz as usize;
+        let mut encoder = Encoder::new(kind, rate_hz as u32, EncoderSettings::default()).unwrap();
+        let payload_type = plan.leg.codec.receive_payload_type;
+        let ticks = kind.rtp_clock_hz() / 50;
+        for number in 0..100u16 {
+            scene.run_to(u64::from(number) * 20);
+            let pcm: Vec<i16> = (0..rate_hz / 50).map(|n| ((n % 32) as i16 - 16) * 500).collect();
+            let mut payload = [0; 400];
+            let len = encoder.encode(&pcm, &mut payload).unwrap();
+            let given = Given { payload_type, ..audio(number, u32::from(number) * ticks) };
+            if number % 10 != 7 {
+                scene.give(given, &payload[..len]);
+            }
+        }
+        assert_eq!(scene.heard.len(), rate_hz * 2, "{kind:?}");
+        let loud = scene.heard.iter().filter(|sample| sample.unsigned_abs() > 1_000).count();
+        assert!(loud > rate_hz, "{kind:?}: {loud} loud samples");
+    }
+}
+
+#[test]
+fn the_callers_silence_is_told_once_and_again_after_speech() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    run(&mut scene, "0/1 1000/2/8160", 90_000);
+    run(&mut scene, "90000/3/720160", 121_000);
+    let silent: Vec<&String> =
+        scene.events.iter().filter(|event| event.contains("CallerSilent")).collect();
+    assert_eq!(silent, ["31000:CallerSilent", "120000:CallerSilent"]);
+}
+
+fn audio(sequence: u16, timestamp: u32) -> Given {
+    let source = CALLER;
+    Given { source, marker: false, payload_type: 0, sequence, timestamp, ssrc: 7 }
+}
