@@ -10,11 +10,12 @@
 //! | nothing: packets come after their place was filled | nothing; they are late |
 
 use super::clock::SampleClock;
-use super::jitter::{Arrival, JitterBuffer, Stamp};
+use super::jitter::{Arrival, JitterBuffer};
 use super::plan::{CodecPlan, TelephoneEventPlan};
 use super::uplink::{FRAME_MS, Uplink};
 use crate::codec::{CodecFault, CodecKind, Decoder};
 use crate::ground::Instant;
+use crate::rtp::packet::RtpHeader;
 use std::time::Duration;
 
 /// How long a gap in the sequence waits for its packet, and how far the uplink may fall behind.
@@ -135,8 +136,10 @@ impl Inbound {
         Ok(())
     }
 
-    /// The caller is on hold: what is missing is silence.
+    /// The caller is on hold: what is missing is silence, and what comes after it is a new stream.
     pub(super) fn hold(&mut self) {
+        self.jitter.restart();
+        self.speech.restart();
         self.speech.quiet = true;
     }
 
@@ -144,16 +147,16 @@ impl Inbound {
     pub(super) fn receive(
         &mut self,
         now: Instant,
-        stamp: Stamp,
+        header: RtpHeader,
         payload: &[u8],
         uplink: &mut Uplink,
     ) {
-        match self.jitter.arrive(now, stamp, payload) {
+        match self.jitter.arrive(now, header, payload) {
             Arrival::InOrder { restarted } => {
                 if restarted {
                     self.speech.restart();
                 }
-                self.speech.play(now, stamp, 0, payload, uplink);
+                self.speech.play(now, header, 0, payload, uplink);
                 self.release(now, uplink);
             }
             Arrival::Waits => {}
@@ -163,7 +166,7 @@ impl Inbound {
             Arrival::Full => {
                 self.jitter.give_up();
                 self.release(now, uplink);
-                self.receive_once_more(now, stamp, payload, uplink);
+                self.receive_once_more(now, header, payload, uplink);
             }
         }
     }
@@ -189,13 +192,13 @@ impl Inbound {
     fn receive_once_more(
         &mut self,
         now: Instant,
-        stamp: Stamp,
+        header: RtpHeader,
         payload: &[u8],
         uplink: &mut Uplink,
     ) {
-        match self.jitter.arrive(now, stamp, payload) {
+        match self.jitter.arrive(now, header, payload) {
             Arrival::InOrder { .. } => {
-                self.speech.play(now, stamp, 0, payload, uplink);
+                self.speech.play(now, header, 0, payload, uplink);
                 self.release(now, uplink);
             }
             Arrival::Waits => {}
@@ -207,7 +210,7 @@ impl Inbound {
 
     fn release(&mut self, now: Instant, uplink: &mut Uplink) {
         while let Some(ready) = self.jitter.pop(now) {
-            self.speech.play(now, ready.stamp, ready.lost, ready.payload, uplink);
+            self.speech.play(now, ready.header, ready.lost, ready.payload, uplink);
         }
     }
 }
@@ -242,16 +245,16 @@ impl Speech {
     fn play(
         &mut self,
         now: Instant,
-        stamp: Stamp,
+        header: RtpHeader,
         lost: u16,
         payload: &[u8],
         uplink: &mut Uplink,
     ) {
-        if self.content(stamp.payload_type) != Some(Content::Audio) {
+        if self.content(header.payload_type) != Some(Content::Audio) {
             self.quiet = true;
             return;
         }
-        let gap = self.gap_before(now, stamp);
+        let gap = self.gap_before(now, header);
         self.bridge(now, gap, lost, payload, uplink);
         let late = gap.filter(|gap| (0..self.filled).contains(gap));
         let spoken = if self.plan.kind == CodecKind::Opus {
@@ -265,23 +268,26 @@ impl Speech {
         };
         let ticks = spoken as u64 * u64::from(self.plan.kind.rtp_clock_hz());
         let ticks = (ticks / u64::from(self.rate_hz)) as u32;
-        self.expected = Some(stamp.timestamp.wrapping_add(ticks));
+        self.expected = Some(header.timestamp.wrapping_add(ticks));
         self.packet_samples = spoken;
     }
 
     /// Samples between the last packet's end and this one, by timestamps; `None` when they say
     /// nothing: a new stream, a jump back, or a stall that is over.
-    fn gap_before(&mut self, now: Instant, stamp: Stamp) -> Option<i64> {
-        let ticks = stamp.timestamp.wrapping_sub(self.expected?) as i32;
+    fn gap_before(&mut self, now: Instant, header: RtpHeader) -> Option<i64> {
+        let ticks = header.timestamp.wrapping_sub(self.expected?) as i32;
         let gap = i64::from(ticks) * i64::from(self.rate_hz)
             / i64::from(self.plan.kind.rtp_clock_hz());
         if gap < 0 {
             self.filled = 0;
             return None;
         }
-        if gap < self.filled {
+        let brief = self.filled <= samples(FRAME_MS, self.rate_hz) as i64;
+        if brief && self.stall_until.is_none() {
+            self.filled = self.filled.min(gap);
+        } else if gap < self.filled {
             let until = *self.stall_until.get_or_insert(now + STALL_BURST);
-            if now > until || stamp.marker {
+            if now > until || header.marker {
                 self.filled = 0;
             }
         }

@@ -10,17 +10,8 @@
 //! | another SSRC, a jump of more than 100 | `Probation`; two in a row start the stream anew |
 
 use crate::ground::Instant;
+use crate::rtp::packet::RtpHeader;
 use std::time::Duration;
-
-/// The parts of a packet that order and timing need.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stamp {
-    pub ssrc: u32,
-    pub sequence: u16,
-    pub timestamp: u32,
-    pub marker: bool,
-    pub payload_type: u8,
-}
 
 /// What became of a packet that arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +32,7 @@ pub enum Arrival {
 /// A packet whose turn has come.
 #[derive(Debug)]
 pub struct Ready<'a> {
-    pub stamp: Stamp,
+    pub header: RtpHeader,
     /// Packets before it that never came in time.
     pub lost: u16,
     pub payload: &'a [u8],
@@ -49,7 +40,7 @@ pub struct Ready<'a> {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    stamp: Stamp,
+    header: RtpHeader,
     arrived: Instant,
     start: usize,
     len: usize,
@@ -105,15 +96,21 @@ impl JitterBuffer {
         self.waiting.is_empty()
     }
 
+    /// Forgets the stream; the next packet begins one.
+    pub fn restart(&mut self) {
+        self.waiting.clear();
+        self.expected = None;
+    }
+
     /// Judges a packet, and keeps a copy when it has to wait.
-    pub fn arrive(&mut self, now: Instant, stamp: Stamp, payload: &[u8]) -> Arrival {
+    pub fn arrive(&mut self, now: Instant, header: RtpHeader, payload: &[u8]) -> Arrival {
         let Some((ssrc, next)) = self.expected else {
-            return self.start(stamp);
+            return self.start(header);
         };
-        let ahead = stamp.sequence.wrapping_sub(next);
-        let behind = next.wrapping_sub(stamp.sequence);
-        if ssrc != stamp.ssrc || ahead.min(behind) > SEQUENCE_JUMP_MAX {
-            return self.on_strange(stamp);
+        let ahead = header.sequence.wrapping_sub(next);
+        let behind = next.wrapping_sub(header.sequence);
+        if ssrc != header.ssrc || ahead.min(behind) > SEQUENCE_JUMP_MAX {
+            return self.on_strange(header);
         }
         self.probation = None;
         if ahead == 0 {
@@ -123,7 +120,7 @@ impl JitterBuffer {
         if ahead > SEQUENCE_JUMP_MAX {
             return self.on_past(behind);
         }
-        self.keep(now, stamp, payload)
+        self.keep(now, header, payload)
     }
 
     /// When the gap at the front is given up.
@@ -141,7 +138,7 @@ impl JitterBuffer {
     pub fn pop(&mut self, now: Instant) -> Option<Ready<'_>> {
         let (_, next) = self.expected?;
         let entry = *self.waiting.first()?;
-        let lost = entry.stamp.sequence.wrapping_sub(next);
+        let lost = entry.header.sequence.wrapping_sub(next);
         let due = self.deadline().is_some_and(|deadline| deadline <= now);
         if lost > 0 && !due && !self.given_up {
             return None;
@@ -150,24 +147,24 @@ impl JitterBuffer {
         self.waiting.remove(0);
         self.step(lost);
         let payload = self.bytes.get(entry.start..entry.start + entry.len)?;
-        Some(Ready { stamp: entry.stamp, lost, payload })
+        Some(Ready { header: entry.header, lost, payload })
     }
 
-    fn start(&mut self, stamp: Stamp) -> Arrival {
+    fn start(&mut self, header: RtpHeader) -> Arrival {
         self.waiting.clear();
         self.bytes.clear();
         self.probation = None;
         self.given_up = false;
         self.seen = 1;
-        self.expected = Some((stamp.ssrc, stamp.sequence.wrapping_add(1)));
+        self.expected = Some((header.ssrc, header.sequence.wrapping_add(1)));
         Arrival::InOrder { restarted: true }
     }
 
-    fn on_strange(&mut self, stamp: Stamp) -> Arrival {
-        if self.probation == Some((stamp.ssrc, stamp.sequence)) {
-            return self.start(stamp);
+    fn on_strange(&mut self, header: RtpHeader) -> Arrival {
+        if self.probation == Some((header.ssrc, header.sequence)) {
+            return self.start(header);
         }
-        self.probation = Some((stamp.ssrc, stamp.sequence.wrapping_add(1)));
+        self.probation = Some((header.ssrc, header.sequence.wrapping_add(1)));
         Arrival::Probation
     }
 
@@ -185,13 +182,13 @@ impl JitterBuffer {
         }
     }
 
-    fn keep(&mut self, now: Instant, stamp: Stamp, payload: &[u8]) -> Arrival {
+    fn keep(&mut self, now: Instant, header: RtpHeader, payload: &[u8]) -> Arrival {
         let later = |entry: &Entry| {
-            entry.stamp.sequence.wrapping_sub(stamp.sequence) < u16::MAX / 2
+            entry.header.sequence.wrapping_sub(header.sequence) < u16::MAX / 2
         };
         let place = self.waiting.iter().position(later).unwrap_or(self.waiting.len());
-        let same = self.waiting.get(place).map(|entry| entry.stamp.sequence);
-        if same == Some(stamp.sequence) {
+        let same = self.waiting.get(place).map(|entry| entry.header.sequence);
+        if same == Some(header.sequence) {
             return Arrival::Duplicate;
         }
         if self.waiting.is_empty() {
@@ -208,7 +205,7 @@ impl JitterBuffer {
         if payload.is_empty() {
             self.bytes.push(0);
         }
-        self.waiting.insert(place, Entry { stamp, arrived: now, start, len: payload.len() });
+        self.waiting.insert(place, Entry { header, arrived: now, start, len: payload.len() });
         Arrival::Waits
     }
 
@@ -253,9 +250,9 @@ mod tests {
     }
 
     fn arrive(buffer: &mut JitterBuffer, at: Instant, ssrc: u32, number: u16, out: &mut Vec<String>) {
-        let stamp =
-            Stamp { ssrc, sequence: number, timestamp: 0, marker: false, payload_type: 0 };
-        match buffer.arrive(at, stamp, &number.to_be_bytes()) {
+        let header =
+            RtpHeader { ssrc, sequence: number, timestamp: 0, marker: false, payload_type: 0 };
+        match buffer.arrive(at, header, &number.to_be_bytes()) {
             Arrival::InOrder { restarted: true } => out.push(format!("start:{number}")),
             Arrival::InOrder { restarted: false } => out.push(number.to_string()),
             Arrival::Waits => {}
@@ -270,8 +267,8 @@ mod tests {
 
     fn drain(buffer: &mut JitterBuffer, at: Instant, out: &mut Vec<String>) {
         while let Some(ready) = buffer.pop(at) {
-            assert_eq!(ready.payload, ready.stamp.sequence.to_be_bytes());
-            out.push(format!("{}{}", "+".repeat(usize::from(ready.lost)), ready.stamp.sequence));
+            assert_eq!(ready.payload, ready.header.sequence.to_be_bytes());
+            out.push(format!("{}{}", "+".repeat(usize::from(ready.lost)), ready.header.sequence));
         }
     }
 
@@ -309,18 +306,18 @@ mod tests {
     fn payloads_of_any_size_survive_moves() {
         let mut buffer = JitterBuffer::new(Duration::from_millis(60));
         let payload = |sequence: u16| vec![sequence as u8; usize::from(sequence) * 37 % 900];
-        let stamp = |sequence| Stamp { ssrc: 1, sequence, timestamp: 0, marker: false, payload_type: 0 };
-        buffer.arrive(Instant::ZERO, stamp(0), &[]);
+        let header = |sequence| RtpHeader { ssrc: 1, sequence, timestamp: 0, marker: false, payload_type: 0 };
+        buffer.arrive(Instant::ZERO, header(0), &[]);
         for base in (2..4_000).step_by(4) {
             for sequence in [base + 2, base, base + 1] {
-                if buffer.arrive(Instant::ZERO, stamp(sequence), &payload(sequence)) == Arrival::Full {
+                if buffer.arrive(Instant::ZERO, header(sequence), &payload(sequence)) == Arrival::Full {
                     panic!("three packets fit");
                 }
             }
             buffer.give_up();
             for sequence in base..base + 3 {
                 let ready = buffer.pop(Instant::ZERO).expect("the gap was given up");
-                assert_eq!((ready.stamp.sequence, ready.payload), (sequence, &payload(sequence)[..]));
+                assert_eq!((ready.header.sequence, ready.payload), (sequence, &payload(sequence)[..]));
             }
         }
     }

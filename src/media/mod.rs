@@ -20,7 +20,6 @@ pub mod playout;
 mod session;
 pub mod topology;
 pub mod uplink;
-mod wire;
 
 #[cfg(test)]
 mod tests;

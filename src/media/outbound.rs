@@ -15,7 +15,7 @@ use super::plan::CodecPlan;
 use super::playout::PlayoutQueue;
 use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings};
 use crate::ground::{Entropy, Instant};
-use super::wire::RtpHeader;
+use crate::rtp::packet::RtpHeader;
 use std::time::Duration;
 
 /// Frames that a talk spurt may be held back for at its start, when the agent sends them one by one.
@@ -188,7 +188,6 @@ impl Outbound {
     }
 
     /// The RTP timestamp that belongs to `now` (RFC 3550 §6.4.1, sender information).
-    #[expect(dead_code, reason = "sender reports come with the rtp module")]
     pub(super) fn timestamp_at(&self, now: Instant) -> u32 {
         let clock_hz = u128::from(self.voice.plan.kind.rtp_clock_hz());
         let ticks = |span: Duration| (span.as_nanos() * clock_hz / 1_000_000_000) as u32;
@@ -256,11 +255,11 @@ impl Outbound {
             }
             self.talk = Talk::Starting { at: now + self.voice.frame * self.margin };
         }
-        let enough = self.frame_bytes() * (self.margin as usize + 1);
-        if let Talk::Starting { at } = self.talk
-            && self.queue.len() >= enough
-        {
-            self.talk = Talk::Starting { at: at.min(now) };
+        let enough = self.queue.len() >= self.frame_bytes() * (self.margin as usize + 1);
+        if let Talk::Starting { at } = self.talk {
+            let at = if enough { at.min(now) } else { at };
+            // After a clear the last slot may not be over yet: never more than one frame ahead.
+            self.talk = Talk::Starting { at: at.max(self.slot - self.voice.frame) };
         }
     }
 

@@ -8,16 +8,19 @@
 use super::clock::milliseconds_of;
 use super::control::Control;
 use super::inbound::{Content, Inbound};
-use super::jitter::Stamp;
 use super::latch::SourceLatch;
 use super::outbound::Outbound;
-use super::plan::{AgentClose, AgentRates, LegPlan, MediaEvent, MediaPlan, MediaReport};
+use super::plan::{
+    AgentClose, AgentRates, LegPlan, MediaEvent, MediaPlan, MediaReport, RemoteMedia,
+};
 use super::topology::Topology;
 use super::uplink::Uplink;
 use crate::codec::CodecFault;
 use crate::ground::limits::FAREWELL;
 use crate::ground::{Entropy, Instant, Now};
-use super::wire::{self as telephone_event, RtpPacket};
+use crate::rtp::is_rtcp;
+use crate::rtp::packet::{RtpHeader, RtpPacket};
+use crate::rtp::telephone_event::{self, Digit};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +42,8 @@ pub struct Transmit {
 
 /// Events that may wait to be polled; the owner empties them after each input.
 const EVENTS_MAX: usize = 32;
+/// Digits that one packet can end.
+const DIGITS_MAX: usize = 4;
 
 /// How the agent's stream stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +67,10 @@ pub struct MediaSession {
     inbound: Inbound,
     outbound: Outbound,
     control: Control,
-    digits: telephone_event::Receiver,
+    events_received: telephone_event::Receiver,
+    digits: Vec<Digit>,
+    /// Where the peer's RTCP came from, on its own port.
+    control_source: Option<SocketAddr>,
     /// Last sign of life of the caller's media.
     last_heard: Instant,
     silence_told: bool,
@@ -89,7 +97,8 @@ impl MediaSession {
         let leg = plan.leg;
         let outbound =
             Outbound::new(now.at, &leg.codec, plan.agent.output_hz, &mut entropy)?;
-        let control = Control::new(&plan.cname, outbound.ssrc(), entropy);
+        let clock_hz = leg.codec.kind.rtp_clock_hz();
+        let control = Control::new(&plan.cname, outbound.ssrc(), clock_hz, entropy);
         Ok(MediaSession {
             leg,
             rates: plan.agent,
@@ -100,7 +109,9 @@ impl MediaSession {
             inbound: Inbound::new(&leg.codec, leg.telephone_event, plan.agent.input_hz)?,
             outbound,
             control,
-            digits: telephone_event::Receiver::default(),
+            events_received: telephone_event::Receiver::new(event_clock_hz(&leg)),
+            digits: Vec::with_capacity(DIGITS_MAX),
+            control_source: None,
             last_heard: now.at,
             silence_told: false,
             caller_heard: false,
@@ -121,7 +132,7 @@ impl MediaSession {
         if is_rtcp(packet) {
             return self.handle_rtcp(now, source, packet);
         }
-        let Some((stamp, content, payload)) = self.admit(now.at, source, packet) else {
+        let Some((header, content, payload)) = self.admit(now.at, source, packet) else {
             self.counters.refused += 1;
             return;
         };
@@ -129,14 +140,14 @@ impl MediaSession {
         self.counters.bytes_received += packet.len() as u64;
         self.on_life(now.at);
         self.on_caller_heard(now.at, source);
-        self.control.handle_received(now.at, &stamp, self.leg.codec.kind);
+        self.control.handle_received(now.at, &header, content == Content::Audio);
         if !self.leg.direction.receives() {
             return;
         }
         if content == Content::Event {
-            self.on_telephone_event(stamp, payload);
+            self.on_telephone_event(now.at, header, payload);
         }
-        self.inbound.receive(now.at, stamp, payload, uplink);
+        self.inbound.receive(now.at, header, payload, uplink);
         self.counters.uplink_dropped = uplink.dropped_frames();
     }
 
@@ -148,11 +159,12 @@ impl MediaSession {
             self.counters.refused += 1;
             return;
         }
-        if self.control.handle_packet(now, source, packet) {
-            self.on_life(now.at);
-        } else {
+        if !self.control.handle_packet(now, packet) {
             self.counters.refused += 1;
+            return;
         }
+        self.control_source = Some(source);
+        self.on_life(now.at);
     }
 
     /// Audio from the agent: 16-bit little-endian samples at `output_hz`, cut anywhere.
@@ -196,6 +208,14 @@ impl MediaSession {
         if !leg.direction.receives() {
             self.inbound.hold();
         }
+        if leg.codec.kind.rtp_clock_hz() != self.leg.codec.kind.rtp_clock_hz() {
+            self.control.change_clock(leg.codec.kind.rtp_clock_hz());
+        }
+        if event_clock_hz(leg) != event_clock_hz(&self.leg) {
+            self.events_received.restart(&mut self.digits);
+            self.tell_digits();
+            self.events_received = telephone_event::Receiver::new(event_clock_hz(leg));
+        }
         self.latch.reoffer(leg.remote.rtp, leg.signalling_source);
         self.last_heard = now.at;
         self.leg = *leg;
@@ -207,6 +227,8 @@ impl MediaSession {
     pub fn handle_timeout(&mut self, now: Now, uplink: &mut Uplink) {
         self.inbound.handle_timeout(now.at, uplink);
         self.counters.uplink_dropped = uplink.dropped_frames();
+        self.events_received.handle_timeout(now.at, &mut self.digits);
+        self.tell_digits();
         if self.silence_deadline().is_some_and(|deadline| deadline <= now.at) {
             self.silence_told = true;
             self.tell(MediaEvent::CallerSilent);
@@ -216,12 +238,8 @@ impl MediaSession {
 
     /// The next packet to send, written into `buffer`.
     pub fn poll_transmit(&mut self, now: Now, buffer: &mut [u8; 1500]) -> Option<Transmit> {
-        if let Some(len) = self.poll_report(now, buffer)
-            && let Some(to) = self.control_destination()
-        {
-            let mux = self.leg.remote.rtcp_mux;
-            let channel = if mux { Channel::Rtp } else { Channel::Rtcp };
-            return Some(Transmit { len, to, channel });
+        if let Some(report) = self.poll_report(now, buffer) {
+            return Some(report);
         }
         self.update_flow(now.at);
         let sent = self.outbound.poll_transmit(now.at, buffer);
@@ -253,6 +271,7 @@ impl MediaSession {
             self.outbound.deadline(),
             self.inbound.poll_timeout(),
             self.control.deadline(),
+            self.events_received.poll_timeout(),
             self.silence_deadline(),
             farewell,
         ];
@@ -264,21 +283,20 @@ impl MediaSession {
         let (inbound, outbound) = (self.inbound.counters(), self.outbound.counters());
         let heard_ms = |samples| milliseconds_of(samples, self.rates.input_hz);
         let spoken_ms = |samples| milliseconds_of(samples, self.rates.output_hz);
-        let reception = self.control.reception();
         MediaReport {
             packets_received: self.counters.packets_received,
             packets_sent: self.counters.packets_sent,
             bytes_received: self.counters.bytes_received,
             bytes_sent: self.counters.bytes_sent,
-            packets_lost: reception.lost,
+            packets_lost: self.control.lost(),
             packets_late: inbound.late,
             packets_duplicate: inbound.duplicate,
             packets_refused: self.counters.refused + inbound.refused,
             concealed_ms: heard_ms(inbound.concealed),
             silence_ms: heard_ms(inbound.silent),
-            jitter_us: reception.jitter_us,
-            jitter_max_us: reception.jitter_max_us,
-            round_trip_us: reception.round_trip_us,
+            jitter_us: micros(self.control.jitter()),
+            jitter_max_us: micros(self.control.jitter_max()),
+            round_trip_us: micros(self.control.round_trip()),
             agent_received_ms: spoken_ms(outbound.received),
             agent_played_ms: spoken_ms(outbound.played),
             agent_cleared_ms: spoken_ms(outbound.cleared),
@@ -289,25 +307,34 @@ impl MediaSession {
         }
     }
 
-    /// The stamp, meaning and payload of a packet that is the caller's.
+    fn poll_report(&mut self, now: Now, buffer: &mut [u8]) -> Option<Transmit> {
+        let len = self.control.poll_report(now, &self.outbound, buffer)?;
+        let rtp = self.latch.destination()?;
+        let (to, channel) = match self.leg.remote {
+            RemoteMedia { rtcp_mux: true, .. } => (rtp, Channel::Rtp),
+            RemoteMedia { rtcp, .. } => {
+                let near = |address: &SocketAddr| address.ip().to_canonical() == rtp.ip();
+                let known = self.control_source.filter(near).or(rtcp.filter(near));
+                let beside = SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?);
+                (known.unwrap_or(beside), Channel::Rtcp)
+            }
+        };
+        Some(Transmit { len, to, channel })
+    }
+
+    /// The header, meaning and payload of a packet that is the caller's.
     fn admit<'a>(
         &mut self,
         now: Instant,
         source: SocketAddr,
         packet: &'a [u8],
-    ) -> Option<(Stamp, Content, &'a [u8])> {
+    ) -> Option<(RtpHeader, Content, &'a [u8])> {
         let view = RtpPacket::parse(packet).ok()?;
-        let stamp = Stamp {
-            ssrc: view.ssrc,
-            sequence: view.sequence,
-            timestamp: view.timestamp,
-            marker: view.marker,
-            payload_type: view.payload_type,
-        };
-        let content = self.inbound.content(stamp.payload_type)?;
-        let own = stamp.ssrc == self.outbound.ssrc();
-        let accepted = !own && self.latch.accepts(now, source, stamp.ssrc, stamp.sequence);
-        accepted.then_some((stamp, content, view.payload))
+        let header = view.header;
+        let content = self.inbound.content(header.payload_type)?;
+        let own = header.ssrc == self.outbound.ssrc();
+        let accepted = !own && self.latch.accepts(now, source, header.ssrc, header.sequence);
+        accepted.then_some((header, content, view.payload))
     }
 
     fn on_life(&mut self, now: Instant) {
@@ -323,14 +350,18 @@ impl MediaSession {
         }
     }
 
-    fn on_telephone_event(&mut self, stamp: Stamp, payload: &[u8]) {
-        let Some(plan) = self.leg.telephone_event else { return };
-        let Some(event) = self.digits.receive(stamp.timestamp, payload) else { return };
-        let Some(digit) = event.digit() else { return };
-        self.counters.digits += 1;
-        let duration_ms = u64::from(event.duration) * 1_000 / u64::from(plan.clock_hz.max(1));
-        let duration_ms = u32::try_from(duration_ms).unwrap_or(u32::MAX);
-        self.tell(MediaEvent::Digit { digit, duration_ms });
+    fn on_telephone_event(&mut self, now: Instant, header: RtpHeader, payload: &[u8]) {
+        let (timestamp, marker) = (header.timestamp, header.marker);
+        self.events_received.receive(now, timestamp, marker, payload, &mut self.digits);
+        self.tell_digits();
+    }
+
+    fn tell_digits(&mut self) {
+        while !self.digits.is_empty() {
+            let Digit { digit, duration_ms } = self.digits.remove(0);
+            self.counters.digits += 1;
+            self.tell(MediaEvent::Digit { digit, duration_ms });
+        }
     }
 
     /// After the agent's end: its last word was played, or its time is over.
@@ -370,8 +401,10 @@ impl MediaSession {
     }
 }
 
-/// RTP and RTCP on one port: RTCP's packet types lie at 192 to 223 (RFC 5761 §4).
-fn is_rtcp(packet: &[u8]) -> bool {
-    packet.get(1).is_some_and(|kind| (192..=223).contains(kind))
+fn event_clock_hz(leg: &LegPlan) -> u32 {
+    leg.telephone_event.map_or(8_000, |event| event.clock_hz)
 }
-impl MediaSession { fn poll_report(&mut self,_:Now,_:&mut [u8])->Option<usize>{None} fn control_destination(&self)->Option<SocketAddr>{None} }
+
+fn micros(span: Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
+}

@@ -231,6 +231,7 @@ fn every_codec_is_heard_in_its_rate() {
                 scene.give(given, &payload[..len]);
             }
         }
+        scene.run_to(2_030);
         assert_eq!(scene.heard.len(), rate_hz * 2, "{kind:?}");
         let loud = scene.heard.iter().filter(|sample| sample.unsigned_abs() > 1_000).count();
         assert!(loud > rate_hz, "{kind:?}: {loud} loud samples");

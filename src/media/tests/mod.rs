@@ -1,6 +1,7 @@
 //! The session as a whole under a virtual clock: a [`Scene`] is one call, scripts and ladders are
 //! text.
 
+mod control;
 mod hearing;
 mod speaking;
 mod swarm;

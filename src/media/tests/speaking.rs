@@ -60,15 +60,15 @@ fn ladders() {
     let mut wrong = Vec::new();
     for (what, script, until, ladder) in [
         ("silence from the join", "", 60, "0s 20s 40s 60s"),
-        ("a burst starts at once, in its own phase", "25:60", 120, ""),
-        ("one by one: the first waits one frame", "25:20 45:20 65:20", 140, ""),
-        ("a short word is played", "25:5", 100, ""),
-        ("clear within one frame", "25:200 70:clear", 120, ""),
-        ("words after a clear", "25:200 70:clear 75:60", 160, ""),
-        ("a late wake skips, never bursts", "25:200 46:sleep 131:0", 240, ""),
-        ("a late wake in silence", "25:sleep 131:0", 180, ""),
-        ("hold keeps the time", "0:100 30:hold 95:resume", 140, ""),
-        ("close drains first", "0:60 10:close", 120, ""),
+        ("a burst starts at once, in its own phase", "25:60", 120, "0s 20s 25mW 45W 65W 85s 120s"),
+        ("one by one: the first waits one frame", "25:20 45:20 65:20", 140, "0s 20s 40s 45mW 65W 85W 105s 140s"),
+        ("a short word is played", "25:5", 100, "0s 20s 40s 45mW 65s 100s"),
+        ("clear within one frame", "25:200 70:clear", 120, "0s 20s 25mW 45W 65W 100s 120s"),
+        ("words after a clear", "25:200 70:clear 75:60", 160, "0s 20s 25mW 45W 65W 80mW 100W 120W 140s"),
+        ("a late wake skips, never bursts", "25:200 46:sleep 131:0", 240, "0s 20s 25mW 45W 131+4W 145W 165W 185W 205W 225s"),
+        ("a late wake in silence", "25:sleep 131:0", 180, "0s 20s 131+5s 140s 160s 180s"),
+        ("hold keeps the time", "0:100 30:hold 95:resume", 140, "0s 0mW 20W 100+4s 140s"),
+        ("close drains first", "0:60 10:close", 120, "0s 0mW 20W 40W 60s 100s 120s"),
     ] {
         let scene = speak(script, until);
         let got = render(&scene.sent);
@@ -77,4 +77,170 @@ fn ladders() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_agents_end_is_told_after_its_last_word() {
+    let scene = speak("0:60 10:close", 500);
+    let left: Vec<&String> = scene.events.iter().filter(|event| event.contains("Left")).collect();
+    assert_eq!(left, ["60:AgentLeft { close: Code(1000) }"]);
+    let scene = speak("100:close", 500);
+    assert_eq!(scene.events, ["100:AgentLeft { close: Code(1000) }"]);
+    assert_eq!(Scene::ms(scene.sent.last().unwrap().at), 500, "silence goes on till the close");
+}
+
+#[test]
+fn a_farewell_that_never_ends_is_cut() {
+    let plan = plan(CodecKind::Pcmu, 20);
+    let mut scene = Scene::joined(&plan);
+    let nowhere = RemoteMedia { rtp: None, rtcp: None, rtcp_mux: false };
+    scene.session.change(scene.now, &LegPlan { remote: nowhere, ..plan.leg }).unwrap();
+    scene.say(&[WORD; 800]);
+    scene.session.handle_agent_closed(scene.now, AgentClose::Lost);
+    scene.run_to(40_000);
+    assert!(scene.events.contains(&"30000:AgentLeft { close: Lost }".to_string()));
+}
+
+#[test]
+fn first_words_wait_for_an_address_and_none_is_lost() {
+    let mut plan = plan(CodecKind::Pcmu, 20);
+    plan.leg.remote = RemoteMedia::default();
+    let mut scene = Scene::joined(&plan);
+    scene.say(&[WORD; 800]);
+    scene.run_to(210);
+    assert!(scene.sent.is_empty());
+    let source = CALLER;
+    let (marker, payload_type, ssrc) = (false, 0, 7);
+    let given = Given { source, marker, payload_type, sequence: 1, timestamp: 0, ssrc };
+    scene.give(given, &[0xff; 160]);
+    scene.run_to(310);
+    assert_eq!(render(&scene.sent), "210mW 230W 250W 270W 290W 310s");
+    assert_eq!(scene.session.report().agent_played_ms, 100);
+}
+
+#[test]
+fn odd_pieces_are_put_together() {
+    let pcm: Vec<i16> = (0..1_600).map(|n| n * 20 - 16_000).collect();
+    let bytes: Vec<u8> = pcm.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let played = |cuts: &[usize]| {
+        let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+        let (mut rest, mut cut) = (&bytes[..], 0);
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(cuts[cut % cuts.len()].min(rest.len()));
+            scene.session.handle_agent_audio(scene.now, piece);
+            (rest, cut) = (after, cut + 1);
+        }
+        scene.run_to(220);
+        assert_eq!(scene.session.report().agent_received_ms, 200);
+        let spoken = scene.sent.iter().skip_while(|sent| !sent.marker).take(10);
+        spoken.flat_map(|sent| sent.payload.clone()).collect::<Vec<u8>>()
+    };
+    let whole = played(&[3_200]);
+    assert_eq!(whole.len(), 1_600);
+    for cuts in [&[1][..], &[3, 1, 1], &[319, 321], &[2, 999, 1]] {
+        assert_eq!(played(cuts), whole, "{cuts:?}");
+    }
+}
+
+#[test]
+fn a_queue_that_is_full_drops_and_counts() {
+    let mut scene = Scene::new(&plan(CodecKind::Pcmu, 20));
+    scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+    for _ in 0..40 {
+        scene.session.handle_agent_audio(scene.now, &[0; 16_000]);
+    }
+    let report = scene.session.report();
+    assert_eq!(report.agent_received_ms, 40_000);
+    assert_eq!(report.agent_dropped_ms, 40_000 - 256 * 1_024 / 8);
+    scene.session.handle_agent_clear(scene.now);
+    assert_eq!(scene.session.report().agent_cleared_ms, 256 * 1_024 / 8);
+}
+
+#[test]
+fn every_codec_and_packet_time_speaks_in_its_clock() {
+    for kind in [CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722, CodecKind::Opus] {
+        for ptime_ms in [10, 20, 30, 40, 60] {
+            let plan = plan(kind, ptime_ms);
+            let mut scene = Scene::joined(&plan);
+            let hz = plan.agent.output_hz as usize;
+            let tone = |n: usize| (8_000.0 * (n as f64 * 2_000.0 / hz as f64).sin()) as i16;
+            scene.say(&(0..hz).map(tone).collect::<Vec<i16>>());
+            scene.run_to(1_500);
+            let frame_ms = match (kind, ptime_ms) {
+                (CodecKind::Opus, 30) => 20,
+                _ => ptime_ms,
+            };
+            let ticks = kind.rtp_clock_hz() / 1_000 * u32::from(frame_ms);
+            for pair in scene.sent.windows(2) {
+                assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1));
+                assert_eq!(pair[1].timestamp, pair[0].timestamp.wrapping_add(ticks), "{kind:?}");
+            }
+            let mut decoder = Decoder::new(kind, plan.agent.input_hz).unwrap();
+            let mut pcm = [0; 2_880];
+            let mut loud = 0;
+            for sent in &scene.sent {
+                assert_eq!(sent.payload_type, plan.leg.codec.send_payload_type);
+                let count = decoder.decode(&sent.payload, &mut pcm).unwrap();
+                let frame = plan.agent.input_hz as usize / 1_000 * usize::from(frame_ms);
+                assert_eq!(count, frame, "{kind:?} {ptime_ms}");
+                loud += pcm[..count].iter().filter(|sample| sample.unsigned_abs() > 1_000).count();
+            }
+            let rate = plan.agent.input_hz as usize;
+            assert!((rate * 8 / 10..rate).contains(&loud), "{kind:?} {ptime_ms}: {loud} of {rate}");
+        }
+    }
+}
+
+#[test]
+fn nothing_of_old_words_is_heard_after_a_clear() {
+    for kind in [CodecKind::G722, CodecKind::Opus] {
+        let plan = plan(kind, 20);
+        let mut scene = Scene::joined(&plan);
+        let samples = plan.agent.output_hz as usize;
+        scene.say(&(0..samples).map(|n| ((n % 40) as i16 - 20) * 900).collect::<Vec<i16>>());
+        scene.run_to(410);
+        scene.session.handle_agent_clear(scene.now);
+        let before = scene.sent.len();
+        scene.run_to(450);
+        scene.say(&vec![0; samples / 10]);
+        scene.run_to(700);
+        assert!(scene.sent[before..].iter().any(|sent| sent.marker), "silence was spoken");
+        let mut decoder = Decoder::new(kind, plan.agent.input_hz).unwrap();
+        let mut pcm = [0; 2_880];
+        for sent in &scene.sent[before..] {
+            let count = decoder.decode(&sent.payload, &mut pcm).unwrap();
+            let peak = pcm[..count].iter().map(|sample| sample.unsigned_abs()).max();
+            assert!(peak < Some(64), "{kind:?} at {}: {peak:?}", Scene::ms(sent.at));
+        }
+    }
+}
+
+#[test]
+fn a_change_of_codec_goes_on_with_sequence_and_source() {
+    let opus = plan(CodecKind::Opus, 20);
+    let mut scene = Scene::new(&MediaPlan {
+        agent: AgentRates { input_hz: 8_000, output_hz: 8_000 },
+        ..opus.clone()
+    });
+    scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+    scene.run_to(100);
+    let before = scene.sent.last().unwrap().clone();
+    scene.session.change(scene.now, &plan(CodecKind::Pcma, 20).leg).unwrap();
+    scene.run_to(120);
+    let after = scene.sent.last().unwrap();
+    assert_eq!((after.payload_type, after.payload.len(), after.ssrc), (8, 160, before.ssrc));
+    assert_eq!(after.sequence, before.sequence.wrapping_add(1));
+    let fault = scene.session.change(scene.now, &plan(CodecKind::G722, 20).leg);
+    assert!(fault.is_err(), "the agent's rates are fixed for the call");
+    scene.run_to(140);
+    assert_eq!(scene.sent.last().unwrap().payload_type, 8, "after a fault nothing has changed");
+}
+
+#[test]
+fn a_decoy_gets_fifty_packets() {
+    let mut plan = plan(CodecKind::Pcmu, 20);
+    plan.leg.signalling_source = address("203.0.113.9:5060").ip();
+    let mut scene = Scene::joined(&plan);
+    scene.run_to(10_000);
+    assert_eq!((scene.sent.len(), scene.reports.len() <= 1), (50, true));
 }

@@ -1,0 +1,144 @@
+//! RTCP and telephone-events through the session.
+
+use super::*;
+use crate::rtp::rtcp::{Block, Compound, Part, Report, SenderInfo};
+use crate::rtp::sequence::ReceptionReport;
+
+fn audio(number: u16) -> Given {
+    let timestamp = u32::from(number) * 160;
+    let (source, marker, payload_type, ssrc) = (CALLER, false, 0, 7);
+    Given { source, marker, payload_type, sequence: number, timestamp, ssrc }
+}
+
+#[test]
+fn reports_come_every_five_seconds_or_so_and_say_what_was_heard() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    for number in 0..3_000u16 {
+        scene.run_to(u64::from(number) * 20);
+        if number % 10 != 5 {
+            scene.give(audio(number), &[0xff; 160]);
+        }
+    }
+    let times: Vec<u64> = scene.reports.iter().map(|report| Scene::ms(report.0)).collect();
+    assert!((1_250..=3_750).contains(&times[0]), "{times:?}");
+    for pair in times.windows(2) {
+        assert!((2_500..=7_500).contains(&(pair[1] - pair[0])), "{times:?}");
+    }
+    assert!((9..=14).contains(&times.len()), "{times:?}");
+    let (at, to, channel, bytes) = scene.reports.last().unwrap();
+    assert_eq!((*to, *channel), (address("192.0.2.1:4001"), Channel::Rtcp));
+    let parts: Vec<Part<'_>> = Compound::parse(bytes).unwrap().collect();
+    let [Part::SenderReport { ssrc, sender, mut blocks }, Part::Cname { cname, .. }] = parts[..]
+    else {
+        panic!("{parts:?}")
+    };
+    assert_eq!((ssrc, cname), (scene.sent[0].ssrc, &b"c7f3"[..]));
+    let first = &scene.sent[0];
+    let ticks = sender.rtp_timestamp.wrapping_sub(first.timestamp);
+    assert_eq!(u64::from(ticks) / 8, Scene::ms(*at));
+    assert_eq!(u64::from(sender.packets), Scene::ms(*at).div_ceil(20));
+    let reception = blocks.next().unwrap().reception;
+    assert_eq!((reception.ssrc, reception.fraction_lost / 4), (7, 25 / 4));
+    let report = scene.session.report();
+    assert_eq!((report.packets_lost, report.jitter_us < 200), (300, true), "{report:?}");
+}
+
+#[test]
+fn a_multiplexed_report_goes_where_rtp_goes() {
+    let mut plan = plan(CodecKind::Pcmu, 20);
+    plan.leg.remote.rtcp_mux = true;
+    let mut scene = Scene::joined(&plan);
+    scene.run_to(4_000);
+    let (_, to, channel, _) = &scene.reports[0];
+    assert_eq!((*to, *channel), (address(CALLER), Channel::Rtp));
+}
+
+#[test]
+fn the_round_trip_comes_from_the_answer_to_our_report() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    scene.run_to(4_000);
+    let (sent_at, _, _, bytes) = scene.reports[0].clone();
+    let Some(Part::SenderReport { ssrc, sender, .. }) = Compound::parse(&bytes).unwrap().next()
+    else {
+        panic!("we have sent RTP")
+    };
+    let reception = ReceptionReport {
+        ssrc,
+        fraction_lost: 0,
+        cumulative_lost: 0,
+        extended_highest: 1,
+        jitter: 0,
+    };
+    let last_sender_report = (sender.ntp >> 16) as u32;
+    let waited = scene.now.at.since(sent_at) - milliseconds(80);
+    let delay_since = (waited.as_micros() * 65_536 / 1_000_000) as u32;
+    let block = Block { reception, last_sender_report, delay_since };
+    let answer = Report { ssrc: 7, sender: None, blocks: &[block], cname: "x", bye: true };
+    let mut packet = [0; 200];
+    let len = answer.write(&mut packet).unwrap();
+    scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
+    let round_trip = scene.session.report().round_trip_us;
+    assert!((79_900..80_100).contains(&round_trip), "{round_trip}");
+    assert!(scene.events.is_empty(), "a BYE ends nothing");
+    scene.session.handle_rtcp(scene.now, address(STRANGER), &packet[..len]);
+    assert_eq!(scene.session.report().packets_refused, 1);
+}
+
+#[test]
+fn rtcp_is_a_sign_of_life() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    let sender = SenderInfo { ntp: 1 << 40, rtp_timestamp: 0, packets: 0, octets: 0 };
+    let report = Report { ssrc: 7, sender: Some(sender), blocks: &[], cname: "x", bye: false };
+    let mut packet = [0; 200];
+    let len = report.write(&mut packet).unwrap();
+    for seconds in (5..100).step_by(5) {
+        scene.run_to(seconds * 1_000);
+        scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
+    }
+    scene.run_to(130_000);
+    assert_eq!(scene.events, ["125000:CallerSilent"]);
+}
+
+/// The packets of a digit of 100 ms: five updates and three ends, 20 ms apart; the bits of `lost`
+/// say which are not delivered.
+fn press(scene: &mut Scene, code: u8, number: &mut u16, start_ms: u64, lost: u32) {
+    let timestamp = u32::from(*number) * 160;
+    for packet in 0..8u16 {
+        scene.run_to(start_ms + u64::from(packet.min(5)) * 20);
+        let given = Given {
+            payload_type: 101,
+            marker: packet == 0,
+            timestamp,
+            ..audio(*number)
+        };
+        let [high, low] = ((packet + 1).min(5) * 160).to_be_bytes();
+        let end = u8::from(packet >= 5) << 7;
+        if lost & (1 << packet) == 0 {
+            scene.give(given, &[code, end | 10, high, low]);
+        }
+        *number += 1;
+    }
+}
+
+#[test]
+fn a_digit_is_told_once_whatever_is_lost_and_the_audio_goes_on() {
+    for lost in (0..255u32).filter(|lost| lost.count_ones() < 8) {
+        let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+        let mut number = 0;
+        while number < 10 {
+            scene.run_to(u64::from(number) * 20);
+            scene.give(audio(number), &[level(1).0; 160]);
+            number += 1;
+        }
+        press(&mut scene, 11, &mut number, 200, lost);
+        scene.run_to(1_000);
+        let digits: Vec<&String> =
+            scene.events.iter().filter(|event| event.contains("Digit")).collect();
+        assert_eq!(digits.len(), 1, "lost {lost:08b}: {digits:?}");
+        assert!(digits[0].contains("digit: '#'"), "{digits:?}");
+        let behind = 1_000 * 8 - scene.heard.len() as i64;
+        assert!((480..=640).contains(&behind), "lost {lost:08b}: {behind}");
+        assert!(scene.heard[1_600..].iter().all(|sample| *sample == 0) || lost & 1 == 1);
+        assert_eq!(scene.session.report().digits, 1);
+    }
+}
