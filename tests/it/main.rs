@@ -2,3 +2,6 @@ mod oracle_g722;
 
 mod schema;
 mod oracle_sdp;
+mod torture_parse;
+mod oracle_sip;
+mod sip_mutations;

@@ -141,7 +141,8 @@ fn is_answerable(start_line: &str) -> bool {
     let mut words = start_line.split_ascii_whitespace();
     let method = words.next().unwrap_or_default();
     let version = words.next_back().unwrap_or_default();
-    is_token(method) && !method.eq_ignore_ascii_case("ACK") && is_version(version)
+    let whole = !start_line.contains(['\r', '\n', '\0']);
+    whole && is_token(method) && !method.eq_ignore_ascii_case("ACK") && is_version(version)
 }
 
 /// `SIP/…`, whatever the number.
