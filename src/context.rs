@@ -226,6 +226,7 @@ pub fn template_context(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground::Entropy;
     use crate::sip::msg::{Framing, Message};
     use bytes::Bytes;
     use serde_json::json;
@@ -309,6 +310,32 @@ mod tests {
         let context = from_headers([("X-A", &fits), ("X-B", &deep), ("X-C", &deepest)]);
         let is_text: Vec<bool> = context.values.values().map(Value::is_string).collect();
         assert_eq!((is_text, context.anomalies), (vec![false, true, true], 1));
+    }
+
+    #[test]
+    fn hostile_headers_stay_bounded_and_print_as_json() {
+        let mut entropy = Entropy::from_number(8259);
+        let pieces = [
+            "{", "}", "[", "]", "\"", ":", ",", "1", "e9", "\\u0000", "\r\n", "é", "\u{202e}", "-",
+        ];
+        for _ in 0..5_000 {
+            let count = 1 + entropy.below(80);
+            let mut text = || {
+                let length = entropy.below(12);
+                (0..length).map(|_| pieces[entropy.below(14) as usize]).collect::<String>()
+            };
+            let headers: Vec<(String, String)> =
+                (0..count).map(|_| (format!("X-{}", text()), text())).collect();
+            let context = from_headers(headers.iter().map(|(name, value)| (name, value)));
+            assert!(context.values.len() <= limits::X_HEADERS_MAX);
+            assert!(
+                context.values.values().all(|value| depth(value, 99) <= limits::JSON_DEPTH_MAX)
+            );
+            let all = Value::Object(context.values);
+            let printed = all.to_string();
+            assert!(!printed.bytes().any(|byte| byte < b' '), "{printed}");
+            assert_eq!(serde_json::from_str::<Value>(&printed).ok(), Some(all));
+        }
     }
 
     fn identity<'a>(display_name: Option<&'a str>, uri: &'a str, user: &'a str) -> Identity<'a> {

@@ -98,6 +98,7 @@ fn forms(to_user: &str) -> Vec<Cow<'_, str>> {
 mod tests {
     use super::*;
     use crate::account::{AgentAllowance, FallbackHandler, SipConfigDocument, compile};
+    use crate::ground::Entropy;
 
     const AGENTS: [&str; 4] = [
         "6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11",
@@ -224,6 +225,29 @@ mod tests {
     }
 
     #[test]
+    fn a_number_and_its_plus_form_always_take_the_same_way() {
+        let mut entropy = Entropy::from_number(3966);
+        for _ in 0..2_000 {
+            let length = 1 + entropy.below(15) as usize;
+            let digits: String =
+                (0..length).map(|_| char::from(b'0' + entropy.below(10) as u8)).collect();
+            let part = &digits[..1 + entropy.below(length as u64) as usize];
+            let pattern = match entropy.below(4) {
+                0 => format!("^{part}"),
+                1 => format!(r"^\+{part}"),
+                2 => format!("^{part}$"),
+                _ => format!(r"^\+?{part}\d*$"),
+            };
+            let config = config(&[Some(&pattern)], false, false);
+            let is_taken = |user: &str| route(&config, user) != Route::None;
+            let plus = format!("+{digits}");
+            assert_eq!(is_taken(&digits), is_taken(&plus), "{digits} by {pattern}");
+            let is_whole = part.len() == digits.len();
+            assert_eq!(is_taken(&digits), is_whole || !pattern.ends_with(&format!("{part}$")));
+        }
+    }
+
+    #[test]
     fn to_users_are_decoded_and_other_schemes_have_none() {
         for (uri, user) in [
             ("sip:sales@edge.example", Some("sales")),
@@ -245,8 +269,7 @@ mod tests {
         let patterns = [classes.as_str(), nested.as_str(), alternatives.as_str()];
         let config = config(&patterns.map(Some).repeat(6), false, false);
         let subject = "a".repeat(255) + "!";
-        // Work is counted in steps of the engine, not in time: 18 patterns of a backtracking engine
-        // would not end on this subject at all.
+        // A backtracking engine would not end on this subject within the age of the universe.
         for _ in 0..20 {
             assert!(matches!(route(&config, &subject), Route::Allowance { .. } | Route::None));
         }

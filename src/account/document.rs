@@ -1,6 +1,6 @@
-//! The account's SIP configuration as written: the API's document (`GET /api/sip`, its names in
-//! camel case) and the `[sip]` table of the configuration file (the same names in snake case).
-//! Nothing is checked here but shape; `compile` judges.
+//! The account's SIP configuration as written: the document of `GET /api/sip`, with the names of the
+//! published schema. The configuration file gives the same document in snake case. Nothing is
+//! checked here but shape; `compile` judges.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,40 +49,6 @@ impl std::fmt::Debug for FallbackHandler {
     }
 }
 
-/// The `[sip]` table of the configuration file.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SipTable {
-    pub domain: String,
-    pub allowed_cidr_ranges: Vec<String>,
-    pub allow_all_agents: bool,
-    pub allowed_agents: Vec<AllowanceTable>,
-}
-
-/// One `[[sip.allowed_agents]]` table.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AllowanceTable {
-    pub agent_id: String,
-    pub to_user_pattern: Option<String>,
-}
-
-impl From<SipTable> for SipConfigDocument {
-    fn from(table: SipTable) -> SipConfigDocument {
-        let allowance = |row: AllowanceTable| AgentAllowance {
-            agent_id: row.agent_id,
-            to_user_pattern: row.to_user_pattern,
-        };
-        SipConfigDocument {
-            allowed_cidr_ranges: table.allowed_cidr_ranges,
-            allow_all_agents: table.allow_all_agents,
-            allowed_agents: table.allowed_agents.into_iter().map(allowance).collect(),
-            fallback_handler: None,
-            domain: table.domain,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,21 +77,5 @@ mod tests {
         let unknown = serde_json::from_value::<SipConfigDocument>(json!({"allowAllAgent": true}));
         assert!(unknown.is_err());
         assert!(!format!("{document:?}").contains("s3cret"));
-    }
-
-    #[test]
-    fn the_table_says_the_same_in_snake_case() {
-        let table: SipTable = serde_json::from_value(json!({
-            "domain": "edge.example",
-            "allowed_cidr_ranges": ["198.51.100.7/32"],
-            "allow_all_agents": true,
-            "allowed_agents": [{"agent_id": "a", "to_user_pattern": "b"}, {"agent_id": "c"}],
-        }))
-        .expect("reads");
-        let document = SipConfigDocument::from(table);
-        assert_eq!(document.domain, "edge.example");
-        assert_eq!(document.allowed_agents[0].to_user_pattern.as_deref(), Some("b"));
-        assert_eq!(document.allowed_agents[1].to_user_pattern, None);
-        assert!(serde_json::from_value::<SipTable>(json!({"allowedAgents": []})).is_err());
     }
 }

@@ -10,6 +10,6 @@ pub mod range;
 
 pub use agent_id::AgentId;
 pub use compile::{Allowance, Place, Problem, Severity, SipConfig, compile};
-pub use document::{AgentAllowance, FallbackHandler, SipConfigDocument, SipTable};
+pub use document::{AgentAllowance, FallbackHandler, SipConfigDocument};
 pub use pattern::Pattern;
 pub use range::CidrRange;

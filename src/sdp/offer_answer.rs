@@ -113,7 +113,12 @@ pub struct OfferAnswer {
 #[derive(Clone, Debug)]
 enum State {
     Stable,
-    LocalOffer { local: LocalMedia, formats: Vec<(Encoding, u8)> },
+    LocalOffer {
+        local: LocalMedia,
+        formats: Vec<(Encoding, u8)>,
+        /// What was agreed before the offer: it stands again when the offer fails.
+        before: Option<LocalDescription>,
+    },
 }
 
 impl OfferAnswer {
@@ -163,6 +168,10 @@ impl OfferAnswer {
     /// the sections, profile and numbers of the session. An open offer is replaced.
     pub fn offer(&mut self, local: &LocalMedia) -> String {
         let formats = self.offered_formats(local);
+        let before = match &self.state {
+            State::Stable => self.sent.clone(),
+            State::LocalOffer { before, .. } => before.clone(),
+        };
         let mut sections = self.sent.as_ref().map(|sent| sent.sections.clone()).unwrap_or_default();
         let audio = sections.iter_mut().find(|section| section.port != 0);
         let proto = audio.as_ref().map_or("RTP/AVP", |section| section.proto.as_str());
@@ -172,28 +181,44 @@ impl OfferAnswer {
             Some(section) => *section = ours,
             None => sections.push(ours),
         }
-        self.state = State::LocalOffer { local: local.clone(), formats };
+        self.state = State::LocalOffer { local: local.clone(), formats, before };
         self.publish(local.address, sections)
     }
 
-    /// Reads the answer to our offer. Either way the offer is done with.
+    /// Reads the answer to our offer. Either way the offer is done with; when it fails, what was
+    /// agreed before stands again.
     ///
     /// # Errors
     /// The answer refuses the audio, breaks RFC 3264 §6, or there was no offer.
     pub fn accept_answer(&mut self, answer: &[u8]) -> Result<Agreed, OfferFault> {
         let state = std::mem::replace(&mut self.state, State::Stable);
-        let State::LocalOffer { local, formats: offered } = state else {
+        let State::LocalOffer { local, formats, before } = state else {
             return Err(OfferFault::AnswerMismatch);
         };
+        self.used.extend(formats.iter().map(|(_, number)| *number));
+        let agreed = self.read_answer(answer, &local, &formats);
+        if agreed.is_err() && self.sent != before {
+            // The next description differs from the offer, which was the last to go out.
+            self.version += 1;
+            self.sent = before;
+        }
+        agreed
+    }
+
+    fn read_answer(
+        &mut self,
+        answer: &[u8],
+        local: &LocalMedia,
+        offered: &[(Encoding, u8)],
+    ) -> Result<Agreed, OfferFault> {
         let session = text::parse(answer).map_err(OfferFault::Malformed)?;
         let ours = self.sent.as_ref().map_or(&[][..], |sent| sent.sections.as_slice());
         let section = matching_section(&session, ours)?;
         let formats = payload::formats(section);
         let candidates: Vec<_> =
-            formats.iter().filter_map(|format| answered_candidate(format, &offered)).collect();
-        let agreed = section::agree(&session, section, &candidates, &local, false)?;
+            formats.iter().filter_map(|format| answered_candidate(format, offered)).collect();
+        let agreed = section::agree(&session, section, &candidates, local, false)?;
         self.remember(&formats);
-        self.used.extend(offered.iter().map(|(_, number)| *number));
         Ok(agreed)
     }
 

@@ -373,6 +373,40 @@ fn a_later_offer_keeps_the_sections_and_numbers_of_the_session() {
 }
 
 #[test]
+fn a_failed_offer_of_ours_leaves_what_was_agreed() {
+    let mut exchange = OfferAnswer::new(5);
+    let theirs = offer(&["m=audio 4000 RTP/AVP 0"]);
+    let first = exchange.answer(theirs.as_bytes(), &local()).expect("answered").text;
+    exchange.offer(&local());
+    exchange.accept_answer(b"nonsense").expect_err("no answer");
+    let third = first.replace("o=- 5 1 IN", "o=- 5 3 IN");
+    assert_eq!(exchange.repeat(), Some(third.clone()), "the offer was version 2");
+    let again = exchange.answer(theirs.as_bytes(), &local()).expect("answered").text;
+    assert_eq!(again, third);
+}
+
+#[test]
+fn bundled_sections_are_refused_one_by_one_and_no_group_is_answered() {
+    check(
+        &[
+            "a=group:BUNDLE a v",
+            "m=audio 4000 RTP/AVPF 0",
+            "a=mid:a",
+            "m=video 0 RTP/AVPF 96",
+            "a=bundle-only",
+            "a=mid:v",
+        ],
+        &[
+            "m=audio 30000 RTP/AVPF 0",
+            "a=rtpmap:0 PCMU/8000",
+            "a=ptime:20",
+            "a=sendrecv",
+            "m=video 0 RTP/AVPF 96",
+        ],
+    );
+}
+
+#[test]
 fn every_fixture_has_its_outcome() {
     let index = include_str!("../../fixtures/sdp/index.tsv");
     let mut seen = 0;
