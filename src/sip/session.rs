@@ -1,0 +1,205 @@
+//! An INVITE session of the UAS (RFC 3261 §13.3, §14.2, §15): the stage of the call, the 2xx answers
+//! that wait for their ACK, and the one offer that may be open. It repeats a 2xx itself, at T1,
+//! 2 × T1, … T2, on every transport, since each hop may be another. It never writes a message.
+
+use super::dialog::Dialog;
+use super::transaction::Timing;
+use super::ua::RequestToken;
+use crate::ground::{Flow, Instant};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// How many 2xx of one session may wait for their ACK at once.
+const UNACKNOWLEDGED_MAX: usize = 4;
+
+/// One call leg that a peer's INVITE began.
+#[derive(Debug)]
+pub struct InviteSession {
+    pub(super) dialog: Dialog,
+    pub(super) stage: Stage,
+    /// The transaction of the INVITE that began it.
+    pub(super) invite: RequestToken,
+    /// A re-INVITE or UPDATE that the call has not answered yet.
+    pub(super) reoffer: Option<RequestToken>,
+    unacknowledged: Vec<Unacknowledged>,
+}
+
+/// How far the call is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// No final answer yet.
+    Early,
+    /// Answered with 2xx.
+    Established,
+    /// `bye` was asked for before the ACK came (§15): it goes out at the ACK or when none comes.
+    Leaving { reason: Option<String> },
+    /// Our BYE is out.
+    Left,
+}
+
+/// A 2xx without its ACK.
+#[derive(Debug)]
+struct Unacknowledged {
+    cseq: u32,
+    answer: Bytes,
+    flow: Flow,
+    interval: Duration,
+    next: Instant,
+    until: Instant,
+    first: bool,
+    offers: bool,
+}
+
+/// What kind of 2xx was acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acknowledged {
+    /// That of the INVITE that began the session.
+    First,
+    /// That of a re-INVITE.
+    Reoffer,
+}
+
+/// What a due timer of the session asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SessionEffect {
+    /// The 2xx again.
+    Repeat { flow: Flow, answer: Bytes },
+    /// 64 × T1 without an ACK.
+    NeverAcked,
+}
+
+impl InviteSession {
+    pub fn new(dialog: Dialog, invite: RequestToken) -> InviteSession {
+        let stage = Stage::Early;
+        InviteSession { dialog, stage, invite, reoffer: None, unacknowledged: Vec::new() }
+    }
+
+    /// A 2xx to the INVITE with this CSeq went out; `offers` when its body is an offer of ours.
+    pub fn handle_success_sent(
+        &mut self,
+        now: Instant,
+        timing: &Timing,
+        (cseq, flow, answer): (u32, Flow, Bytes),
+        offers: bool,
+    ) {
+        let first = self.stage == Stage::Early;
+        if first {
+            self.stage = Stage::Established;
+        }
+        self.unacknowledged.push(Unacknowledged {
+            cseq,
+            answer,
+            flow,
+            interval: timing.t1,
+            next: now + timing.t1,
+            until: now + timing.life(),
+            first,
+            offers,
+        });
+    }
+
+    /// An ACK of this dialog came. `None` when no 2xx waits for it: a copy.
+    pub fn handle_ack(&mut self, cseq: u32) -> Option<Acknowledged> {
+        let index = self.unacknowledged.iter().position(|waiting| waiting.cseq == cseq)?;
+        let waiting = self.unacknowledged.remove(index);
+        Some(if waiting.first { Acknowledged::First } else { Acknowledged::Reoffer })
+    }
+
+    /// Repeats each due 2xx, gives up those that are too old.
+    pub fn handle_timeout(&mut self, now: Instant, timing: &Timing, out: &mut Vec<SessionEffect>) {
+        self.unacknowledged.retain_mut(|waiting| {
+            if waiting.until <= now {
+                out.push(SessionEffect::NeverAcked);
+                return false;
+            }
+            if waiting.next <= now {
+                let (flow, answer) = (waiting.flow, waiting.answer.clone());
+                out.push(SessionEffect::Repeat { flow, answer });
+                waiting.interval = timing.next_interval(waiting.interval);
+                waiting.next = now + waiting.interval;
+            }
+            true
+        });
+    }
+
+    /// The earliest deadline of its 2xx answers.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.unacknowledged.iter().map(|waiting| waiting.next.min(waiting.until)).min()
+    }
+
+    /// True while the ACK of the first 2xx is awaited: our BYE must wait (§15).
+    pub fn awaits_first_ack(&self) -> bool {
+        self.unacknowledged.iter().any(|waiting| waiting.first)
+    }
+
+    /// True while an offer of ours has no answer: a re-INVITE or UPDATE crosses it (§14.2).
+    pub fn has_own_offer_open(&self) -> bool {
+        self.unacknowledged.iter().any(|waiting| waiting.offers)
+    }
+
+    /// True when no further 2xx may be begun before an ACK comes.
+    pub fn is_crowded(&self) -> bool {
+        self.unacknowledged.len() >= UNACKNOWLEDGED_MAX
+    }
+
+    /// The session ends: nothing is repeated any more.
+    pub fn forget_answers(&mut self) {
+        self.unacknowledged.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{flow, parse_request};
+    use super::*;
+    use std::sync::Arc;
+
+    fn ms(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    fn answered() -> InviteSession {
+        let invite = parse_request(
+            "INVITE sip:u@h SIP/2.0\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\nFrom: <sip:a@h>;tag=1\n\
+             To: <sip:u@h>\nCall-ID: c\nCSeq: 5 INVITE\nContent-Length: 0\n\n",
+        );
+        let dialog = Dialog::answering(Arc::new(invite), flow("192.0.2.1:5060"), "t".into());
+        let mut session = InviteSession::new(dialog, RequestToken(1));
+        let sent = (5, flow("192.0.2.1:5060"), Bytes::from_static(b"200"));
+        session.handle_success_sent(ms(0), &Timing::default(), sent, true);
+        session
+    }
+
+    #[test]
+    fn the_2xx_goes_out_eleven_times_in_all_and_is_given_up_at_32_s() {
+        let mut session = answered();
+        let (mut repeats, mut given_up) = (Vec::new(), Vec::new());
+        while let Some(deadline) = session.next_deadline() {
+            let mut out = Vec::new();
+            session.handle_timeout(deadline, &Timing::default(), &mut out);
+            let millis = deadline.as_nanos() / 1_000_000;
+            for effect in out {
+                match effect {
+                    SessionEffect::Repeat { .. } => repeats.push(millis),
+                    SessionEffect::NeverAcked => given_up.push(millis),
+                }
+            }
+        }
+        let times = [500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500];
+        assert_eq!((repeats, given_up), (times.to_vec(), vec![32_000]));
+    }
+
+    #[test]
+    fn only_the_ack_of_its_cseq_stops_it_and_only_once() {
+        let mut session = answered();
+        assert!(session.awaits_first_ack() && session.has_own_offer_open());
+        assert_eq!(session.handle_ack(4), None);
+        assert_eq!(session.handle_ack(5), Some(Acknowledged::First));
+        assert_eq!(session.handle_ack(5), None);
+        assert_eq!(session.next_deadline(), None);
+        let sent = (6, flow("192.0.2.1:5060"), Bytes::new());
+        session.handle_success_sent(ms(9), &Timing::default(), sent, false);
+        assert!(!session.awaits_first_ack() && !session.has_own_offer_open());
+        assert_eq!(session.handle_ack(6), Some(Acknowledged::Reoffer));
+    }
+}
