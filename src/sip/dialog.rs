@@ -93,10 +93,6 @@ impl Dialog {
         &self.invite
     }
 
-    pub(super) fn shared_invite(&self) -> Arc<Request> {
-        Arc::clone(&self.invite)
-    }
-
     /// True when Call-ID and both tags of the request are this dialog's (§12.2.2).
     pub fn is_for(&self, request: &Request) -> bool {
         request.call_id() == self.call_id()
@@ -199,7 +195,7 @@ impl Dialog {
                 self.address_or_peer(SocketAddr::new(address, port))
             }
             Host::Name(host) => Destination::Name { host: host.into(), port: uri.port() },
-            Host::None => Destination::Peer,
+            Host::Absent => Destination::Peer,
         }
     }
 

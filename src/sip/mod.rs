@@ -2,5 +2,12 @@
 //! and the user agent. Knows nothing of Ultravox, accounts or sockets.
 
 pub mod destination;
+pub mod dialog;
 pub mod msg;
+pub mod session;
 pub mod status;
+pub mod transaction;
+pub mod ua;
+
+#[cfg(test)]
+mod testing;

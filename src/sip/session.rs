@@ -7,6 +7,7 @@ use super::transaction::Timing;
 use super::ua::RequestToken;
 use crate::ground::{Flow, Instant};
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How many 2xx of one session may wait for their ACK at once.
@@ -21,6 +22,8 @@ pub struct InviteSession {
     pub(super) invite: RequestToken,
     /// A re-INVITE or UPDATE that the call has not answered yet.
     pub(super) reoffer: Option<RequestToken>,
+    /// Where the INVITE came from: its caps count this session while it is early.
+    pub(super) source: IpAddr,
     unacknowledged: Vec<Unacknowledged>,
 }
 
@@ -70,8 +73,9 @@ pub enum SessionEffect {
 
 impl InviteSession {
     pub fn new(dialog: Dialog, invite: RequestToken) -> InviteSession {
-        let stage = Stage::Early;
-        InviteSession { dialog, stage, invite, reoffer: None, unacknowledged: Vec::new() }
+        let source = dialog.flow().peer.ip();
+        let unacknowledged = Vec::new();
+        InviteSession { dialog, stage: Stage::Early, invite, reoffer: None, source, unacknowledged }
     }
 
     /// A 2xx to the INVITE with this CSeq went out; `offers` when its body is an offer of ours.

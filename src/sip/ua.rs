@@ -1,0 +1,346 @@
+//! The user agent (RFC 3261 §8.2, §9.2, §12.2, §13.3, §14.2, §15): it owns the transactions, the
+//! dialogs and their timers, and turns messages into events of sessions. It decides alone what the
+//! RFC decides: copies, CANCEL races, merged requests, loops, sequence numbers, crossing offers,
+//! OPTIONS. What a call means is the call layer's: it answers events with verbs.
+//!
+//! | comes in | without state | with state |
+//! |---|---|---|
+//! | a request outside dialogs | refusals, OPTIONS (§8.2.7) | an INVITE that is taken |
+//! | CANCEL | its own answer | 487 to the INVITE that it finds |
+//! | a request with a To tag | 481, a lower CSeq 500, want of room 503 | everything else |
+//! | ACK | absorbed | ends waiting for it |
+//! | a response | dropped and counted | our BYE |
+//!
+//! Refusals that need no thought keep no state and are not repeated: the peer's own copies bring
+//! them again. So a forged source is never sent more than one small answer for each packet
+//! (security S17). Never seen here: SDP, accounts, sockets, the clock.
+
+mod config;
+mod event;
+mod inside;
+mod outside;
+mod reply;
+mod table;
+mod verb;
+
+#[cfg(test)]
+mod tests;
+
+pub use super::dialog::Destination;
+pub use config::UaConfig;
+pub use event::{
+    Availability, Body, ByeOutcome, Gone, RequestToken, SessionId, UaCounters, UaEvent, UaOutput,
+};
+
+use super::dialog::Dialog;
+use super::msg::{Message, Method, Request, Response};
+use super::session::{InviteSession, SessionEffect, Stage};
+use super::transaction::{ClientKey, Effect, ServerKey};
+use crate::ground::{Entropy, Flow, FlowId, Instant, Now, TimerIndex};
+use std::collections::BTreeMap;
+use table::{ServerMachine, Transactions};
+
+/// Whose deadline a timer is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Owner {
+    Server(RequestToken),
+    Client(u64),
+    Session(SessionId),
+}
+
+/// The one SIP user agent of the process.
+pub struct UserAgent {
+    config: UaConfig,
+    entropy: Entropy,
+    availability: Availability,
+    /// Begins every branch of ours after the cookie, so that a request that comes back is known.
+    branch_start: String,
+    /// Makes the To tags of answers without state: the same for each copy of a request (§8.2.7).
+    tag_secret: [u64; 2],
+    transactions: Transactions,
+    sessions: BTreeMap<SessionId, InviteSession>,
+    /// Sessions by our tag.
+    dialogs: BTreeMap<String, SessionId>,
+    timers: TimerIndex<Owner>,
+    last_session: u64,
+    counters: UaCounters,
+}
+
+impl UserAgent {
+    pub fn new(config: UaConfig, mut entropy: Entropy) -> Self {
+        let branch_start = format!("z9hG4bK{}", entropy.token(64));
+        let tag_secret = [entropy.u64(), entropy.u64()];
+        UserAgent {
+            config,
+            entropy,
+            availability: Availability::Open,
+            branch_start,
+            tag_secret,
+            transactions: Transactions::default(),
+            sessions: BTreeMap::new(),
+            dialogs: BTreeMap::new(),
+            timers: TimerIndex::default(),
+            last_session: 0,
+            counters: UaCounters::default(),
+        }
+    }
+
+    /// A parsed message came on `flow`, from a source that may talk to us.
+    pub fn handle_message(
+        &mut self,
+        now: Now,
+        flow: Flow,
+        message: Message,
+        out: &mut Vec<UaOutput>,
+    ) {
+        match message {
+            Message::Request(request) => self.on_request(now, flow, request, out),
+            Message::Response(response) => self.on_response(now, &response, out),
+        }
+    }
+
+    /// A connection is closed: sessions on it are told, requests of ours on it have failed.
+    pub fn handle_flow_closed(&mut self, _now: Now, flow: FlowId, out: &mut Vec<UaOutput>) {
+        for number in self.transactions.clients_on(flow) {
+            self.on_client(number, out, |client, effects| {
+                client.handle_transport_failure(effects);
+            });
+        }
+        for (session, state) in &mut self.sessions {
+            if state.dialog.flow().id == flow && state.dialog.is_flow_open() {
+                state.dialog.lose_flow();
+                out.push(UaOutput::Event(UaEvent::FlowLost { session: *session }));
+            }
+        }
+    }
+
+    /// Lets everything act whose time has come; always allowed.
+    pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<UaOutput>) {
+        while let Some(owner) = self.timers.pop_due(now.at) {
+            match owner {
+                Owner::Server(token) => self.on_server_timeout(now, token, out),
+                Owner::Client(number) => self.on_client(number, out, |client, effects| {
+                    client.handle_timeout(now.at, effects);
+                }),
+                Owner::Session(session) => self.on_session_timeout(now, session, out),
+            }
+        }
+    }
+
+    /// When `handle_timeout` is wanted next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Opens or closes the door for new calls.
+    pub fn set_availability(&mut self, availability: Availability) {
+        self.availability = availability;
+    }
+
+    pub fn availability(&self) -> Availability {
+        self.availability
+    }
+
+    /// The dialog of a session that is not gone.
+    pub fn dialog(&self, session: SessionId) -> Option<&Dialog> {
+        self.sessions.get(&session).map(|state| &state.dialog)
+    }
+
+    /// Transactions of both sides, those that only absorb copies included.
+    pub fn transactions(&self) -> usize {
+        self.transactions.len()
+    }
+
+    /// Sessions that are not gone.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub fn counters(&self) -> &UaCounters {
+        &self.counters
+    }
+
+    pub fn config(&self) -> &UaConfig {
+        &self.config
+    }
+
+    fn on_request(&mut self, now: Now, flow: Flow, request: Request, out: &mut Vec<UaOutput>) {
+        self.counters.requests += 1;
+        match request.method() {
+            Method::Ack => return self.on_ack(now, flow, &request, out),
+            Method::Cancel => return self.on_cancel(now, flow, &request, out),
+            _ => {}
+        }
+        let key = ServerKey::of(&request, &flow);
+        if let Some(token) = self.transactions.find(&key) {
+            self.on_copy(token, flow, out);
+        } else if request.to().tag().is_some() {
+            self.on_request_inside(now, flow, request, key, out);
+        } else {
+            self.on_request_outside(flow, request, key, out);
+        }
+    }
+
+    /// A copy of a request gets the same answer, at the source that it came from now.
+    fn on_copy(&mut self, token: RequestToken, flow: Flow, out: &mut Vec<UaOutput>) {
+        self.counters.copies += 1;
+        let Some(record) = self.transactions.server_mut(token) else { return };
+        record.flow = flow;
+        let mut effects = Vec::new();
+        match &mut record.machine {
+            ServerMachine::Invite(machine) => machine.handle_invite(&mut effects),
+            ServerMachine::Other(machine) => machine.handle_request(&mut effects),
+        }
+        self.carry_out(token, effects, out);
+    }
+
+    fn on_response(&mut self, now: Now, response: &Response, out: &mut Vec<UaOutput>) {
+        let found = ClientKey::of(response).and_then(|key| self.transactions.find_client(&key));
+        let Some(number) = found else {
+            self.counters.stray_responses += 1;
+            return;
+        };
+        let code = response.code();
+        let session = self.transactions.client_mut(number).map(|record| record.session);
+        let mut passed_up = false;
+        self.on_client(number, out, |client, effects| {
+            if code < 200 {
+                client.handle_provisional(effects);
+            } else {
+                client.handle_final(now.at, effects);
+                passed_up = effects.contains(&Effect::PassUp);
+            }
+        });
+        if let Some(session) = session.filter(|_| passed_up) {
+            self.close(session, ByeOutcome::Answered(code), out);
+        }
+    }
+
+    /// Lets one of our requests act and carries out what it asks.
+    fn on_client(
+        &mut self,
+        number: u64,
+        out: &mut Vec<UaOutput>,
+        act: impl FnOnce(&mut super::transaction::Client, &mut Vec<Effect>),
+    ) {
+        let Some(record) = self.transactions.client_mut(number) else { return };
+        let mut effects = Vec::new();
+        act(&mut record.machine, &mut effects);
+        self.carry_out_client(number, effects, out);
+    }
+
+    /// Carries out what one of our requests asks, then drops it when it has ended.
+    fn carry_out_client(&mut self, number: u64, effects: Vec<Effect>, out: &mut Vec<UaOutput>) {
+        let Some(record) = self.transactions.client_mut(number) else { return };
+        let (flow, to, session) = (record.flow, record.to.clone(), record.session);
+        self.transactions.settle_client(number, &mut self.timers);
+        for effect in effects {
+            match effect {
+                Effect::Send(bytes) => out.push(UaOutput::Send { flow, to: to.clone(), bytes }),
+                Effect::TimedOut => self.close(session, ByeOutcome::TimedOut, out),
+                Effect::TransportFailed => self.close(session, ByeOutcome::FlowLost, out),
+                Effect::PassUp | Effect::OweTrying => {}
+            }
+        }
+    }
+
+    fn on_server_timeout(&mut self, now: Now, token: RequestToken, out: &mut Vec<UaOutput>) {
+        let Some(record) = self.transactions.server_mut(token) else { return };
+        let mut effects = Vec::new();
+        match &mut record.machine {
+            ServerMachine::Invite(machine) => machine.handle_timeout(now.at, &mut effects),
+            ServerMachine::Other(machine) => machine.handle_timeout(now.at, &mut effects),
+        }
+        self.carry_out(token, effects, out);
+    }
+
+    fn on_session_timeout(&mut self, now: Now, session: SessionId, out: &mut Vec<UaOutput>) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        let mut effects = Vec::new();
+        state.handle_timeout(now.at, &self.config.timing, &mut effects);
+        for effect in effects {
+            match effect {
+                SessionEffect::Repeat { flow, answer } => {
+                    out.push(UaOutput::Send { flow, to: Destination::Peer, bytes: answer });
+                }
+                SessionEffect::NeverAcked => self.on_never_acked(now, session, out),
+            }
+        }
+        self.settle_session(session);
+    }
+
+    /// §13.3.1.4: the call layer ends the call, unless it wanted that before.
+    fn on_never_acked(&mut self, now: Now, session: SessionId, out: &mut Vec<UaOutput>) {
+        self.counters.never_acknowledged += 1;
+        let Some(state) = self.sessions.get(&session) else { return };
+        match &state.stage {
+            Stage::Leaving { reason } => {
+                let reason = reason.clone();
+                self.send_bye(now, session, reason.as_deref(), out);
+            }
+            Stage::Early | Stage::Established => {
+                out.push(UaOutput::Event(UaEvent::NeverAcked { session }));
+            }
+            Stage::Left => {}
+        }
+    }
+
+    /// Carries out what a server transaction asks, then drops it when it has ended.
+    fn carry_out(&mut self, token: RequestToken, effects: Vec<Effect>, out: &mut Vec<UaOutput>) {
+        for effect in effects {
+            match effect {
+                Effect::Send(bytes) => self.send_answer(token, bytes, out),
+                Effect::OweTrying => self.send_trying(token, out),
+                Effect::TimedOut => self.on_server_timed_out(token),
+                Effect::PassUp | Effect::TransportFailed => {}
+            }
+        }
+        self.transactions.settle(token, &mut self.timers);
+    }
+
+    /// Timer H, or a request that the call layer forgot.
+    fn on_server_timed_out(&mut self, token: RequestToken) {
+        let Some(record) = self.transactions.server(token) else { return };
+        match &record.machine {
+            ServerMachine::Invite(_) => self.counters.never_acknowledged += 1,
+            ServerMachine::Other(_) => {
+                self.counters.unanswered += 1;
+                let session = record.session;
+                if let Some(state) = self.sessions.get_mut(&session) {
+                    state.reoffer.take_if(|open| *open == token);
+                }
+            }
+        }
+    }
+
+    /// Enters the next deadline of a session.
+    fn settle_session(&mut self, session: SessionId) {
+        let deadline = self.sessions.get(&session).and_then(InviteSession::next_deadline);
+        self.timers.set(Owner::Session(session), deadline);
+    }
+
+    /// The one end of a session: after it nothing names it any more. Copies of its INVITE are
+    /// absorbed without an answer.
+    fn remove_session(&mut self, session: SessionId) -> Option<InviteSession> {
+        let state = self.sessions.remove(&session)?;
+        self.dialogs.remove(state.dialog.local_tag());
+        self.timers.set(Owner::Session(session), None);
+        if state.stage == Stage::Early {
+            self.transactions.end_early(state.source);
+        }
+        if let Some(record) = self.transactions.server_mut(state.invite) {
+            if let ServerMachine::Invite(machine) = &mut record.machine {
+                machine.handle_success_ack();
+            }
+            self.transactions.settle(state.invite, &mut self.timers);
+        }
+        Some(state)
+    }
+
+    /// Our BYE is over.
+    fn close(&mut self, session: SessionId, outcome: ByeOutcome, out: &mut Vec<UaOutput>) {
+        if self.remove_session(session).is_some() {
+            out.push(UaOutput::Event(UaEvent::Closed { session, outcome }));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What the user agent is told once: its names, addresses, times and bounds.
+
+use crate::ground::{Flow, Transport, limits};
+use crate::sip::msg::Method;
+use crate::sip::status::Abilities;
+use crate::sip::transaction::Timing;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// The settings of one user agent.
+#[derive(Clone, Debug)]
+pub struct UaConfig {
+    /// The value of `Server` and `User-Agent`; empty leaves both out.
+    pub user_agent: String,
+    /// The user part of our Contact; `None` for none.
+    pub contact_user: Option<String>,
+    /// `host:port` (IPv6 in brackets) that peers reach us at, by listener: transport and bound
+    /// address. For a connection the listener with its port counts, also one bound to all addresses.
+    pub contacts: BTreeMap<(Transport, SocketAddr), String>,
+    /// The host, when no entry of `contacts` fits, with the flow's local port. `None`: the flow's
+    /// local address.
+    pub advertise: Option<String>,
+    /// Our domain, for the From of calls of our own.
+    pub domain: Option<String>,
+    pub timing: Timing,
+    /// What `Allow`, `Supported` and `Accept` say.
+    pub abilities: Abilities,
+    /// Unfinished transactions of one source address (security S19).
+    pub transactions_per_source_max: usize,
+    /// Transactions in all, finished ones that still absorb copies included.
+    pub transactions_max: usize,
+    /// Calls of one source address that are not answered yet (security S19).
+    pub early_calls_per_source_max: usize,
+}
+
+impl Default for UaConfig {
+    fn default() -> Self {
+        UaConfig {
+            user_agent: format!("voxedge/{}", env!("CARGO_PKG_VERSION")),
+            contact_user: None,
+            contacts: BTreeMap::new(),
+            advertise: None,
+            domain: None,
+            timing: Timing::default(),
+            abilities: Abilities {
+                methods: vec![
+                    Method::Invite,
+                    Method::Ack,
+                    Method::Cancel,
+                    Method::Bye,
+                    Method::Options,
+                    Method::Update,
+                    Method::Info,
+                    Method::Refer,
+                    Method::Notify,
+                ],
+                extensions: Vec::new(),
+                accepts: vec!["application/sdp"],
+            },
+            transactions_per_source_max: limits::TRANSACTIONS_PER_SOURCE_MAX,
+            transactions_max: limits::TRANSACTIONS_MAX,
+            early_calls_per_source_max: limits::EARLY_CALLS_PER_SOURCE_MAX,
+        }
+    }
+}
+
+impl UaConfig {
+    /// `host:port` of ours on this flow, as in Via and Contact.
+    pub fn advertised(&self, flow: &Flow) -> String {
+        let any = match flow.local.ip() {
+            IpAddr::V4(_) => IpAddr::from([0; 4]),
+            IpAddr::V6(_) => IpAddr::from([0; 16]),
+        };
+        let port = flow.local.port();
+        let dual = SocketAddr::new(IpAddr::from([0; 16]), port);
+        [flow.local, SocketAddr::new(any, port), dual]
+            .into_iter()
+            .find_map(|local| self.contacts.get(&(flow.transport, local)).cloned())
+            .unwrap_or_else(|| match &self.advertise {
+                Some(host) => format!("{host}:{port}"),
+                None => flow.local.to_string(),
+            })
+    }
+
+    /// Our Contact on this flow; `secure` in a dialog that a sips URI began (RFC 3261 §12.1.1).
+    pub fn contact(&self, flow: &Flow, secure: bool) -> String {
+        let user = self.contact_user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+        let address = self.advertised(flow);
+        match (secure, flow.transport) {
+            (true, _) => format!("<sips:{user}{address}>"),
+            (false, transport) => {
+                format!("<sip:{user}{address};transport={}>", transport.uri_param())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::testing::{flow, stream};
+
+    #[test]
+    fn the_contact_is_that_of_the_listener() {
+        let mut config = UaConfig::default();
+        let (udp, tcp) = (flow("203.0.113.9:5060"), stream("203.0.113.9:40000"));
+        assert_eq!(config.contact(&udp, false), "<sip:192.0.2.10:5060;transport=udp>");
+        config.advertise = Some("198.51.100.1".into());
+        assert_eq!(config.contact(&tcp, false), "<sip:198.51.100.1:5060;transport=tcp>");
+        let any = "0.0.0.0:5060".parse().expect("an address");
+        config.contacts.insert((Transport::Tcp, any), "sip.example.com:5090".into());
+        config.contact_user = Some("edge".into());
+        assert_eq!(config.contact(&tcp, true), "<sips:edge@sip.example.com:5090>");
+        assert_eq!(config.contact(&udp, false), "<sip:edge@198.51.100.1:5060;transport=udp>");
+    }
+}

@@ -1,0 +1,229 @@
+//! The transactions of the user agent: records, the keys that find them, and what each source
+//! address holds. One entry point, [`Transactions::settle`], drops what has ended and keeps timers
+//! and counts right; nothing else removes a record.
+
+use super::{Owner, RequestToken, SessionId};
+use crate::ground::{Flow, TimerIndex};
+use crate::sip::msg::Request;
+use crate::sip::transaction::key::MergeKey;
+use crate::sip::transaction::{Client, ClientKey, Server, ServerInvite, ServerKey};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A server transaction of either kind.
+#[derive(Debug)]
+pub(super) enum ServerMachine {
+    Invite(ServerInvite),
+    Other(Server),
+}
+
+/// A request that was received, with all that answering it needs.
+#[derive(Debug)]
+pub(super) struct ServerRecord {
+    pub(super) machine: ServerMachine,
+    pub(super) request: Arc<Request>,
+    pub(super) flow: Flow,
+    pub(super) session: SessionId,
+    pub(super) local_tag: String,
+    pub(super) key: ServerKey,
+    merge: Option<MergeKey>,
+    counted: bool,
+}
+
+/// A request of ours.
+#[derive(Debug)]
+pub(super) struct ClientRecord {
+    pub(super) machine: Client,
+    pub(super) flow: Flow,
+    pub(super) to: crate::sip::dialog::Destination,
+    pub(super) session: SessionId,
+    key: ClientKey,
+}
+
+/// What one source address holds.
+#[derive(Clone, Copy, Default, Debug)]
+struct Load {
+    open: usize,
+    early: usize,
+}
+
+/// All transactions, found by token, number or key.
+#[derive(Default, Debug)]
+pub(super) struct Transactions {
+    servers: BTreeMap<RequestToken, ServerRecord>,
+    server_keys: BTreeMap<ServerKey, RequestToken>,
+    merges: BTreeMap<MergeKey, RequestToken>,
+    clients: BTreeMap<u64, ClientRecord>,
+    client_keys: BTreeMap<ClientKey, u64>,
+    loads: BTreeMap<IpAddr, Load>,
+    last: u64,
+}
+
+/// A request on its way into the table.
+pub(super) struct Arrival {
+    pub(super) request: Arc<Request>,
+    pub(super) flow: Flow,
+    pub(super) key: ServerKey,
+    pub(super) session: SessionId,
+    pub(super) local_tag: String,
+}
+
+impl Transactions {
+    pub(super) fn len(&self) -> usize {
+        self.servers.len() + self.clients.len()
+    }
+
+    pub(super) fn find(&self, key: &ServerKey) -> Option<RequestToken> {
+        self.server_keys.get(key).copied()
+    }
+
+    /// True when the request without To tag is one that came by another way before (§8.2.2.2).
+    pub(super) fn is_merged(&self, request: &Request) -> bool {
+        self.merges.contains_key(&MergeKey::of(request))
+    }
+
+    pub(super) fn server(&self, token: RequestToken) -> Option<&ServerRecord> {
+        self.servers.get(&token)
+    }
+
+    pub(super) fn server_mut(&mut self, token: RequestToken) -> Option<&mut ServerRecord> {
+        self.servers.get_mut(&token)
+    }
+
+    pub(super) fn client_mut(&mut self, number: u64) -> Option<&mut ClientRecord> {
+        self.clients.get_mut(&number)
+    }
+
+    pub(super) fn find_client(&self, key: &ClientKey) -> Option<u64> {
+        self.client_keys.get(key).copied()
+    }
+
+    /// Our unfinished requests on a flow.
+    pub(super) fn clients_on(&self, flow: crate::ground::FlowId) -> Vec<u64> {
+        let on_flow = self.clients.iter().filter(|(_, record)| record.flow.id == flow);
+        on_flow.map(|(number, _)| *number).collect()
+    }
+
+    /// Enters a request. One outside a dialog is also remembered against merged copies of it.
+    pub(super) fn insert(&mut self, arrival: Arrival, machine: ServerMachine) -> RequestToken {
+        self.last += 1;
+        let token = RequestToken(self.last);
+        let Arrival { request, flow, key, session, local_tag } = arrival;
+        let merge = request.to().tag().is_none().then(|| MergeKey::of(&request));
+        if let Some(merge) = &merge {
+            self.merges.insert(merge.clone(), token);
+        }
+        self.server_keys.insert(key.clone(), token);
+        let record = ServerRecord {
+            machine,
+            request,
+            flow,
+            session,
+            local_tag,
+            key,
+            merge,
+            counted: false,
+        };
+        self.servers.insert(token, record);
+        token
+    }
+
+    pub(super) fn insert_client(
+        &mut self,
+        machine: Client,
+        (flow, to): (Flow, crate::sip::dialog::Destination),
+        session: SessionId,
+        key: ClientKey,
+    ) -> u64 {
+        self.last += 1;
+        self.client_keys.insert(key.clone(), self.last);
+        self.clients.insert(self.last, ClientRecord { machine, flow, to, session, key });
+        self.last
+    }
+
+    /// Brings timers, counts and the table in line with the state of a server transaction.
+    pub(super) fn settle(&mut self, token: RequestToken, timers: &mut TimerIndex<Owner>) {
+        let Some(record) = self.servers.get_mut(&token) else { return };
+        let (open, ended, deadline) = match &record.machine {
+            ServerMachine::Invite(machine) => {
+                (machine.is_open(), machine.is_terminated(), machine.next_deadline())
+            }
+            ServerMachine::Other(machine) => {
+                (machine.is_open(), machine.is_terminated(), machine.next_deadline())
+            }
+        };
+        let source = record.flow.peer.ip();
+        if open != record.counted {
+            record.counted = open;
+            self.load(source, |load| {
+                load.open = if open { load.open + 1 } else { load.open.saturating_sub(1) };
+            });
+        }
+        let deadline = deadline.filter(|_| !ended).map(|(at, _)| at);
+        timers.set(Owner::Server(token), deadline);
+        if ended {
+            self.remove(token);
+        }
+    }
+
+    /// The same for a client transaction.
+    pub(super) fn settle_client(&mut self, number: u64, timers: &mut TimerIndex<Owner>) {
+        let Some(record) = self.clients.get(&number) else { return };
+        let deadline = record.machine.next_deadline().map(|(at, _)| at);
+        timers.set(Owner::Client(number), deadline);
+        if record.machine.is_terminated() {
+            if let Some(record) = self.clients.remove(&number) {
+                self.client_keys.remove(&record.key);
+            }
+        }
+    }
+
+    /// Unfinished transactions of a source.
+    pub(super) fn open_of(&self, source: IpAddr) -> usize {
+        self.loads.get(&source).map_or(0, |load| load.open)
+    }
+
+    /// Calls of a source that are not answered yet.
+    pub(super) fn early_of(&self, source: IpAddr) -> usize {
+        self.loads.get(&source).map_or(0, |load| load.early)
+    }
+
+    pub(super) fn begin_early(&mut self, source: IpAddr) {
+        self.load(source, |load| load.early += 1);
+    }
+
+    pub(super) fn end_early(&mut self, source: IpAddr) {
+        self.load(source, |load| load.early = load.early.saturating_sub(1));
+    }
+
+    fn load(&mut self, source: IpAddr, change: impl FnOnce(&mut Load)) {
+        let load = self.loads.entry(source).or_default();
+        change(load);
+        if load.open == 0 && load.early == 0 {
+            self.loads.remove(&source);
+        }
+    }
+
+    fn remove(&mut self, token: RequestToken) {
+        let Some(record) = self.servers.remove(&token) else { return };
+        if self.server_keys.get(&record.key) == Some(&token) {
+            self.server_keys.remove(&record.key);
+        }
+        if let Some(merge) = record.merge {
+            if self.merges.get(&merge) == Some(&token) {
+                self.merges.remove(&merge);
+            }
+        }
+    }
+
+    /// True when nothing at all is held: for the leak checks of the tests.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+            && self.server_keys.is_empty()
+            && self.merges.is_empty()
+            && self.client_keys.is_empty()
+            && self.loads.is_empty()
+    }
+}

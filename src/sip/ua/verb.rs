@@ -1,0 +1,252 @@
+//! The verbs of the call layer: ring, accept, refuse, answer, reject, respond, bye. Each is an
+//! `Err(Gone)` without any effect when the session or the request is no longer in a state for it:
+//! the peer may have been faster.
+
+use super::reply::{Extra, Part};
+use super::table::ServerMachine;
+use super::{Gone, RequestToken, SessionId, UaOutput, UserAgent};
+use crate::ground::Now;
+use crate::sip::msg::{Method, Request};
+use crate::sip::session::Stage;
+use crate::sip::status::StatusLine;
+use crate::sip::transaction::{Client, ClientKey};
+use bytes::Bytes;
+
+impl UserAgent {
+    /// Sends a provisional answer, 101 to 199; any other code is an error of the caller.
+    pub fn ring(
+        &mut self,
+        _now: Now,
+        session: SessionId,
+        code: u16,
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        debug_assert!((101..200).contains(&code), "a provisional that makes a dialog");
+        let token = self.early(session)?;
+        let record = self.transactions.server(token).ok_or(Gone)?;
+        let (request, flow, tag) = (record.request.clone(), record.flow, record.local_tag.clone());
+        let status = StatusLine::of(code.clamp(101, 199));
+        let builder = self.answer_to((&request, &flow), &status, &tag, Part::Contact, &[]);
+        let bytes = self.seal(builder);
+        let record = self.transactions.server_mut(token).ok_or(Gone)?;
+        let mut effects = Vec::new();
+        if let ServerMachine::Invite(machine) = &mut record.machine {
+            machine.provisional(bytes, &mut effects);
+        }
+        self.carry_out(token, effects, out);
+        Ok(())
+    }
+
+    /// Answers the call with 200, which is repeated until its ACK comes. The body is the answer to
+    /// the INVITE's offer, or our offer when it had none.
+    pub fn accept(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        headers: &[(&str, &str)],
+        body: Option<(&str, &[u8])>,
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        let token = self.early(session)?;
+        self.succeed_invite(now, session, token, headers, body, out)?;
+        if let Some(state) = self.sessions.get(&session) {
+            self.transactions.end_early(state.source);
+        }
+        Ok(())
+    }
+
+    /// Ends the call before its answer with 300 to 699; the session is gone.
+    pub fn refuse(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        status: &StatusLine,
+        headers: &[(&str, &str)],
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        debug_assert!((300..700).contains(&status.code), "a refusal");
+        let token = self.early(session)?;
+        self.finish_request(now, token, status, headers, None, out);
+        self.remove_session(session);
+        Ok(())
+    }
+
+    /// Accepts a re-INVITE or UPDATE.
+    pub fn answer(
+        &mut self,
+        now: Now,
+        token: RequestToken,
+        body: Option<(&str, &[u8])>,
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        let session = self.reoffered(token)?;
+        let record = self.transactions.server(token).ok_or(Gone)?;
+        let request = record.request.clone();
+        if *request.method() == Method::Invite {
+            self.succeed_invite(now, session, token, &[], body, out)?;
+        } else {
+            self.finish_request(now, token, &StatusLine::of(200), &[], body, out);
+        }
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.reoffer = None;
+            state.dialog.refresh_target(&request);
+        }
+        Ok(())
+    }
+
+    /// Refuses a re-INVITE or UPDATE with 300 to 699: everything stays as it was (RFC 6141).
+    pub fn reject(
+        &mut self,
+        now: Now,
+        token: RequestToken,
+        status: &StatusLine,
+        headers: &[(&str, &str)],
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        debug_assert!((300..700).contains(&status.code), "a refusal");
+        let session = self.reoffered(token)?;
+        self.finish_request(now, token, status, headers, None, out);
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.reoffer = None;
+        }
+        Ok(())
+    }
+
+    /// Answers an INFO, REFER, NOTIFY or MESSAGE with 200 to 699.
+    pub fn respond(
+        &mut self,
+        now: Now,
+        token: RequestToken,
+        status: &StatusLine,
+        headers: &[(&str, &str)],
+        body: Option<(&str, &[u8])>,
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        debug_assert!((200..700).contains(&status.code), "a final answer");
+        let record = self.transactions.server(token).ok_or(Gone)?;
+        match &record.machine {
+            ServerMachine::Other(machine) if machine.is_open() => {}
+            ServerMachine::Other(_) | ServerMachine::Invite(_) => return Err(Gone),
+        }
+        if self.reoffered(token).is_ok() {
+            return Err(Gone);
+        }
+        self.finish_request(now, token, status, headers, body, out);
+        Ok(())
+    }
+
+    /// Ends an answered call. Before the ACK of our 2xx the BYE waits for it, or for the time-out
+    /// (RFC 3261 §15). `reason` is a whole Reason value (RFC 3326).
+    pub fn bye(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        reason: Option<&str>,
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        let state = self.sessions.get_mut(&session).ok_or(Gone)?;
+        match state.stage {
+            Stage::Established => {}
+            Stage::Early | Stage::Leaving { .. } | Stage::Left => return Err(Gone),
+        }
+        let waits = state.awaits_first_ack();
+        if waits {
+            state.stage = Stage::Leaving { reason: reason.map(String::from) };
+        }
+        self.end_reoffer(now, session, out);
+        if !waits {
+            self.send_bye(now, session, reason, out);
+        }
+        Ok(())
+    }
+
+    /// Sends our BYE; no 2xx is repeated from here on.
+    pub(super) fn send_bye(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        reason: Option<&str>,
+        out: &mut Vec<UaOutput>,
+    ) {
+        let branch = format!("{}{}", self.branch_start, self.entropy.token(128));
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        state.stage = Stage::Left;
+        state.forget_answers();
+        let flow = state.dialog.flow();
+        let address = self.config.advertised(&flow);
+        let via = format!("SIP/2.0/{} {address};rport;branch={branch}", flow.transport.via_token());
+        let mut builder = state.dialog.request(&Method::Bye, &via);
+        let to = state.dialog.next_hop();
+        if !self.config.user_agent.is_empty() {
+            builder = builder.header("User-Agent", &self.config.user_agent);
+        }
+        if let Some(reason) = reason.filter(|reason| !reason.contains(['\r', '\n', '\0'])) {
+            builder = builder.header("Reason", reason);
+        }
+        self.settle_session(session);
+        let bytes = self.seal(builder);
+        let mut effects = Vec::new();
+        let reliable = flow.transport.is_reliable();
+        let machine = Client::new(now.at, self.config.timing, reliable, bytes, &mut effects);
+        let key = ClientKey { branch: branch.into(), method: Method::Bye };
+        let number = self.transactions.insert_client(machine, (flow, to), session, key);
+        self.carry_out_client(number, effects, out);
+    }
+
+    /// 200 to an INVITE, in or outside a dialog; the session repeats it until the ACK.
+    fn succeed_invite(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        token: RequestToken,
+        headers: Extra<'_>,
+        body: Option<(&str, &[u8])>,
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        let record = self.transactions.server(token).ok_or(Gone)?;
+        let (request, flow, tag) = (record.request.clone(), record.flow, record.local_tag.clone());
+        let ok = StatusLine::of(200);
+        let mut builder = self.answer_to((&request, &flow), &ok, &tag, Part::Contact, headers);
+        if let Some((content_type, body)) = body {
+            builder = builder.body(content_type, body);
+        }
+        let bytes = self.seal(builder);
+        let offers = body.is_some() && request.body().is_empty();
+        self.note_success(now, session, &request, (flow, bytes.clone()), offers);
+        let record = self.transactions.server_mut(token).ok_or(Gone)?;
+        let mut effects = Vec::new();
+        if let ServerMachine::Invite(machine) = &mut record.machine {
+            machine.success(now.at, bytes, &mut effects);
+        }
+        self.carry_out(token, effects, out);
+        Ok(())
+    }
+
+    fn note_success(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        request: &Request,
+        (flow, bytes): (crate::ground::Flow, Bytes),
+        offers: bool,
+    ) {
+        let sent = (request.cseq().number, flow, bytes);
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.handle_success_sent(now.at, &self.config.timing, sent, offers);
+        }
+        self.settle_session(session);
+    }
+
+    /// The INVITE's transaction while the session is not answered.
+    fn early(&self, session: SessionId) -> Result<RequestToken, Gone> {
+        let state = self.sessions.get(&session).ok_or(Gone)?;
+        if state.stage == Stage::Early { Ok(state.invite) } else { Err(Gone) }
+    }
+
+    /// The session in which this re-INVITE or UPDATE is open.
+    fn reoffered(&self, token: RequestToken) -> Result<SessionId, Gone> {
+        let session = self.transactions.server(token).ok_or(Gone)?.session;
+        let state = self.sessions.get(&session).ok_or(Gone)?;
+        if state.reoffer == Some(token) { Ok(session) } else { Err(Gone) }
+    }
+}
