@@ -400,7 +400,7 @@ fn merged_requests_and_loops_get_482() {
 
 #[test]
 fn without_a_magic_cookie_rfc_2543_matching_holds() {
-    for branch in ["", ";branch=z9hG4bK", ";branch=1"] {
+    for branch in ["", ";branch=1"] {
         let legacy = |method: &str, cseq: u32, call_id: &str, to: &str| {
             let text = request(method, cseq, to).replace("Call-ID: c1", call_id);
             let start = text.find(";branch=").expect("a branch");
@@ -487,7 +487,7 @@ fn a_re_invite_is_answered_repeated_and_acknowledged() {
     assert_eq!(world.agent.answer(world.now, RequestToken(2), sdp, &mut world.out), Ok(()));
     assert_eq!(world.agent.answer(world.now, RequestToken(2), sdp, &mut world.out), Err(Gone));
     assert_eq!(world.shown(), ["200 INVITE"]);
-    assert_eq!(world.pass(millis(500)), ["500 200 INVITE", "500 500 INVITE"]);
+    assert_eq!(world.pass(millis(500)), ["500 500 INVITE", "500 200 INVITE"]);
     assert_eq!(world.receive(&request("ACK", 3, "TAG-branch")), Vec::<String>::new());
     assert_eq!(world.receive(&request("ACK", 2, "TAG")), ["ReoffersAck 1 -"]);
     assert_eq!(world.bye(), ["BYE sip:b@192.0.2.1:5099;x=y"]);
