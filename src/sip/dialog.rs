@@ -2,21 +2,11 @@
 //! of ours go. It builds those requests and never decides whether one may be sent. This module
 //! holds the UAS side, where the route set keeps the order of Record-Route.
 
+use super::destination::Destination;
 use super::msg::{Builder, Host, Method, NameAddr, Request, Scheme, Uri};
 use crate::ground::{Flow, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-
-/// Where the shell sends bytes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Destination {
-    /// The flow's peer: the packet's source, or the other end of the connection.
-    Peer,
-    /// A literal address.
-    Address(SocketAddr),
-    /// A name that is resolved first.
-    Name { host: String, port: Option<u16> },
-}
 
 /// How a request's CSeq relates to what the dialog saw before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -26,7 +26,7 @@ mod verb;
 #[cfg(test)]
 mod tests;
 
-pub use super::dialog::Destination;
+pub use super::destination::Destination;
 pub use config::UaConfig;
 pub use event::{
     Availability, Body, ByeOutcome, Gone, RequestToken, SessionId, UaCounters, UaEvent, UaOutput,

@@ -1,7 +1,7 @@
 //! What goes up from the user agent and down to the flows: plain values.
 
 use crate::ground::Flow;
-use crate::sip::dialog::Destination;
+use crate::sip::destination::Destination;
 use crate::sip::msg::{Method, Request};
 use bytes::Bytes;
 

@@ -4,7 +4,7 @@
 use super::table::ServerMachine;
 use super::{RequestToken, UaOutput, UserAgent};
 use crate::ground::{Flow, Now};
-use crate::sip::dialog::Destination;
+use crate::sip::destination::Destination;
 use crate::sip::msg::{Builder, Method, Name, NameAddr, Request, Scheme};
 use crate::sip::status::StatusLine;
 use bytes::Bytes;

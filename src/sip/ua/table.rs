@@ -3,7 +3,8 @@
 //! and counts right; nothing else removes a record.
 
 use super::{Owner, RequestToken, SessionId};
-use crate::ground::{Flow, TimerIndex};
+use crate::ground::{Flow, FlowId, TimerIndex};
+use crate::sip::destination::Destination;
 use crate::sip::msg::Request;
 use crate::sip::transaction::key::MergeKey;
 use crate::sip::transaction::{Client, ClientKey, Server, ServerInvite, ServerKey};
@@ -36,7 +37,7 @@ pub(super) struct ServerRecord {
 pub(super) struct ClientRecord {
     pub(super) machine: Client,
     pub(super) flow: Flow,
-    pub(super) to: crate::sip::dialog::Destination,
+    pub(super) to: Destination,
     pub(super) session: SessionId,
     key: ClientKey,
 }
@@ -100,7 +101,7 @@ impl Transactions {
     }
 
     /// Our unfinished requests on a flow.
-    pub(super) fn clients_on(&self, flow: crate::ground::FlowId) -> Vec<u64> {
+    pub(super) fn clients_on(&self, flow: FlowId) -> Vec<u64> {
         let on_flow = self.clients.iter().filter(|(_, record)| record.flow.id == flow);
         on_flow.map(|(number, _)| *number).collect()
     }
@@ -132,7 +133,7 @@ impl Transactions {
     pub(super) fn insert_client(
         &mut self,
         machine: Client,
-        (flow, to): (Flow, crate::sip::dialog::Destination),
+        (flow, to): (Flow, Destination),
         session: SessionId,
         key: ClientKey,
     ) -> u64 {
