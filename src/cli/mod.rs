@@ -1,1 +1,210 @@
-//! (being built)
+//! Floor 6: the commands that a person types, and the door to `clap`. Each command is a file; this
+//! one reads the arguments and dispatches. Exit codes: 0 done, 1 failed or refused, 2 wrong
+//! arguments.
+
+pub mod calls;
+pub mod check;
+pub mod demo;
+pub mod run;
+pub mod standin;
+
+use crate::shell::config::{self, Loaded};
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The SIP edge for Ultravox voice agents: a PBX or carrier dials it, an agent answers.
+#[derive(Parser, Debug)]
+#[command(name = "voxedge", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  voxedge demo                                   real calls on this machine: no account, no key
+  voxedge run --config config/demo.toml          the same set-up, kept up for your softphone
+  voxedge check --config /etc/voxedge/voxedge.toml   every problem of a configuration, with its fix
+  voxedge run --config /etc/voxedge/voxedge.toml     serve your agents
+  voxedge calls --limit 20                       the last calls, with what each one costs";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the daemon until SIGTERM; then drain: running calls may end, new ones get 503
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(ConfigFile),
+    /// Read a configuration and tell every problem at once, with line, key and fix
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Check),
+    /// Place real calls through this machine to the stand-in agents, and show what happened
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(Demo),
+    /// List call records: from the daemon when it runs, else from its store
+    #[command(after_help = CALLS_EXAMPLES)]
+    Calls(Calls),
+    /// Run the Ultravox-compatible stand-in agent service alone
+    #[command(after_help = STANDIN_EXAMPLES)]
+    Standin(Standin),
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  voxedge run --config config/demo.toml    loopback, stand-in agents: call it from a softphone
+  voxedge run                              with /etc/voxedge/voxedge.toml, as the service does
+
+SIGTERM or Ctrl-C drains: new calls get 503, running ones end by themselves or with a BYE after
+limits.grace_s. A second signal ends at once.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  voxedge check --config voxedge.toml           exit 0 when the daemon would start with it
+  voxedge check --config voxedge.toml --bind    try the addresses too (not while the daemon runs)";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  voxedge demo                  a call per codec over UDP, TCP and TLS, each with its ladder
+  voxedge demo --out /tmp/demo  leave the heard audio there, as WAV files";
+
+const CALLS_EXAMPLES: &str = "\
+Examples:
+  voxedge calls                              the last 20 calls as a table, numbers masked
+  voxedge calls --full --limit 100           with whole numbers
+  voxedge calls --json | jq '.[].deciminutes'    for programs: every field of each record";
+
+const STANDIN_EXAMPLES: &str = "\
+Examples:
+  voxedge standin                                 on 127.0.0.1:8900, agent audio in bursts of 100 ms
+  voxedge standin --listen 127.0.0.1:9443 --tls   https and wss, with a certificate made for it
+  voxedge standin --eager                         send agent audio as soon as it is there";
+
+/// Where the configuration is.
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// The configuration file (TOML); config/voxedge.toml of the project documents every key
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/voxedge/voxedge.toml")]
+    config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Try to bind every address of [listen] and [admin] as well
+    #[arg(long)]
+    bind: bool,
+}
+
+#[derive(Args, Debug)]
+struct Demo {
+    /// Directory for the heard audio
+    #[arg(long, value_name = "DIR", default_value = "out/demo")]
+    out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct Calls {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Every field of each record as JSON, for programs
+    #[arg(long)]
+    json: bool,
+    /// How many calls, newest first
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// Show phone numbers whole
+    #[arg(long)]
+    full: bool,
+}
+
+/// How the stand-in is run.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct Standin {
+    /// Address of the REST API and the agent streams
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
+    pub listen: SocketAddr,
+    /// Serve https and wss, with a certificate made for this run
+    #[arg(long)]
+    pub tls: bool,
+    /// Send agent audio in bursts of this many milliseconds, as the real service does
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(20..=1000), conflicts_with = "eager")]
+    pub burst: u16,
+    /// Send agent audio in 20 ms frames on time instead
+    #[arg(long)]
+    pub eager: bool,
+}
+
+/// Reads the arguments of the process and does what they say.
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run(file) => match load(&file) {
+            Ok(loaded) => run::run(loaded),
+            Err(code) => code,
+        },
+        Command::Check(check) => check::check(&check.file.config, check.bind),
+        Command::Demo(demo) => demo::run(&demo.out),
+        Command::Calls(calls) => match load(&calls.file) {
+            Ok(loaded) => calls::calls(&loaded.config, usize::from(calls.limit), calls.json, calls.full),
+            Err(code) => code,
+        },
+        Command::Standin(standin) => standin::run(&standin),
+    }
+}
+
+/// The configuration, or its problems on standard error and a failure.
+fn load(file: &ConfigFile) -> Result<Loaded, ExitCode> {
+    config::load(&file.config).map_err(|report| {
+        eprint!("{report}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace()).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn the_arguments_are_well_defined() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_take_their_arguments_and_defaults() {
+        let Ok(Command::Calls(calls)) = parse("voxedge calls --json --limit 7 --config a.toml")
+        else {
+            panic!("these are good arguments");
+        };
+        assert!(calls.json && !calls.full && calls.limit == 7);
+        assert_eq!(calls.file.config, PathBuf::from("a.toml"));
+        let Ok(Command::Standin(standin)) = parse("voxedge standin --eager") else {
+            panic!("these are good arguments");
+        };
+        assert!(standin.eager && !standin.tls && standin.listen.ip().is_loopback());
+        for bad in [
+            "voxedge",
+            "voxedge dance",
+            "voxedge calls --limit 0",
+            "voxedge standin --eager --burst 60",
+            "voxedge standin --listen here",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_help_of_each_command_shows_examples() {
+        let mut command = Arguments::command();
+        assert!(command.render_long_help().to_string().contains("voxedge demo"));
+        for name in ["run", "check", "demo", "calls", "standin"] {
+            let sub = command.find_subcommand_mut(name).expect("it is a command");
+            let help = sub.render_long_help().to_string();
+            assert!(help.contains(&format!("Examples:\n  voxedge {name}")), "{help}");
+        }
+    }
+}

@@ -1,3 +1,4 @@
+mod billing;
 mod oracle_g722;
 
 mod schema;

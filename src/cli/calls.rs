@@ -1,0 +1,253 @@
+//! `voxedge calls`: the records as a table or as JSON. The running daemon is asked first; when none
+//! runs, its store is read. Phone numbers are masked unless asked for.
+
+use crate::billing::cdr::rfc3339;
+use crate::billing::{Cdr, EndedBy};
+use crate::shell::admin::client::{self, ClientFault};
+use crate::shell::config::Config;
+use crate::shell::store::{Filter, Reader};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Prints the newest calls.
+pub fn calls(config: &Config, limit: usize, json: bool, full: bool) -> ExitCode {
+    let records = match fetch(config, limit) {
+        Ok(records) => records,
+        Err(sentence) => {
+            eprintln!("voxedge calls: {sentence}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if json {
+        match serde_json::to_string_pretty(&records) {
+            Ok(text) => println!("{text}"),
+            Err(error) => {
+                eprintln!("voxedge calls: a record cannot be written as JSON: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    } else {
+        print!("{}", table(&records, full));
+    }
+    ExitCode::SUCCESS
+}
+
+/// From the daemon, else from the store.
+fn fetch(config: &Config, limit: usize) -> Result<Vec<Cdr>, String> {
+    let admin = &config.admin;
+    if let Some(key) = &admin.api_key {
+        let path = format!("/edge/calls?limit={limit}");
+        match client::request("GET", admin.listen, &path, Some(key)) {
+            Ok(answer) if answer.status == 200 => return parse(&answer.body),
+            Ok(answer) if answer.status == 401 => {
+                return Err(format!(
+                    "the daemon at {} has another key: give the configuration that it runs with",
+                    admin.listen
+                ));
+            }
+            Ok(answer) => {
+                return Err(format!("the daemon at {} answers {}", admin.listen, answer.status));
+            }
+            Err(ClientFault::NotRunning) => {}
+            Err(ClientFault::Broken(_) | ClientFault::BadAnswer) => {
+                return Err(format!(
+                    "what listens at {} is no voxedge: correct admin.listen",
+                    admin.listen
+                ));
+            }
+        }
+    }
+    if !config.store.path.exists() {
+        return Err(format!(
+            "no daemon runs and {} does not exist: no call was recorded yet",
+            config.store.path.display()
+        ));
+    }
+    let reader = Reader::open(&config.store.path).map_err(|fault| fault.to_string())?;
+    reader.list(&Filter::default(), limit).map_err(|fault| fault.to_string())
+}
+
+#[derive(serde::Deserialize)]
+struct Listed {
+    calls: Vec<Cdr>,
+}
+
+fn parse(body: &str) -> Result<Vec<Cdr>, String> {
+    serde_json::from_str::<Listed>(body)
+        .map(|listed| listed.calls)
+        .map_err(|error| format!("the daemon's answer cannot be read: {error}"))
+}
+
+const HEADS: [&str; 9] =
+    ["KEY", "START (UTC)", "FROM → TO", "AGENT", "CODEC", "SIP TIME", "AGENT TIME", "DECIMIN", "END"];
+/// Columns that stand to the right.
+const NUMBERS: std::ops::Range<usize> = 5..8;
+
+/// The records as aligned columns under their heads.
+fn table(records: &[Cdr], full: bool) -> String {
+    if records.is_empty() {
+        return "no calls yet\n".to_owned();
+    }
+    let mut rows = vec![HEADS.map(str::to_owned)];
+    rows.extend(records.iter().map(|record| row(record, full)));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..HEADS.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(widths[column] - cell.chars().count());
+            let cell = match NUMBERS.contains(&column) {
+                true => format!("{pad}{cell}  "),
+                false => format!("{cell}{pad}  "),
+            };
+            line.push_str(&cell);
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(record: &Cdr, full: bool) -> [String; HEADS.len()] {
+    let start = rfc3339(record.opened_at);
+    let start = start.get(..19).unwrap_or(&start).replace('T', " ");
+    let absent = || "-".to_owned();
+    [
+        record.key.to_string(),
+        start,
+        format!("{} → {}", party(&record.from_uri, full), party(&record.to_uri, full)),
+        record.agent_id.as_deref().map_or_else(absent, |id| shown(id, 8)),
+        record.codec.clone().unwrap_or_else(absent),
+        clock(record.sip_time),
+        clock(record.agent_time),
+        record.deciminutes.to_string(),
+        end(record),
+    ]
+}
+
+/// The user of a URI (the host when there is none), masked when it is a number.
+fn party(uri: &str, full: bool) -> String {
+    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+    let rest = rest.split([';', '?']).next().unwrap_or(rest);
+    let user = rest.split_once('@').map_or(rest, |(user, _)| user);
+    if user.is_empty() {
+        return "-".to_owned();
+    }
+    let is_number = user.chars().all(|c| c.is_ascii_digit() || "+-.()".contains(c));
+    if is_number && !full && !user.contains('.') { mask(user) } else { shown(user, 24) }
+}
+
+/// A number with all but its last three digits hidden.
+fn mask(number: &str) -> String {
+    let digits = number.chars().filter(char::is_ascii_digit).count();
+    let mut seen = 0;
+    let hide = |c: char| {
+        if !c.is_ascii_digit() {
+            return c;
+        }
+        seen += 1;
+        if seen + 3 > digits { c } else { '*' }
+    };
+    shown(&number.chars().map(hide).collect::<String>(), 24)
+}
+
+/// At most `length` characters, none of them a control character: a peer chose this text.
+fn shown(text: &str, length: usize) -> String {
+    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let cut: String = text.chars().take(length).map(clean).collect();
+    if text.chars().count() > length { format!("{cut}…") } else { cut }
+}
+
+/// Minutes, seconds and tenths: `12:05.3`.
+fn clock(time: Duration) -> String {
+    let tenths = time.as_millis() / 100;
+    format!("{}:{:02}.{}", tenths / 600, tenths / 10 % 60, tenths % 10)
+}
+
+fn end(record: &Cdr) -> String {
+    if !record.is_closed() {
+        return "up".to_owned();
+    }
+    let words = |text: &Option<String>| text.as_deref().map_or(String::new(), |t| shown(t, 40));
+    let reason = words(&record.end_reason);
+    if record.answered_at.is_none()
+        && let Some(status) = record.status
+    {
+        return format!("{status} {}", words(&record.status_reason)).trim_end().to_owned();
+    }
+    let who = match record.ended_by {
+        Some(EndedBy::Caller) => "caller",
+        Some(EndedBy::Agent) => "agent",
+        Some(EndedBy::Edge) => "edge",
+        Some(EndedBy::NodeLost) => return "node lost".to_owned(),
+        None => return reason,
+    };
+    if reason.is_empty() { who.to_owned() } else { format!("{who}: {reason}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::billing::{CallDirection, Source};
+    use crate::ground::{CallKey, Transport, WallTime};
+
+    fn record(number: u64) -> Cdr {
+        let source = Source { address: ([192, 0, 2, 7], 5060).into(), transport: Transport::Udp };
+        let opened = WallTime::from_unix_micros(1_790_000_000_000_000);
+        let key = CallKey(0x6ab1_3b80 << 32 | number);
+        let mut record = Cdr::opened(key, CallDirection::Incoming, source, "c".into(), opened);
+        record.from_uri = "sip:+15550001234@pbx.example;user=phone".into();
+        record.to_uri = "sip:sales@edge.example".into();
+        record
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_masked() {
+        let mut answered = record(1);
+        answered.answered_at = Some(answered.opened_at);
+        answered.ended_at = Some(answered.opened_at);
+        answered.agent_id = Some("6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11".into());
+        answered.codec = Some("PCMU".into());
+        answered.set_times(Duration::from_millis(725_340), Duration::from_millis(37_000));
+        answered.ended_by = Some(EndedBy::Caller);
+        answered.end_reason = Some("BYE".into());
+        let mut refused = record(2);
+        refused.ended_at = Some(refused.opened_at);
+        refused.status = Some(404);
+        refused.status_reason = Some("Not Found".into());
+        refused.to_uri = "sip:12\u{7}@edge.example".into();
+        let live = record(0x2a);
+        let expected = "\
+KEY          START (UTC)          FROM → TO             AGENT      CODEC  SIP TIME  AGENT TIME  DECIMIN  END
+6ab13b80-2a  2026-09-21 14:13:20  +********234 → sales  -          -        0:00.0      0:00.0        0  up
+6ab13b80-2   2026-09-21 14:13:20  +********234 → 12\u{fffd}    -          -        0:00.0      0:00.0        0  404 Not Found
+6ab13b80-1   2026-09-21 14:13:20  +********234 → sales  6f1d3c52…  PCMU    12:05.3      0:37.0      121  caller: BYE
+";
+        let shown = table(&[live, refused, answered.clone()], false);
+        assert_eq!(shown, expected);
+        assert!(table(&[answered], true).contains("+15550001234 → sales"));
+        assert_eq!(table(&[], false), "no calls yet\n");
+    }
+
+    #[test]
+    fn numbers_are_masked_and_names_are_not() {
+        let cases = [
+            ("sip:15550001234@pbx", "********234"),
+            ("tel:+1-555-000-1234", "+*-***-***-*234"),
+            ("sip:bob@192.0.2.7", "bob"),
+            ("sip:192.0.2.7", "192.0.2.7"),
+            ("", "-"),
+        ];
+        for (uri, expected) in cases {
+            assert_eq!(party(uri, false), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_daemons_answer_is_what_the_store_holds() {
+        let body = serde_json::json!({ "calls": [record(1)] }).to_string();
+        assert_eq!(parse(&body), Ok(vec![record(1)]));
+        assert!(parse("{}").is_err());
+    }
+}
