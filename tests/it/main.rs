@@ -1,4 +1,5 @@
 mod billing;
+mod hot_path;
 mod oracle_g722;
 
 mod schema;

@@ -1,0 +1,197 @@
+//! The packet path allocates nothing: a counting allocator watches a session through a thousand
+//! frames each way, with loss, reorder, duplicates, digits, comfort noise, reports and clears.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+use voxedge::codec::{CodecKind, Encoder, EncoderSettings};
+use voxedge::ground::{Entropy, Now};
+use voxedge::media::plan::*;
+use voxedge::media::{MediaSession, Uplink};
+use voxedge::rtp::packet::RtpHeader;
+use voxedge::rtp::rtcp::{Report, SenderInfo};
+
+/// The system's allocator with a count of this thread's calls.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that is being torn down has no counter any more, and nothing to prove.
+    let _ = ALLOCATIONS.try_with(|counter| counter.set(counter.get() + 1));
+}
+
+#[expect(unsafe_code, reason = "an allocator cannot be written without; each call is passed on")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations that `work` makes on this thread.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    work();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+const FRAMES: u16 = 1_000;
+
+fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
+    let payload_type = kind.static_payload_type().unwrap_or(111);
+    let rtp: SocketAddr = "192.0.2.1:4000".parse().expect("an address");
+    MediaPlan {
+        leg: LegPlan {
+            codec: CodecPlan {
+                kind,
+                send_payload_type: payload_type,
+                receive_payload_type: payload_type,
+                ptime_ms: 20,
+                fec: kind == CodecKind::Opus,
+            },
+            telephone_event: Some(TelephoneEventPlan {
+                send_payload_type: 101,
+                receive_payload_type: 101,
+                clock_hz: kind.rtp_clock_hz(),
+            }),
+            remote: RemoteMedia { rtp: Some(rtp), rtcp: None, rtcp_mux: true },
+            direction: Direction::SendRecv,
+            signalling_source: rtp.ip(),
+        },
+        agent,
+        rtp_timeout: Duration::from_secs(30),
+        cname: "c7f3a9".into(),
+    }
+}
+
+fn tone(rate_hz: u32, samples: usize) -> Vec<i16> {
+    let step = std::f64::consts::TAU * 330.0 / f64::from(rate_hz);
+    (0..samples).map(|n| (9_000.0 * (step * n as f64).sin()) as i16).collect()
+}
+
+/// The caller's packets in the order of their arrival: with loss, reorder, duplicates, a digit and
+/// comfort noise now and then.
+fn packets(kind: CodecKind, rate_hz: u32) -> Vec<Vec<u8>> {
+    let settings = EncoderSettings { fec: true, ..EncoderSettings::default() };
+    let mut encoder = Encoder::new(kind, rate_hz, settings).expect("a rate of the codec");
+    let frame = rate_hz as usize / 50;
+    let pcm = tone(rate_hz, frame * 50);
+    let mut packets = Vec::new();
+    for number in 0..FRAMES {
+        let mut packet = vec![0; 600];
+        let start = usize::from(number) % 50 * frame;
+        let len = encoder.encode(&pcm[start..start + frame], &mut packet[12..]).expect("a frame");
+        let (payload_type, len) = match number % 100 {
+            40..45 => (101, 4),
+            70 => (13, 1),
+            _ => (kind.static_payload_type().unwrap_or(111), len),
+        };
+        let sampled = if payload_type == 101 { number - number % 100 + 40 } else { number };
+        let timestamp = u32::from(sampled) * kind.rtp_clock_hz() / 50;
+        let marker = number % 100 == 40;
+        RtpHeader { marker, payload_type, sequence: number, timestamp, ssrc: 7 }.write(&mut packet);
+        if payload_type == 101 {
+            let end = u8::from(number % 100 == 44) << 7;
+            packet[12..16].copy_from_slice(&[5, end | 10, 0, 160]);
+        }
+        packet.truncate(12 + len);
+        packets.push(packet);
+    }
+    for number in (13..usize::from(FRAMES) - 1).step_by(13) {
+        match number % 3 {
+            0 => packets.swap(number, number + 1),
+            1 => packets[number] = packets[number - 1].clone(),
+            _ => packets[number].clear(),
+        }
+    }
+    packets
+}
+
+/// Runs a whole call and gives the allocations made inside the session, and its report.
+fn call(kind: CodecKind, agent: AgentRates) -> (u64, MediaReport) {
+    let plan = plan(kind, agent);
+    let packets = packets(kind, agent.input_hz);
+    let speech: Vec<u8> = tone(agent.output_hz, agent.output_hz as usize / 50 * 5)
+        .iter()
+        .flat_map(|sample| sample.to_le_bytes())
+        .collect();
+    let sender = SenderInfo { ntp: 1 << 40, rtp_timestamp: 0, packets: 0, octets: 0 };
+    let report = Report { ssrc: 7, sender: Some(sender), blocks: &[], cname: "x", bye: false };
+    let mut control = [0; 64];
+    let control_len = report.write(&mut control).expect("it fits");
+    let source = plan.leg.remote.rtp.expect("the plan has one");
+    let mut now = Now::default();
+    let mut session = MediaSession::new(now, &plan, Entropy::from_number(1)).expect("sound");
+    let mut uplink = Uplink::new(agent.input_hz);
+    session.handle_agent_joined(now, &mut uplink);
+    let mut buffer = [0; 1_500];
+    let count = allocations(|| {
+        for (number, packet) in packets.iter().enumerate() {
+            session.handle_rtp(now, source, packet, &mut uplink);
+            if number % 5 == 0 && number % 200 < 150 {
+                session.handle_agent_audio(now, &speech[number % 2..]);
+            }
+            if number % 200 == 120 {
+                session.handle_agent_clear(now);
+            }
+            if number % 250 == 0 {
+                session.handle_rtcp(now, source, &control[..control_len]);
+            }
+            while session.poll_transmit(now, &mut buffer).is_some() {}
+            while session.poll_event().is_some() {}
+            while uplink.pop().is_some() {}
+            now = now.later(Duration::from_millis(20));
+            session.handle_timeout(now, &mut uplink);
+        }
+    });
+    (count, session.report())
+}
+
+#[test]
+fn a_thousand_frames_each_way_allocate_nothing() {
+    let rates = |input_hz, output_hz| AgentRates { input_hz, output_hz };
+    for (kind, agent) in [
+        (CodecKind::Pcmu, rates(8_000, 8_000)),
+        (CodecKind::Pcma, rates(8_000, 8_000)),
+        (CodecKind::G722, rates(16_000, 16_000)),
+        (CodecKind::Opus, rates(16_000, 24_000)),
+        (CodecKind::Opus, rates(16_000, 16_000)),
+        (CodecKind::Opus, rates(48_000, 48_000)),
+        (CodecKind::Opus, rates(8_000, 8_000)),
+    ] {
+        let (count, report) = call(kind, agent);
+        assert_eq!(count, 0, "{kind:?} {agent:?}");
+        // The call was a real one: everything that is watched did happen.
+        assert!(report.packets_received > 900 && report.packets_sent > 990, "{report:?}");
+        assert!(report.packets_duplicate > 0 && report.packets_lost > 0, "{report:?}");
+        assert!(report.concealed_ms > 0 && report.silence_ms > 0, "{report:?}");
+        assert!(report.agent_played_ms > 8_000 && report.agent_cleared_ms > 0, "{report:?}");
+        assert_eq!(report.digits, 10, "{report:?}");
+    }
+}
+
+#[test]
+fn the_allocator_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1, 2, 3]))), 1);
+}
