@@ -1,3 +1,4 @@
+mod media_plane;
 mod billing;
 mod hot_path;
 mod oracle_g722;
