@@ -148,7 +148,7 @@ fn check_object(shape: &Shape, value: &Value, path: &str, problems: &mut Vec<Pro
         match members.get(field.name) {
             None if field.required => push(problems, &path, Fault::Missing),
             None => {}
-            Some(Value::Null) if field.nullable => {}
+            Some(Value::Null) if field.nullable || matches!(field.kind, Kind::Any) => {}
             Some(Value::Null) => push(problems, &path, Fault::NotNullable),
             Some(value) => check_value(&field.kind, value, &path, problems),
         }

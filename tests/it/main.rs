@@ -8,3 +8,4 @@ mod oracle_sdp;
 mod torture_parse;
 mod oracle_sip;
 mod sip_mutations;
+mod standin;
