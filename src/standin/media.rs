@@ -72,14 +72,14 @@ impl Line {
     async fn run(&mut self) -> EndReason {
         let world = self.world.clone();
         loop {
-            if let Some(reason) = self.spring_trap().await {
-                return reason;
-            }
             for _ in 0..OUTPUTS_MAX {
                 let Some(output) = self.conversation.poll_output(Clock::instant()) else { break };
                 if let Some(reason) = self.perform(output).await {
                     return reason;
                 }
+            }
+            if let Some(reason) = self.spring_trap().await {
+                return reason;
             }
             let deadline = self.conversation.poll_timeout();
             let wait = deadline.map_or(FAR, |at| at.since(Clock::instant()));
