@@ -215,6 +215,31 @@ mod tests {
     }
 
     #[test]
+    fn lost_frames_of_speech_are_resembled() {
+        let sentence = include_bytes!("../../fixtures/pcm/sentence_16k.s16le");
+        let speech = sentence.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]]));
+        let speech: Vec<i16> = speech.collect();
+        let (mut likeness, mut frames) = (0.0, 0);
+        for lost in 10..speech.len() / 320 {
+            let wanted = &speech[lost * 320..][..320];
+            if energy(wanted) < 300.0 * 300.0 {
+                continue;
+            }
+            let mut concealer = Concealer::new(16_000);
+            concealer.receive(&mut speech[..lost * 320].to_vec());
+            let mut filled = [0; 320];
+            concealer.conceal(&mut filled);
+            let pairs = wanted.iter().zip(&filled);
+            let product: f64 = pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            likeness += product / 320.0 / (energy(wanted) * energy(&filled)).sqrt().max(1.0);
+            frames += 1;
+        }
+        let mean = likeness / f64::from(frames);
+        // Silence or noise would score 0; phase drifts and consonants keep it from 1.
+        assert!(frames > 100 && mean > 0.3, "{frames} frames, correlation {mean:.3}");
+    }
+
+    #[test]
     fn a_long_gap_fades_to_silence_by_60_ms_and_stays_there() {
         let mut concealer = Concealer::new(8_000);
         for frame in tone(180.0, 8_000.0, 12_000.0, 0..800).chunks_mut(160) {

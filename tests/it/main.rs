@@ -1,6 +1,7 @@
 mod media_plane;
 mod billing;
 mod hot_path;
+mod hostile_media;
 mod oracle_g722;
 
 mod schema;

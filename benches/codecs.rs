@@ -1,0 +1,66 @@
+//! One 20 ms frame through each codec, both ways: `cargo bench --bench codecs`. Speech is the
+//! fixture's sentence; every second pass starts it over, with the codec's state going on.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::hint::black_box;
+use voxedge::codec::{CodecKind, Decoder, Encoder, EncoderSettings};
+
+/// The sentence at 8, 16 or 24 kHz, by dropping or doubling samples: the pitch of the speech does
+/// not matter here, its dynamics do.
+fn speech(hz: u32) -> Vec<i16> {
+    let sentence = include_bytes!("../fixtures/pcm/sentence_16k.s16le");
+    let pcm = sentence.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]]));
+    match hz {
+        8_000 => pcm.step_by(2).collect(),
+        24_000 => pcm.enumerate().flat_map(|(n, s)| vec![s; 1 + n % 2]).collect(),
+        _ => pcm.collect(),
+    }
+}
+
+fn frames(c: &mut Criterion) {
+    let plain = EncoderSettings::default();
+    let fast = EncoderSettings { complexity: 0, ..plain };
+    let fec = EncoderSettings { fec: true, ..plain };
+    for (name, kind, hz, settings) in [
+        ("pcmu", CodecKind::Pcmu, 8_000, plain),
+        ("pcma", CodecKind::Pcma, 8_000, plain),
+        ("g722", CodecKind::G722, 16_000, plain),
+        ("opus_16k_c5", CodecKind::Opus, 16_000, plain),
+        ("opus_16k_c0", CodecKind::Opus, 16_000, fast),
+        ("opus_16k_c5_fec", CodecKind::Opus, 16_000, fec),
+        ("opus_24k_c5", CodecKind::Opus, 24_000, plain),
+    ] {
+        let frame = hz as usize / 50;
+        let pcm = speech(hz);
+        let mut encoder = Encoder::new(kind, hz, settings).expect("a rate of the codec");
+        let mut decoder = Decoder::new(kind, hz).expect("a rate of the codec");
+        let mut payload = [0u8; 1_275];
+        let mut payloads = Vec::new();
+        for part in pcm.chunks_exact(frame) {
+            let len = encoder.encode(part, &mut payload).expect("a whole frame");
+            payloads.push(payload[..len].to_vec());
+        }
+        let mut out = vec![0i16; frame];
+        let mut sources = pcm.chunks_exact(frame).cycle();
+        c.bench_function(&format!("{name}/encode"), |b| {
+            b.iter(|| encoder.encode(black_box(sources.next().unwrap()), &mut payload));
+        });
+        let mut received = payloads.iter().cycle();
+        c.bench_function(&format!("{name}/decode"), |b| {
+            b.iter(|| decoder.decode(black_box(received.next().unwrap()), &mut out));
+        });
+        c.bench_function(&format!("{name}/conceal_1_in_10"), |b| {
+            let mut frames = 0;
+            b.iter(|| {
+                frames += 1;
+                match frames % 10 {
+                    0 => decoder.conceal(&mut out),
+                    _ => drop(decoder.decode(received.next().unwrap(), &mut out)),
+                }
+            });
+        });
+    }
+}
+
+criterion_group!(benches, frames);
+criterion_main!(benches);
