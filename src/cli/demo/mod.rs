@@ -1,5 +1,7 @@
 //! The demo: whole calls against the embedded agent service, measured.
 
+pub mod measure;
+
 use std::path::Path;
 use std::process::ExitCode;
 
