@@ -2,6 +2,8 @@
 //! `/standin` paths for faults and observations. Bodies are checked against `ultravox::schema`; a
 //! refusal is a 400 that names each field with its problems.
 
+#![expect(clippy::result_large_err, reason = "an axum response is the error, moved once a request")]
+
 use super::conversation::Medium;
 use super::fault::{Fault, FaultRule, Stage};
 use super::listener::Peer;
