@@ -65,7 +65,7 @@ Examples:
 const DEMO_EXAMPLES: &str = "\
 Examples:
   voxedge demo                  a call per codec over UDP, TCP and TLS, each with its ladder
-  voxedge demo --out /tmp/demo  leave the heard audio there, as WAV files";
+  voxedge demo --out heard      leave the heard audio there, as WAV files";
 
 const CALLS_EXAMPLES: &str = "\
 Examples:

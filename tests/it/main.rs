@@ -1,12 +1,13 @@
-mod media_plane;
 mod billing;
-mod hot_path;
 mod hostile_media;
+mod hot_path;
+mod media_plane;
+mod ops;
 mod oracle_g722;
-
-mod schema;
 mod oracle_sdp;
-mod torture_parse;
 mod oracle_sip;
+mod schema;
 mod sip_mutations;
 mod standin;
+mod tidy;
+mod torture_parse;
