@@ -35,7 +35,7 @@ define install
 endef
 
 help:
-	@sed -n '2,8s/^# \{0,1\}//p' $(MAKEFILE_LIST)
+	@sed -n '1,6s/^# \{0,1\}//p' $(MAKEFILE_LIST)
 
 demo:
 	@$(call install,$(BUILD_PACKAGES))

@@ -62,7 +62,7 @@ impl StreamFramer {
     }
 
     /// The next message or keep-alive; `None` when more bytes are needed.
-    #[allow(clippy::should_implement_trait, reason = "a fallible cursor, not an iterator")]
+    #[expect(clippy::should_implement_trait, reason = "a fallible cursor, not an iterator")]
     pub fn next(&mut self) -> Result<Option<Framed>, FrameFault> {
         loop {
             self.stage = match self.stage {
