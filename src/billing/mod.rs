@@ -6,6 +6,6 @@ pub mod deciminute;
 pub mod ledger;
 mod stamp;
 
-pub use cdr::{Cdr, CallDirection, EndedBy, MediaSummary, Source};
+pub use cdr::{CallDirection, Cdr, EndedBy, MediaSummary, Source};
 pub use deciminute::Deciminutes;
 pub use ledger::{Ledger, LegClock, LegId};

@@ -78,8 +78,17 @@ fn parse(body: &str) -> Result<Vec<Cdr>, String> {
         .map_err(|error| format!("the daemon's answer cannot be read: {error}"))
 }
 
-const HEADS: [&str; 9] =
-    ["KEY", "START (UTC)", "FROM → TO", "AGENT", "CODEC", "SIP TIME", "AGENT TIME", "DECIMIN", "END"];
+const HEADS: [&str; 9] = [
+    "KEY",
+    "START (UTC)",
+    "FROM → TO",
+    "AGENT",
+    "CODEC",
+    "SIP TIME",
+    "AGENT TIME",
+    "DECIMIN",
+    "END",
+];
 /// Columns that stand to the right.
 const NUMBERS: std::ops::Range<usize> = 5..8;
 

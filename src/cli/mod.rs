@@ -145,7 +145,9 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check::check(&check.file.config, check.bind),
         Command::Demo(demo) => demo::run(&demo.out),
         Command::Calls(calls) => match load(&calls.file) {
-            Ok(loaded) => calls::calls(&loaded.config, usize::from(calls.limit), calls.json, calls.full),
+            Ok(loaded) => {
+                calls::calls(&loaded.config, usize::from(calls.limit), calls.json, calls.full)
+            }
             Err(code) => code,
         },
         Command::Standin(standin) => standin::run(&standin),

@@ -194,9 +194,10 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         }
         Err(error) => {
             let what = format!("cannot be read: {}", problem::io_words(&error));
-            let fix = "give a readable TOML file with --config; config/voxedge.toml is a documented \
+            let fix =
+                "give a readable TOML file with --config; config/voxedge.toml is a documented \
                        example"
-                .to_owned();
+                    .to_owned();
             Err(Report::of_file(&name, what, fix))
         }
     }

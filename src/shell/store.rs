@@ -234,10 +234,8 @@ impl Reader {
 fn open_writable(path: &Path) -> Result<(Connection, File), StoreFault> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(directory) = directory {
-        std::fs::create_dir_all(directory).map_err(|error| StoreFault::Directory {
-            path: directory.to_path_buf(),
-            error,
-        })?;
+        std::fs::create_dir_all(directory)
+            .map_err(|error| StoreFault::Directory { path: directory.to_path_buf(), error })?;
     }
     let mut lock_name = path.as_os_str().to_owned();
     lock_name.push(".lock");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-use voxedge::billing::{Deciminutes, LegClock, LegId, Ledger};
+use voxedge::billing::{Deciminutes, Ledger, LegClock, LegId};
 use voxedge::ground::Instant;
 
 /// One call being played.
@@ -31,12 +31,21 @@ impl Played {
         match (word, rest.as_slice()) {
             // Ringing is no event of the ledger: the leg is only named.
             ("ring", [leg]) => assert_eq!(
-                { let leg = self.leg(leg); self.ledger.clock(leg) },
+                {
+                    let leg = self.leg(leg);
+                    self.ledger.clock(leg)
+                },
                 LegClock::NotAnswered,
                 "{place}"
             ),
-            ("answer", [leg]) => { let leg = self.leg(leg); self.ledger.answer(now, leg) }
-            ("end", [leg]) => { let leg = self.leg(leg); self.ledger.end(now, leg) }
+            ("answer", [leg]) => {
+                let leg = self.leg(leg);
+                self.ledger.answer(now, leg)
+            }
+            ("end", [leg]) => {
+                let leg = self.leg(leg);
+                self.ledger.end(now, leg)
+            }
             ("left", []) => self.ledger.stop_all(now),
             ("agent-joins", []) => self.agent.start(now),
             ("agent-leaves", []) => self.agent.stop(now),

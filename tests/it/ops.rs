@@ -60,7 +60,8 @@ fn the_unit_exposes_little() {
 
 #[test]
 fn the_unit_says_what_the_daemon_needs() {
-    let unit = std::fs::read_to_string(root().join("systemd/voxedge.service")).expect("it is there");
+    let unit =
+        std::fs::read_to_string(root().join("systemd/voxedge.service")).expect("it is there");
     let example = std::fs::read_to_string(root().join("config/voxedge.toml")).expect("it is there");
     for line in ["Type=notify", "WatchdogSec=20", "LimitCORE=0", "StateDirectory=voxedge"] {
         assert!(unit.lines().any(|found| found == line), "{line}");

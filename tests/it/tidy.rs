@@ -473,7 +473,10 @@ mod rules {
         assert_eq!(named, ["media/plan/LegPlan", "media/plan/Direction"]);
         assert_eq!(crate_paths("use crate::{account, shell::tls};"), ["account", "shell"]);
         assert_eq!(crate_paths("let x = crate::call::Call::new();"), ["call/Call/new"]);
-        assert_eq!((floor("sip/msg/uri"), floor("sip/ua"), floor("call")), (Some(1), Some(2), Some(4)));
+        assert_eq!(
+            (floor("sip/msg/uri"), floor("sip/ua"), floor("call")),
+            (Some(1), Some(2), Some(4))
+        );
         assert_eq!((floor("callers"), floor("shell/admin/api")), (None, Some(5)));
     }
 

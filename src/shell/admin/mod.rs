@@ -132,7 +132,8 @@ async fn require_own_host(
     if ours {
         next.run(request).await
     } else {
-        api::problem(StatusCode::MISDIRECTED_REQUEST, "this Host is not served here").into_response()
+        api::problem(StatusCode::MISDIRECTED_REQUEST, "this Host is not served here")
+            .into_response()
     }
 }
 

@@ -105,7 +105,10 @@ fn every_guarded_route_gives_the_same_401_without_the_key() {
     for open in ["/health", "/ready"] {
         assert_eq!(edge.ask("GET", open, None).0, 200);
     }
-    assert_eq!(client::request("GET", edge.address, "/metrics", None).expect("it runs").status, 200);
+    assert_eq!(
+        client::request("GET", edge.address, "/metrics", None).expect("it runs").status,
+        200
+    );
 }
 
 #[test]

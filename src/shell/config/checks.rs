@@ -48,7 +48,7 @@ impl Machine {
         let mut contested =
             wanted.clone().filter(|port| ephemeral.contains(port)).filter(|port| free(port));
         let first = contested.next()?;
-        Some(first..=contested.last().unwrap_or(first))
+        Some(first..=contested.next_back().unwrap_or(first))
     }
 }
 
@@ -122,7 +122,7 @@ fn check_listeners(draft: &Draft, report: &mut Report) {
             let what = format!("{} is in listen.tcp too", tls.value);
             let fix = "remove it here: a TCP listener serves TLS clients as well when [tls] is \
                        set"
-                .to_owned();
+            .to_owned();
             report.error(&tls.span, "listen.tls", what, fix);
         }
     }

@@ -134,11 +134,7 @@ impl<'d> Section<'d> {
     }
 
     /// A list of texts.
-    pub fn texts(
-        &mut self,
-        key: &'static str,
-        report: &mut Report,
-    ) -> Option<Vec<Found<String>>> {
+    pub fn texts(&mut self, key: &'static str, report: &mut Report) -> Option<Vec<Found<String>>> {
         let value = self.value(key)?;
         let Some(items) = value.get_ref().as_array() else {
             self.wrong_type(key, value, "a list of texts", "[\"…\", \"…\"]", report);
@@ -269,8 +265,7 @@ fn distance(from: &str, to: &str) -> usize {
             let change = usize::from(from[i - 1] != to[j - 1]);
             let mut best =
                 (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
-            let swapped =
-                i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1];
+            let swapped = i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1];
             if swapped {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }

@@ -221,7 +221,8 @@ fn read_media(
     report: &mut Report,
 ) -> Media {
     let listed = listen.advertise.as_deref().and_then(|host| host.parse().ok());
-    let address = section.text("address", report).and_then(|found| ip(found, section, "address", report));
+    let address =
+        section.text("address", report).and_then(|found| ip(found, section, "address", report));
     let advertise =
         section.text("advertise", report).and_then(|found| ip(found, section, "advertise", report));
     places.media_address = section.key_span("address").unwrap_or(section.span().clone());
@@ -549,7 +550,8 @@ fn read_limits(section: &mut Section<'_>, report: &mut Report) -> Limits {
 fn read_log(section: &mut Section<'_>, report: &mut Report) -> Log {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = section.word("format", &formats, report).unwrap_or(LogFormat::Text);
-    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+    let levels =
+        [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
     let levels = levels.map(|level| (level.as_str(), level));
     let level = section.word("level", &levels, report).unwrap_or(LogLevel::Info);
     section.finish(report);

@@ -139,8 +139,14 @@ fn broken_toml_is_told_with_its_line() {
 #[test]
 fn sections_that_do_not_fit_together_are_told() {
     let text = GOOD
-        .replace("udp = [\"127.0.0.1:5060\"]", "udp = [\"0.0.0.0:33000\"]\ntcp = [\"127.0.0.1:8080\"]\ntls = [\"0.0.0.0:8080\"]")
-        .replace("[ultravox]", "[media]\nports = \"32000-34001\"\n[limits]\ncalls_max = 1002\n[ultravox]");
+        .replace(
+            "udp = [\"127.0.0.1:5060\"]",
+            "udp = [\"0.0.0.0:33000\"]\ntcp = [\"127.0.0.1:8080\"]\ntls = [\"0.0.0.0:8080\"]",
+        )
+        .replace(
+            "[ultravox]",
+            "[media]\nports = \"32000-34001\"\n[limits]\ncalls_max = 1002\n[ultravox]",
+        );
     let expected = r#"f.toml:3: error: listen.udp: 0.0.0.0:33000 lies within media.ports
     fix: move one of the two; 5060 with 10000-32767 is usual
 f.toml:3: warning: listen.advertise: is missing while 0.0.0.0:33000 listens on every address
@@ -202,7 +208,8 @@ fn key_files_are_read_trimmed_and_watched() {
 
 #[test]
 fn clear_text_to_a_stranger_is_refused_but_loopback_is_fine() {
-    let with = |url: &str| report(&GOOD.replace("\"embedded\"", &format!("\"{url}\"\napi_key = \"k\"")));
+    let with =
+        |url: &str| report(&GOOD.replace("\"embedded\"", &format!("\"{url}\"\napi_key = \"k\"")));
     assert!(with("http://api.example.com").contains("clear text"));
     assert!(with("ftp://api.example.com").contains("is no base URL"));
     assert_eq!(with("http://127.0.0.1:9000/"), "");
@@ -242,7 +249,10 @@ fn the_documented_example_knows_every_key() {
     let found = report(&keys);
     assert!(!found.contains("not a known key") && !found.contains("not TOML"), "{found}\n{keys}");
     let count = |word: &str| keys.matches(word).count();
-    assert_eq!((count("tls = "), count("client_ca"), count("grace_s"), count("level")), (1, 1, 1, 1));
+    assert_eq!(
+        (count("tls = "), count("client_ca"), count("grace_s"), count("level")),
+        (1, 1, 1, 1)
+    );
 }
 
 #[test]

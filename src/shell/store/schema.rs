@@ -139,8 +139,10 @@ pub fn list(connection: &Connection, filter: &Filter, limit: usize) -> rusqlite:
          ORDER BY key DESC LIMIT ?4",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement
-        .query_map(params![filter.live, filter.agent_id, filter.before.map(number), limit], parse)?;
+    let rows = statement.query_map(
+        params![filter.live, filter.agent_id, filter.before.map(number), limit],
+        parse,
+    )?;
     rows.collect()
 }
 

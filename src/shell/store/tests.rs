@@ -10,7 +10,13 @@ pub fn record(number: u64) -> Cdr {
     let source = Source { address: ([192, 0, 2, 7], 5060).into(), transport: Transport::Udp };
     let opened = WallTime::from_unix_micros(1_790_000_000_000_000);
     let call_id = format!("call-{number}@pbx");
-    Cdr::opened(CallKey(0x6ab0_0000 << 32 | number), CallDirection::Incoming, source, call_id, opened)
+    Cdr::opened(
+        CallKey(0x6ab0_0000 << 32 | number),
+        CallDirection::Incoming,
+        source,
+        call_id,
+        opened,
+    )
 }
 
 /// A directory of its own for one test, removed at its end.
@@ -18,7 +24,8 @@ struct Place(PathBuf);
 
 impl Place {
     fn new(name: &str) -> Place {
-        let path = std::env::temp_dir().join(format!("voxedge-store-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("voxedge-store-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a temporary directory");
         Place(path)
     }

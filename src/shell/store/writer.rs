@@ -166,7 +166,10 @@ mod tests {
         assert!(writer.commit());
         assert_eq!((load(&writer.counters.written), load(&writer.counters.waiting)), (200, 0));
         assert!(!writer.counters.failing.load(Ordering::Relaxed));
-        assert_eq!(schema::list(&writer.connection, &Default::default(), 500).map(|l| l.len()), Ok(200));
+        assert_eq!(
+            schema::list(&writer.connection, &Default::default(), 500).map(|l| l.len()),
+            Ok(200)
+        );
     }
 
     #[test]
