@@ -43,6 +43,7 @@ pub enum Stage {
 /// A 2xx without its ACK.
 #[derive(Debug)]
 struct Unacknowledged {
+    request: RequestToken,
     cseq: u32,
     answer: Bytes,
     flow: Flow,
@@ -83,7 +84,7 @@ impl InviteSession {
         &mut self,
         now: Instant,
         timing: &Timing,
-        (cseq, flow, answer): (u32, Flow, Bytes),
+        (request, cseq, flow, answer): (RequestToken, u32, Flow, Bytes),
         offers: bool,
     ) {
         let first = self.stage == Stage::Early;
@@ -91,6 +92,7 @@ impl InviteSession {
             self.stage = Stage::Established;
         }
         self.unacknowledged.push(Unacknowledged {
+            request,
             cseq,
             answer,
             flow,
@@ -102,11 +104,12 @@ impl InviteSession {
         });
     }
 
-    /// An ACK of this dialog came. `None` when no 2xx waits for it: a copy.
-    pub fn handle_ack(&mut self, cseq: u32) -> Option<Acknowledged> {
+    /// An ACK of this dialog came: which INVITE it is for. `None` when no 2xx waits: a copy.
+    pub fn handle_ack(&mut self, cseq: u32) -> Option<(Acknowledged, RequestToken)> {
         let index = self.unacknowledged.iter().position(|waiting| waiting.cseq == cseq)?;
         let waiting = self.unacknowledged.remove(index);
-        Some(if waiting.first { Acknowledged::First } else { Acknowledged::Reoffer })
+        let kind = if waiting.first { Acknowledged::First } else { Acknowledged::Reoffer };
+        Some((kind, waiting.request))
     }
 
     /// Repeats each due 2xx, gives up those that are too old.
@@ -146,9 +149,10 @@ impl InviteSession {
         self.unacknowledged.len() >= UNACKNOWLEDGED_MAX
     }
 
-    /// The session ends: nothing is repeated any more.
-    pub fn forget_answers(&mut self) {
-        self.unacknowledged.clear();
+    /// The session ends: nothing is repeated any more. Gives the INVITEs whose 2xx was not
+    /// acknowledged.
+    pub fn forget_answers(&mut self) -> Vec<RequestToken> {
+        std::mem::take(&mut self.unacknowledged).iter().map(|waiting| waiting.request).collect()
     }
 }
 
@@ -169,7 +173,7 @@ mod tests {
         );
         let dialog = Dialog::answering(Arc::new(invite), flow("192.0.2.1:5060"), "t".into());
         let mut session = InviteSession::new(dialog, RequestToken(1));
-        let sent = (5, flow("192.0.2.1:5060"), Bytes::from_static(b"200"));
+        let sent = (RequestToken(1), 5, flow("192.0.2.1:5060"), Bytes::from_static(b"200"));
         session.handle_success_sent(ms(0), &Timing::default(), sent, true);
         session
     }
@@ -198,12 +202,12 @@ mod tests {
         let mut session = answered();
         assert!(session.awaits_first_ack() && session.has_own_offer_open());
         assert_eq!(session.handle_ack(4), None);
-        assert_eq!(session.handle_ack(5), Some(Acknowledged::First));
+        assert_eq!(session.handle_ack(5), Some((Acknowledged::First, RequestToken(1))));
         assert_eq!(session.handle_ack(5), None);
         assert_eq!(session.next_deadline(), None);
-        let sent = (6, flow("192.0.2.1:5060"), Bytes::new());
+        let sent = (RequestToken(2), 6, flow("192.0.2.1:5060"), Bytes::new());
         session.handle_success_sent(ms(9), &Timing::default(), sent, false);
         assert!(!session.awaits_first_ack() && !session.has_own_offer_open());
-        assert_eq!(session.handle_ack(6), Some(Acknowledged::Reoffer));
+        assert_eq!(session.handle_ack(6), Some((Acknowledged::Reoffer, RequestToken(2))));
     }
 }

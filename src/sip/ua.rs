@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | a request outside dialogs | refusals, OPTIONS (§8.2.7) | an INVITE that is taken |
 //! | CANCEL | its own answer | 487 to the INVITE that it finds |
-//! | a request with a To tag | 481, a lower CSeq 500, want of room 503 | everything else |
+//! | a request with a To tag | 481, want of room 503 | everything else |
 //! | ACK | absorbed | ends waiting for it |
 //! | a response | dropped and counted | our BYE |
 //!
@@ -23,6 +23,8 @@ mod reply;
 mod table;
 mod verb;
 
+#[cfg(test)]
+mod stress;
 #[cfg(test)]
 mod tests;
 
@@ -322,17 +324,15 @@ impl UserAgent {
     /// The one end of a session: after it nothing names it any more. Copies of its INVITE are
     /// absorbed without an answer.
     fn remove_session(&mut self, session: SessionId) -> Option<InviteSession> {
-        let state = self.sessions.remove(&session)?;
+        let mut state = self.sessions.remove(&session)?;
         self.dialogs.remove(state.dialog.local_tag());
         self.timers.set(Owner::Session(session), None);
         if state.stage == Stage::Early {
             self.transactions.end_early(state.source);
         }
-        if let Some(record) = self.transactions.server_mut(state.invite) {
-            if let ServerMachine::Invite(machine) = &mut record.machine {
-                machine.handle_success_ack();
-            }
-            self.transactions.settle(state.invite, &mut self.timers);
+        self.forget_answer(state.invite);
+        for token in state.forget_answers() {
+            self.forget_answer(token);
         }
         Some(state)
     }

@@ -49,11 +49,13 @@ impl UserAgent {
             Some(Sequence::Equal) => is_bye,
             Some(Sequence::Lower) | None => false,
         };
-        if !in_order {
-            return self.refuse_statelessly((&request, &flow), &StatusLine::of(500), &[], out);
-        }
         if !is_bye && !self.has_room(&flow) {
             return self.shed(&request, &flow, out);
+        }
+        if !in_order {
+            // With a transaction: its copies must not find 481 when the session ends in between.
+            let inside = self.begin_inside(now, session, (flow, key), request, out);
+            return self.end(now, inside.token, 500, &[], out);
         }
         if let Some(state) = self.sessions.get_mut(&session) {
             state.dialog.note(&request, flow);
@@ -100,16 +102,14 @@ impl UserAgent {
         out: &mut Vec<UaOutput>,
     ) {
         let Some(state) = self.sessions.get_mut(&session) else { return };
-        let Some(acknowledged) = state.handle_ack(ack.cseq().number) else {
+        let Some((acknowledged, invite)) = state.handle_ack(ack.cseq().number) else {
             self.counters.stray_acks += 1;
             return;
         };
         state.dialog.note(ack, flow);
-        let (stage, invite) = (state.stage.clone(), state.invite);
+        let stage = state.stage.clone();
         self.settle_session(session);
-        if acknowledged == Acknowledged::First {
-            self.forget_answer(invite);
-        }
+        self.forget_answer(invite);
         let body = body_of(ack);
         match (stage, acknowledged) {
             (Stage::Leaving { reason }, Acknowledged::First) => {
@@ -126,7 +126,7 @@ impl UserAgent {
     }
 
     /// Copies of an acknowledged INVITE are absorbed in silence.
-    fn forget_answer(&mut self, invite: RequestToken) {
+    pub(super) fn forget_answer(&mut self, invite: RequestToken) {
         if let Some(record) = self.transactions.server_mut(invite) {
             if let ServerMachine::Invite(machine) = &mut record.machine {
                 machine.handle_success_ack();

@@ -5,8 +5,8 @@
 use super::reply::{Extra, Part};
 use super::table::ServerMachine;
 use super::{Gone, RequestToken, SessionId, UaOutput, UserAgent};
-use crate::ground::Now;
-use crate::sip::msg::{Method, Request};
+use crate::ground::{Flow, Now};
+use crate::sip::msg::Method;
 use crate::sip::session::Stage;
 use crate::sip::status::StatusLine;
 use crate::sip::transaction::{Client, ClientKey};
@@ -171,7 +171,7 @@ impl UserAgent {
         let branch = format!("{}{}", self.branch_start, self.entropy.token(128));
         let Some(state) = self.sessions.get_mut(&session) else { return };
         state.stage = Stage::Left;
-        state.forget_answers();
+        let forgotten = state.forget_answers();
         let flow = state.dialog.flow();
         let address = self.config.advertised(&flow);
         let via = format!("SIP/2.0/{} {address};rport;branch={branch}", flow.transport.via_token());
@@ -184,6 +184,9 @@ impl UserAgent {
             builder = builder.header("Reason", reason);
         }
         self.settle_session(session);
+        for token in forgotten {
+            self.forget_answer(token);
+        }
         let bytes = self.seal(builder);
         let mut effects = Vec::new();
         let reliable = flow.transport.is_reliable();
@@ -212,7 +215,8 @@ impl UserAgent {
         }
         let bytes = self.seal(builder);
         let offers = body.is_some() && request.body().is_empty();
-        self.note_success(now, session, &request, (flow, bytes.clone()), offers);
+        let sent = (token, request.cseq().number, flow, bytes.clone());
+        self.note_success(now, session, sent, offers);
         let record = self.transactions.server_mut(token).ok_or(Gone)?;
         let mut effects = Vec::new();
         if let ServerMachine::Invite(machine) = &mut record.machine {
@@ -226,11 +230,9 @@ impl UserAgent {
         &mut self,
         now: Now,
         session: SessionId,
-        request: &Request,
-        (flow, bytes): (crate::ground::Flow, Bytes),
+        sent: (RequestToken, u32, Flow, Bytes),
         offers: bool,
     ) {
-        let sent = (request.cseq().number, flow, bytes);
         if let Some(state) = self.sessions.get_mut(&session) {
             state.handle_success_sent(now.at, &self.config.timing, sent, offers);
         }
