@@ -29,6 +29,8 @@ pub(super) struct Control {
     /// Packets that we had sent at the last two reports.
     sent_before: [u32; 2],
     round_trip: Duration,
+    /// Of our packets, by the peer's last report, in percent.
+    peer_loss_percent: u8,
 }
 
 impl Control {
@@ -44,6 +46,7 @@ impl Control {
             sender_report: None,
             sent_before: [0; 2],
             round_trip: Duration::ZERO,
+            peer_loss_percent: 0,
         }
     }
 
@@ -127,11 +130,18 @@ impl Control {
         self.round_trip
     }
 
+    /// How much of what we send the peer misses, by its last report.
+    pub(super) fn peer_loss_percent(&self) -> u8 {
+        self.peer_loss_percent
+    }
+
     fn on_blocks(&mut self, now: Now, blocks: Blocks<'_>) {
         for block in blocks {
             if block.reception.ssrc != self.ssrc {
                 continue;
             }
+            let lost = u32::from(block.reception.fraction_lost) * 100;
+            self.peer_loss_percent = lost.div_ceil(256) as u8;
             if let Some(round_trip) = block.round_trip(now.wall.ntp()) {
                 self.round_trip = round_trip;
             }

@@ -174,6 +174,14 @@ impl Outbound {
         }
     }
 
+    /// The peer misses this much of what we send. In-band FEC costs a third of the encoder's time:
+    /// it is on only for a peer that asks for it and loses packets (house §5).
+    pub(super) fn set_expected_loss(&mut self, percent: u8) {
+        if self.voice.plan.fec {
+            self.voice.encoder.set_expected_loss(percent);
+        }
+    }
+
     /// Everything that the agent said has left.
     pub(super) fn is_drained(&self) -> bool {
         self.queue.is_empty() && matches!(self.talk, Talk::Quiet { .. })
@@ -271,7 +279,7 @@ impl Outbound {
                 self.skip_late(now, self.slot);
                 false
             }
-            Talk::Starting { at } if !self.muted && self.slot <= at => {
+            Talk::Starting { at } if !self.muted && self.slot < at => {
                 self.skip_late(now.min(at), self.slot);
                 false
             }
@@ -349,8 +357,7 @@ impl Voice {
     fn new(plan: &CodecPlan, rate_hz: u32) -> Result<Voice, CodecFault> {
         let frame_ms = frame_ms(plan);
         let frame_samples = samples_in(frame_ms, rate_hz).min(FRAME_SAMPLES_MAX);
-        let settings = EncoderSettings { fec: plan.fec, ..EncoderSettings::default() };
-        let mut encoder = Encoder::new(plan.kind, rate_hz, settings)?;
+        let mut encoder = Encoder::new(plan.kind, rate_hz, EncoderSettings::default())?;
         let (pcm, mut encoded) = ([0; FRAME_SAMPLES_MAX], [0; 1_400]);
         let mut len = 0;
         for _ in 0..SETTLING_FRAMES {

@@ -12,6 +12,7 @@
 //! ```
 
 use crate::codec::CodecKind;
+use crate::ground::limits::{CLIENT_BUFFER_MS, PLAYOUT_BYTES_MAX};
 use crate::ground::{CallKey, Secret};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -99,6 +100,18 @@ impl AgentRates {
             CodecKind::G722 => AgentRates { input_hz: 16_000, output_hz: 16_000 },
             CodecKind::Opus => AgentRates { input_hz: 16_000, output_hz: opus_output_hz },
         }
+    }
+
+    /// `clientBufferSizeMs` to ask of Ultravox for a call of this codec: seven eighths of what the
+    /// playout queue holds in the codec's form (G.711 is queued encoded, all else as samples), at
+    /// most [`CLIENT_BUFFER_MS`]. Asking for more would lose the ends of long answers.
+    pub fn client_buffer_ms(self, kind: CodecKind) -> u32 {
+        let bytes_in_second = match kind {
+            CodecKind::Pcmu | CodecKind::Pcma => 8_000,
+            CodecKind::G722 | CodecKind::Opus => 2 * u64::from(self.output_hz.max(1)),
+        };
+        let held_ms = PLAYOUT_BYTES_MAX as u64 * 1_000 / bytes_in_second;
+        u32::try_from(held_ms / 8 * 7).unwrap_or(u32::MAX).min(CLIENT_BUFFER_MS)
     }
 }
 
@@ -225,4 +238,22 @@ pub struct MediaReport {
     /// Frames that missed their deadline and were skipped, never sent in a burst.
     pub frames_late: u64,
     pub digits: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffer_asked_for_fits_the_playout_queue() {
+        for (kind, buffer_ms) in [
+            (CodecKind::Pcmu, 28_672),
+            (CodecKind::Pcma, 28_672),
+            (CodecKind::G722, 7_168),
+            (CodecKind::Opus, 4_774),
+        ] {
+            let rates = AgentRates::for_codec(kind, 24_000);
+            assert_eq!(rates.client_buffer_ms(kind), buffer_ms, "{kind:?}");
+        }
+    }
 }

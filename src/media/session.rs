@@ -164,6 +164,7 @@ impl MediaSession {
             return;
         }
         self.control_source = Some(source);
+        self.outbound.set_expected_loss(self.control.peer_loss_percent());
         self.on_life(now.at);
     }
 

@@ -252,3 +252,28 @@ fn audio(sequence: u16, timestamp: u32) -> Given {
     let source = CALLER;
     Given { source, marker: false, payload_type: 0, sequence, timestamp, ssrc: 7 }
 }
+
+#[test]
+fn a_lost_opus_packet_comes_from_the_next_ones_copy() {
+    let concealed = |fec| {
+        let plan = plan(CodecKind::Opus, 20);
+        let mut scene = Scene::joined(&plan);
+        let settings = EncoderSettings { fec, bitrate: Some(24_000), ..Default::default() };
+        let mut encoder = Encoder::new(CodecKind::Opus, 16_000, settings).unwrap();
+        let voice = |n: usize| (6_000.0 * (n as f64 * 0.09).sin() * (n as f64 * 0.002).sin()) as i16;
+        let pcm: Vec<i16> = (0..16_000 * 4).map(voice).collect();
+        for (number, part) in pcm.chunks(320).enumerate() {
+            scene.run_to(number as u64 * 20);
+            let mut payload = [0; 400];
+            let len = encoder.encode(part, &mut payload).unwrap();
+            let given = Given { payload_type: 111, ..audio(number as u16, number as u32 * 960) };
+            if number % 10 != 5 {
+                scene.give(given, &payload[..len]);
+            }
+        }
+        scene.run_to(4_100);
+        scene.session.report().concealed_ms
+    };
+    let (without, with) = (concealed(false), concealed(true));
+    assert!(without >= 400 && with <= 120, "{without} ms and {with} ms");
+}

@@ -62,6 +62,13 @@ fn ladders() {
         ("silence from the join", "", 60, "0s 20s 40s 60s"),
         ("a burst starts at once, in its own phase", "25:60", 120, "0s 20s 25mW 45W 65W 85s 120s"),
         ("one by one: the first waits one frame", "25:20 45:20 65:20", 140, "0s 20s 40s 45mW 65W 85W 105s 140s"),
+        (
+            "an underrun makes the next start wait longer",
+            "25:20 45:20 110:20 400:20 420:20 440:20",
+            500,
+            "0s 20s 40s 45mW 65W 85s 120s 140s 150mW 170s 200s 220s 240s 260s 280s 300s 320s 340s \
+             360s 380s 400s 420s 440mW 460W 480W 500s",
+        ),
         ("a short word is played", "25:5", 100, "0s 20s 40s 45mW 65s 100s"),
         ("clear within one frame", "25:200 70:clear", 120, "0s 20s 25mW 45W 65W 100s 120s"),
         ("words after a clear", "25:200 70:clear 75:60", 160, "0s 20s 25mW 45W 65W 80mW 100W 120W 140s"),
