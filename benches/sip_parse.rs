@@ -47,7 +47,8 @@ fn sip_parse(criterion: &mut Criterion) {
     let source = "192.0.2.99:5060".parse().expect("an address");
     let answer = || Builder::response(&request, &StatusLine::of(100), source).finish();
     println!("allocations: parse {}, answer {}", allocations(parse), allocations(answer));
-    criterion.bench_function("parse an INVITE of 1.1 kB", |bencher| bencher.iter(|| black_box(parse())));
+    criterion
+        .bench_function("parse an INVITE of 1.1 kB", |bencher| bencher.iter(|| black_box(parse())));
     criterion.bench_function("answer it with 100", |bencher| bencher.iter(|| black_box(answer())));
 }
 

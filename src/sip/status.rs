@@ -165,7 +165,8 @@ fn judge_extensions(request: &Request, abilities: &Abilities) -> Result<(), Prot
     if *request.method() == Method::Cancel {
         return Ok(());
     }
-    let known = |tag: &str| abilities.extensions.iter().any(|known| known.eq_ignore_ascii_case(tag));
+    let known =
+        |tag: &str| abilities.extensions.iter().any(|known| known.eq_ignore_ascii_case(tag));
     let missing: Vec<&str> = request.values(Name::Require).filter(|tag| !known(tag)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -183,7 +184,8 @@ fn judge_content(request: &Request, abilities: &Abilities) -> Result<(), Protoco
     if request.body().is_empty() || optional {
         return Ok(());
     }
-    if request.values(Name::ContentEncoding).any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+    if request.values(Name::ContentEncoding).any(|coding| !coding.eq_ignore_ascii_case("identity"))
+    {
         return Err(ProtocolRefusal::new(415, "Accept-Encoding", "identity".into()));
     }
     let understood = |kind: &str| abilities.accepts.contains(&kind);
@@ -200,7 +202,9 @@ fn judge_answer(request: &Request) -> Result<(), ProtocolRefusal> {
     }
     let suits = |range: &str| {
         let kind = range.split(';').next().unwrap_or_default().trim();
-        ["application/sdp", "application/*", "*/*"].iter().any(|known| known.eq_ignore_ascii_case(kind))
+        ["application/sdp", "application/*", "*/*"]
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(kind))
     };
     if request.values(Name::Accept).any(suits) {
         return Ok(());

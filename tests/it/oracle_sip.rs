@@ -14,7 +14,8 @@ fn ours(bytes: &bytes::Bytes) -> Option<Reading> {
         Message::Request(request) => format!("{} {}", request.method(), request.uri().as_str()),
         Message::Response(response) => response.code().to_string(),
     };
-    let names = message.lines().map(|(name, _)| name.to_ascii_lowercase()).collect::<Vec<_>>().join(" ");
+    let names =
+        message.lines().map(|(name, _)| name.to_ascii_lowercase()).collect::<Vec<_>>().join(" ");
     let tag = |tag: Option<&str>| tag.unwrap_or("-").to_owned();
     Some(BTreeMap::from([
         ("start", start),
@@ -81,7 +82,11 @@ fn difference(bytes: &bytes::Bytes) -> String {
 
 /// File, what differs, why ours is right.
 const EXPLAINED: [(&str, &str, &str); 47] = [
-    ("freeswitch-401-compact.sip", "they refuse", "they know no compact names, so Via and others are missing"),
+    (
+        "freeswitch-401-compact.sip",
+        "they refuse",
+        "they know no compact names, so Via and others are missing",
+    ),
     ("broadworks-invite.sip", "start", "they print the transport parameter in capitals"),
     ("teams-invite.sip", "start", "they print the transport parameter in capitals"),
     ("twilio-tls-sdes-invite.sip", "start", "they print the transport parameter in capitals"),
@@ -122,7 +127,11 @@ const EXPLAINED: [(&str, &str, &str); 47] = [
     ("ipv6-reference.sip", "they refuse", "they read no IPv6 reference"),
     ("ipv6-three-colons.sip", "they refuse", "they read no IPv6 reference"),
     ("ipv4-mapped.sip", "they refuse", "they read no IPv6 reference"),
-    ("compact-names.sip", "they refuse", "they know no compact names, so Via and others are missing"),
+    (
+        "compact-names.sip",
+        "they refuse",
+        "they know no compact names, so Via and others are missing",
+    ),
     ("latin1-name.sip", "they refuse", "they read UTF-8 only"),
     ("bare-lf-header.sip", "we refuse", "they pass bare CR, LF and NUL through"),
     ("bare-cr-header.sip", "we refuse", "they pass bare CR, LF and NUL through"),

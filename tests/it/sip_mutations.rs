@@ -12,8 +12,26 @@ use voxedge::sip::status::StatusLine;
 
 const MUTATIONS: u64 = 100_000;
 const DELIMITERS: [&[u8]; 20] = [
-    b"\r\n", b"\r", b"\n", b"\r\n ", b"\r\n\r\n", b":", b";", b",", b"<", b">", b"\"", b"\\", b"=", b"@", b"[",
-    b"]", b"%", b" ", b"\0", b"\xff",
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b"\r\n ",
+    b"\r\n\r\n",
+    b":",
+    b";",
+    b",",
+    b"<",
+    b">",
+    b"\"",
+    b"\\",
+    b"=",
+    b"@",
+    b"[",
+    b"]",
+    b"%",
+    b" ",
+    b"\0",
+    b"\xff",
 ];
 
 fn source() -> SocketAddr {
@@ -50,8 +68,11 @@ fn mutate(bytes: &mut Vec<u8>, entropy: &mut Entropy) {
 
 #[test]
 fn mutated_messages_are_read_one_way_or_refused() {
-    let corpus: Vec<Bytes> =
-        ["sip", "sip_syntax"].into_iter().flat_map(|folder| rows(&own(folder))).map(|(_, bytes)| bytes).collect();
+    let corpus: Vec<Bytes> = ["sip", "sip_syntax"]
+        .into_iter()
+        .flat_map(|folder| rows(&own(folder)))
+        .map(|(_, bytes)| bytes)
+        .collect();
     let (mut requests, mut faults) = (0, 0);
     for seed in 0..MUTATIONS {
         let mut entropy = Entropy::from_number(seed);
@@ -67,7 +88,11 @@ fn mutated_messages_are_read_one_way_or_refused() {
             }
             Err(fault) => {
                 if let Some(answer) = fault.answer(source()) {
-                    check_lines(&answer, &["Via", "From", "To", "Call-ID", "CSeq", "Content-Length"], seed);
+                    check_lines(
+                        &answer,
+                        &["Via", "From", "To", "Call-ID", "CSeq", "Content-Length"],
+                        seed,
+                    );
                 }
                 faults += 1;
             }
@@ -80,7 +105,10 @@ fn mutated_messages_are_read_one_way_or_refused() {
 /// All views of what was accepted can be asked for, and what is guaranteed is there.
 fn check_views(message: &Message, seed: u64) {
     assert!(!message.call_id().is_empty() && message.vias().count() > 0, "seed {seed}");
-    assert!(!message.from().as_str().is_empty() && !message.to().as_str().is_empty(), "seed {seed}");
+    assert!(
+        !message.from().as_str().is_empty() && !message.to().as_str().is_empty(),
+        "seed {seed}"
+    );
     for (name, value) in message.lines() {
         assert!(!name.contains(['\r', '\n', ':']) && !value.contains(['\r', '\n']), "seed {seed}");
     }
@@ -88,7 +116,12 @@ fn check_views(message: &Message, seed: u64) {
         let uri = contact.uri();
         let _ = (uri.user_decoded(), uri.param("x"), uri.headers().count(), contact.display_name());
     }
-    let _ = (message.expires(), message.content_type(), message.max_forwards(), message.via().received());
+    let _ = (
+        message.expires(),
+        message.content_type(),
+        message.max_forwards(),
+        message.via().received(),
+    );
 }
 
 /// A request printed from its own headers reads the same, and prints the same again; an answer to
@@ -98,15 +131,25 @@ fn check_print(message: &Message, seed: u64) {
     let answer = Builder::response(request, &StatusLine::of(486), source()).to_tag("t").finish();
     let answer = answer.expect("an answer needs nothing of the caller");
     check_lines(&answer, &["Via", "From", "To", "Call-ID", "CSeq", "Content-Length"], seed);
-    let parsed = Message::parse(answer, Framing::Stream).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
+    let parsed = Message::parse(answer, Framing::Stream)
+        .unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
     assert_eq!(parsed.vias().count(), request.vias().count(), "seed {seed}");
-    assert_eq!((parsed.call_id(), parsed.cseq()), (request.call_id(), request.cseq()), "seed {seed}");
-    assert_eq!((parsed.from().tag(), parsed.from().uri()), (request.from().tag(), request.from().uri()));
+    assert_eq!(
+        (parsed.call_id(), parsed.cseq()),
+        (request.call_id(), request.cseq()),
+        "seed {seed}"
+    );
+    assert_eq!(
+        (parsed.from().tag(), parsed.from().uri()),
+        (request.from().tag(), request.from().uri())
+    );
     let Some(printed) = print(message) else { return };
-    let again = Message::parse(printed.clone(), Framing::Stream).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
+    let again = Message::parse(printed.clone(), Framing::Stream)
+        .unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
     assert_eq!(print(&again), Some(printed), "seed {seed}");
     let kept = |message: &Message| -> Vec<(String, String)> {
-        let of_body = |name: &str| matches!(Name::parse(name), Name::ContentLength | Name::ContentType);
+        let of_body =
+            |name: &str| matches!(Name::parse(name), Name::ContentLength | Name::ContentType);
         let lines = message.lines().filter(|(name, _)| !of_body(name));
         lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     };
@@ -153,7 +196,11 @@ fn check_stream(bytes: &Bytes, datagram: Option<Message>, seed: u64) {
                 }
                 Err(fault) => {
                     if let Some(answer) = fault.answer {
-                        check_lines(&answer, &["Via", "From", "To", "Call-ID", "CSeq", "Content-Length"], seed);
+                        check_lines(
+                            &answer,
+                            &["Via", "From", "To", "Call-ID", "CSeq", "Content-Length"],
+                            seed,
+                        );
                     }
                     break 'pieces;
                 }
@@ -161,11 +208,16 @@ fn check_stream(bytes: &Bytes, datagram: Option<Message>, seed: u64) {
         }
     }
     let with_length = datagram.filter(|message| message.get(Name::ContentLength).is_some());
-    assert!(framed.is_some() || with_length.is_none(), "seed {seed}: a packet was read, a stream not");
+    assert!(
+        framed.is_some() || with_length.is_none(),
+        "seed {seed}: a packet was read, a stream not"
+    );
     let Some(framed) = framed else { return };
     let stream = Message::parse(framed.clone(), Framing::Stream).map_err(|fault| fault.reason);
     let packet = Message::parse(framed, Framing::Datagram).map_err(|fault| fault.reason);
-    let whole = |parsed: Result<Message, _>| parsed.map(|message| (message.bytes().clone(), message.body().to_vec()));
+    let whole = |parsed: Result<Message, _>| {
+        parsed.map(|message| (message.bytes().clone(), message.body().to_vec()))
+    };
     let (stream, packet) = (whole(stream), whole(packet));
     assert_eq!(stream, packet, "seed {seed}");
     if let Some(message) = with_length {

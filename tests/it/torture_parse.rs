@@ -12,7 +12,8 @@ use voxedge::sip::status::{Abilities, ProtocolRefusal, judge};
 
 /// The files that the project may not carry, or `None` with a notice. In CI they must be there.
 pub fn test_data(folder: &str) -> Option<PathBuf> {
-    let found = std::env::var_os("VOXEDGE_TEST_DATA").map(|root| Path::new(&root).join("fixtures").join(folder));
+    let found = std::env::var_os("VOXEDGE_TEST_DATA")
+        .map(|root| Path::new(&root).join("fixtures").join(folder));
     match found.filter(|path| path.is_dir()) {
         Some(path) => Some(path),
         None if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
@@ -109,7 +110,8 @@ fn stream_verdict(bytes: &[u8], size: usize) -> (String, &'static str) {
                 Ok(Some(Framed::KeepAlive)) => {}
                 Ok(Some(Framed::Message(bytes))) => {
                     let parsed = Message::parse(bytes, Framing::Stream);
-                    let is_probe = parsed.as_ref().is_ok_and(|message| message.call_id() == "probe");
+                    let is_probe =
+                        parsed.as_ref().is_ok_and(|message| message.call_id() == "probe");
                     let verdict = first.get_or_insert_with(|| verdict(&parsed)).clone();
                     if is_probe {
                         return (verdict, "open");
@@ -136,11 +138,18 @@ fn allows(allowed: &str, verdict: &str) -> bool {
 fn own_syntax_points_have_their_exact_verdict() {
     for (row, bytes) in rows(&own("sip_syntax")) {
         let name = &row["name"];
-        assert_eq!(verdict(&Message::parse(bytes.clone(), Framing::Datagram)), row["udp"], "{name} over UDP");
+        assert_eq!(
+            verdict(&Message::parse(bytes.clone(), Framing::Datagram)),
+            row["udp"],
+            "{name} over UDP"
+        );
         for size in [1, 7, 100_000] {
             let (verdict, after) = stream_verdict(&bytes, size);
             assert_eq!(verdict, row["stream"], "{name} over a stream in {size}s");
-            assert!(row["stream_after"] == "either" || row["stream_after"] == after, "{name}: {after}");
+            assert!(
+                row["stream_after"] == "either" || row["stream_after"] == after,
+                "{name}: {after}"
+            );
         }
     }
 }
@@ -153,7 +162,10 @@ fn vendor_messages_have_an_allowed_verdict() {
         assert!(allows(&row["allowed_outcome"], &datagram), "{name} over UDP: {datagram}");
         if row["allowed_outcome_stream"] != "-" {
             let (verdict, after) = stream_verdict(&bytes, 1);
-            assert!(allows(&row["allowed_outcome_stream"], &verdict), "{name} over a stream: {verdict}");
+            assert!(
+                allows(&row["allowed_outcome_stream"], &verdict),
+                "{name} over a stream: {verdict}"
+            );
             assert_eq!(after, "open", "{name}");
         }
     }
@@ -170,7 +182,10 @@ fn torture_messages_have_an_allowed_verdict() {
         assert!(allows(&row["allowed_outcome_udp"], &datagram), "{name} over UDP: {datagram}");
         for size in [1, 100_000] {
             let (stream, after) = stream_verdict(&bytes, size);
-            assert!(allows(&row["allowed_outcome_stream"], &stream), "{name} over a stream: {stream}");
+            assert!(
+                allows(&row["allowed_outcome_stream"], &stream),
+                "{name} over a stream: {stream}"
+            );
             let expected = row["stream_after"].as_str();
             let fits = match expected {
                 "either" => after != "hold",
@@ -218,7 +233,8 @@ fn bytes_and_order_are_kept() {
     let all: Vec<u8> = (0..=255).collect();
     assert!(binary.body().windows(256).any(|part| part == all));
     let unknown = request("sip_syntax", "unknown-headers.sip");
-    let names: Vec<_> = unknown.lines().map(|(name, _)| name).filter(|name| name.len() < 4).collect();
+    let names: Vec<_> =
+        unknown.lines().map(|(name, _)| name).filter(|name| name.len() < 4).collect();
     assert_eq!(names, ["Via", "To", "X-b", "x-A", "X-B", "Zz"]);
     let latin1 = request("sip_syntax", "latin1-name.sip");
     assert_eq!(latin1.from().display_name().as_deref(), Some("Müller"));
@@ -234,15 +250,27 @@ fn bytes_and_order_are_kept() {
 #[test]
 fn vendor_habits_are_read_as_meant() {
     let teams = request("sip", "teams-invite.sip");
-    assert_eq!(teams.values(Name::PAssertedIdentity).collect::<Vec<_>>(), ["<tel:+15550142000>", "<sip:alice@example.com>"]);
-    assert!(teams.contact().expect("one").as_str().contains("x-c=d47f6e60f1d85282bc613f853f28bdc6/d/8/1b5c7b8e0c3f4f0a>"));
+    assert_eq!(
+        teams.values(Name::PAssertedIdentity).collect::<Vec<_>>(),
+        ["<tel:+15550142000>", "<sip:alice@example.com>"]
+    );
+    assert!(
+        teams
+            .contact()
+            .expect("one")
+            .as_str()
+            .contains("x-c=d47f6e60f1d85282bc613f853f28bdc6/d/8/1b5c7b8e0c3f4f0a>")
+    );
     let quoted = request("sip", "quoted-escapes.sip");
     assert_eq!(quoted.from().display_name().as_deref(), Some("A \"quoted, <x>;y\" name\\"));
     assert_eq!(quoted.from().uri().password(), Some("p%3Bw"));
     assert_eq!(quoted.to().display_name().as_deref(), Some("Müller, Jörg"));
     assert_eq!(quoted.contacts().count(), 2);
     let tel = request("sip", "tel-uri.sip");
-    assert_eq!((tel.uri().user(), tel.from().uri().user()), (Some("+1-555-123-4567"), Some("+15551234567")));
+    assert_eq!(
+        (tel.uri().user(), tel.from().uri().user()),
+        (Some("+1-555-123-4567"), Some("+15551234567"))
+    );
     assert_eq!(tel.from().uri().param("npdi"), Some(None));
     let under = request("sip", "underscore-host-and-params.sip");
     assert_eq!(under.uri().host().to_string(), "my_host.local");
@@ -259,7 +287,13 @@ fn refusals_carry_the_headers_that_the_rfc_demands() {
     let allow = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY".to_owned();
     assert_eq!(refusal("odd-token-characters.sip").headers, [("Allow", allow.clone())]);
     assert_eq!(refusal("escaped-nul.sip").headers, [("Allow", allow)]);
-    assert_eq!(refusal("unknown-require.sip").headers, [("Unsupported", "nothing1, nothing2".to_owned())]);
-    assert_eq!(refusal("unknown-body-type.sip").headers, [("Accept", "application/sdp".to_owned())]);
+    assert_eq!(
+        refusal("unknown-require.sip").headers,
+        [("Unsupported", "nothing1, nothing2".to_owned())]
+    );
+    assert_eq!(
+        refusal("unknown-body-type.sip").headers,
+        [("Accept", "application/sdp".to_owned())]
+    );
     assert_eq!(refusal("sdp-not-accepted.sip").headers, []);
 }

@@ -12,16 +12,25 @@ use tokio::net::{TcpListener, UdpSocket};
 /// Why a listener could not be opened.
 #[derive(Debug)]
 pub enum FlowFault {
-    Bind { transport: Transport, address: SocketAddr, error: io::Error },
+    Bind {
+        transport: Transport,
+        address: SocketAddr,
+        error: io::Error,
+    },
     /// A TLS listener without a certificate.
-    NoCertificate { address: SocketAddr },
+    NoCertificate {
+        address: SocketAddr,
+    },
 }
 
 impl fmt::Display for FlowFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (transport, address, error) = match self {
             FlowFault::NoCertificate { address } => {
-                return write!(f, "SIP TLS listener {address}: no certificate and key are configured");
+                return write!(
+                    f,
+                    "SIP TLS listener {address}: no certificate and key are configured"
+                );
             }
             FlowFault::Bind { transport, address, error } => (transport, address, error),
         };
@@ -35,10 +44,16 @@ impl fmt::Display for FlowFault {
                  or choose another port for this listener"
             ),
             io::ErrorKind::AddrNotAvailable => {
-                write!(f, "No interface has this address: see `ip address`, or listen on 0.0.0.0 or [::]")
+                write!(
+                    f,
+                    "No interface has this address: see `ip address`, or listen on 0.0.0.0 or [::]"
+                )
             }
             io::ErrorKind::PermissionDenied => {
-                write!(f, "Ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher port or grant it")
+                write!(
+                    f,
+                    "Ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher port or grant it"
+                )
             }
             _ => write!(f, "Check the listener's address in the configuration"),
         }

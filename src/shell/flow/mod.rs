@@ -75,10 +75,17 @@ impl Default for Patience {
 /// What comes in, in the order in which it came on its flow.
 #[derive(Debug)]
 pub enum FlowInput {
-    Opened { flow: Flow },
-    Message { flow: Flow, message: Message },
+    Opened {
+        flow: Flow,
+    },
+    Message {
+        flow: Flow,
+        message: Message,
+    },
     /// The connection is gone; nothing can be sent on it any more.
-    Closed { flow: Flow },
+    Closed {
+        flow: Flow,
+    },
 }
 
 /// The handle to all flows; clones are the same flows.
@@ -159,7 +166,15 @@ impl Flows {
         let (lookups, lookup_queue) = mpsc::channel(resolve::LOOKUPS_WAITING_MAX);
         let (connections, counters, unlisted) = Default::default();
         let shared = Shared {
-            settings, inputs, lookups, next_flow, packets, bound, connections, unlisted, counters,
+            settings,
+            inputs,
+            lookups,
+            next_flow,
+            packets,
+            bound,
+            connections,
+            unlisted,
+            counters,
         };
         let flows = Flows(Arc::new(shared));
         let (stopping, stop) = watch::channel(false);
@@ -221,7 +236,8 @@ impl Flows {
     }
 
     fn send_packet(&self, id: FlowId, to: SocketAddr, bytes: &[u8]) {
-        let sent = self.0.packets.get(&id).is_some_and(|socket| socket.try_send_to(bytes, to).is_ok());
+        let sent =
+            self.0.packets.get(&id).is_some_and(|socket| socket.try_send_to(bytes, to).is_ok());
         if !sent {
             self.0.counters.unsent.add();
         }

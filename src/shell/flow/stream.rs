@@ -69,9 +69,10 @@ pub(super) async fn run<S>(
                 std::future::pending::<()>().await;
             }
         };
+        let mut stopping = stop.clone();
         let stopped = async {
             // An error means that the owner is gone, which is the same.
-            let _ = stop.wait_for(|stop| *stop).await;
+            let _ = stopping.wait_for(|stop| *stop).await;
             let _ = connection.queue.send(Write::Close).await;
             tokio::time::sleep(LINGER).await;
         };
@@ -83,7 +84,11 @@ pub(super) async fn run<S>(
         }
     }
     flows.connections().open.remove(&flow.id);
-    let _ = flows.0.inputs.send(FlowInput::Closed { flow }).await;
+    // While we stop, nobody may be left to take it.
+    tokio::select! {
+        _ = flows.0.inputs.send(FlowInput::Closed { flow }) => {}
+        _ = stop.wait_for(|stop| *stop) => drop(flows.0.inputs.try_send(FlowInput::Closed { flow })),
+    }
     let _ = timeout(LINGER, close(&mut read, &mut write)).await;
 }
 

@@ -69,15 +69,19 @@ async fn serve(
     // Without Nagle: each message is one write.
     let _ = socket.set_nodelay(true);
     let flow = Flow { id: flows.new_flow_id(), transport, local, peer: place.peer() };
-    let Some(speaks_tls) = speaks_tls(&flows, transport, &socket, stop.clone()).await else { return };
+    let Some(speaks_tls) = speaks_tls(&flows, transport, &socket, stop.clone()).await else {
+        return;
+    };
     match (&flows.0.settings.tls, speaks_tls) {
-        (Some(source), true) => match tls::accept(source, socket, flows.0.settings.patience.handshake).await {
-            Some(socket) => {
-                let flow = Flow { transport: Transport::Tls, ..flow };
-                stream::run(&flows, flow, socket, started, stop).await;
+        (Some(source), true) => {
+            match tls::accept(source, socket, flows.0.settings.patience.handshake).await {
+                Some(socket) => {
+                    let flow = Flow { transport: Transport::Tls, ..flow };
+                    stream::run(&flows, flow, socket, started, stop).await;
+                }
+                None => flows.0.counters.handshakes_failed.add(),
             }
-            None => flows.0.counters.handshakes_failed.add(),
-        },
+        }
         (None, true) => flows.0.counters.handshakes_failed.add(),
         (_, false) => stream::run(&flows, flow, socket, started, stop).await,
     }
@@ -116,7 +120,9 @@ impl Place {
     fn take(flows: &Flows, peer: SocketAddr) -> Option<Place> {
         let mut connections = flows.connections();
         let of_source = connections.by_source.get(&peer.ip()).copied().unwrap_or(0);
-        if connections.all >= limits::CONNECTIONS_MAX || of_source >= limits::CONNECTIONS_PER_SOURCE_MAX {
+        if connections.all >= limits::CONNECTIONS_MAX
+            || of_source >= limits::CONNECTIONS_PER_SOURCE_MAX
+        {
             return None;
         }
         connections.all += 1;

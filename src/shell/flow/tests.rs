@@ -30,7 +30,9 @@ async fn bench(listed: bool, answer_unlisted: bool, patience: Patience) -> Bench
     let config = server_config(&certificate, &key, None).expect("a configuration");
     let (_keeper, tls) = watch::channel(config);
     let settings = FlowSettings {
-        listeners: [Transport::Udp, Transport::Tcp, Transport::Tls].map(|kind| (kind, loopback())).to_vec(),
+        listeners: [Transport::Udp, Transport::Tcp, Transport::Tls]
+            .map(|kind| (kind, loopback()))
+            .to_vec(),
         tls: Some(tls),
         gate: Arc::new(move |_| listed),
         answer_unlisted,
@@ -99,12 +101,18 @@ async fn a_packet_comes_in_and_its_answer_goes_to_its_source() {
         phone.send_to(text.as_bytes(), bench.address(Transport::Udp)).await.expect("sent");
     }
     let flow = bench.answer().await;
-    assert_eq!((flow.peer, flow.local, flow.transport), (own, bench.address(Transport::Udp), Transport::Udp));
+    assert_eq!(
+        (flow.peer, flow.local, flow.transport),
+        (own, bench.address(Transport::Udp), Transport::Udp)
+    );
     let mut buffer = [0; 2048];
     let (len, from) = phone.recv_from(&mut buffer).await.expect("an answer");
     let text = String::from_utf8_lossy(&buffer[..len]);
     assert_eq!(from, flow.local);
-    let stamp = format!("Via: SIP/2.0/UDP decoy.example;branch=z9hG4bK1;rport={};received=127.0.0.1\r\n", own.port());
+    let stamp = format!(
+        "Via: SIP/2.0/UDP decoy.example;branch=z9hG4bK1;rport={};received=127.0.0.1\r\n",
+        own.port()
+    );
     assert!(text.starts_with("SIP/2.0 200 OK\r\n") && text.contains(&stamp), "{text}");
     assert_eq!((bench.flows.counters().received, bench.flows.counters().malformed), (1, 1));
     bench.tasks.stop().await;
@@ -163,7 +171,9 @@ async fn a_stream_in_single_bytes_gives_the_same_messages() {
         assert!(read_until(&mut phone, "\r\n\r\n").await.starts_with("SIP/2.0 200 OK\r\n"));
     }
     drop(phone);
-    assert!(matches!(bench.inputs.recv().await, Some(FlowInput::Closed { flow: closed }) if closed == flow));
+    assert!(
+        matches!(bench.inputs.recv().await, Some(FlowInput::Closed { flow: closed }) if closed == flow)
+    );
     bench.tasks.stop().await;
 }
 
@@ -174,7 +184,8 @@ async fn a_tls_hello_is_served_as_tls_on_both_kinds_of_listener() {
     for transport in [Transport::Tcp, Transport::Tls] {
         let socket = bench.connect(transport).await;
         let name = ServerName::try_from("localhost").expect("a name");
-        let mut phone = TlsConnector::from(client.clone()).connect(name, socket).await.expect("trusted");
+        let mut phone =
+            TlsConnector::from(client.clone()).connect(name, socket).await.expect("trusted");
         phone.write_all(OPTIONS.as_bytes()).await.expect("open");
         assert_eq!(bench.answer().await.transport, Transport::Tls);
         assert!(read_until(&mut phone, "\r\n\r\n").await.starts_with("SIP/2.0 200 OK\r\n"));
@@ -234,7 +245,10 @@ async fn an_unlisted_packet_gets_403_when_configured() {
     let mut buffer = [0; 2048];
     let (len, _) = phone.recv_from(&mut buffer).await.expect("an answer");
     let text = String::from_utf8_lossy(&buffer[..len]);
-    assert!(text.starts_with("SIP/2.0 403 Forbidden\r\n") && text.contains("CSeq: 1 OPTIONS\r\n"), "{text}");
+    assert!(
+        text.starts_with("SIP/2.0 403 Forbidden\r\n") && text.contains("CSeq: 1 OPTIONS\r\n"),
+        "{text}"
+    );
     bench.tasks.stop().await;
 }
 
@@ -328,7 +342,10 @@ async fn a_busy_port_is_named_with_what_to_do() {
     let (sender, _inputs) = mpsc::channel(1);
     let fault = Flows::start(settings.clone(), sender.clone()).await.err().expect("it is taken");
     let words = fault.to_string();
-    assert!(words.contains(&format!("UDP listener {address}")) && words.contains("ss -lnp"), "{words}");
+    assert!(
+        words.contains(&format!("UDP listener {address}")) && words.contains("ss -lnp"),
+        "{words}"
+    );
     let settings = FlowSettings { listeners: vec![(Transport::Tls, loopback())], ..settings };
     let fault = Flows::start(settings, sender).await.err().expect("no certificate");
     assert!(fault.to_string().contains("no certificate"), "{fault}");

@@ -107,7 +107,11 @@ mod tests {
         for number in 0..=max {
             let again = WallTime::from_unix_micros(i64::from(number) * 2);
             table.enter(source(number), Transport::Udp, again);
-            table.enter(source(0), Transport::Udp, WallTime::from_unix_micros(i64::from(number) * 2 + 1));
+            table.enter(
+                source(0),
+                Transport::Udp,
+                WallTime::from_unix_micros(i64::from(number) * 2 + 1),
+            );
         }
         assert_eq!(table.rows.len(), limits::UNLISTED_SOURCES_MAX);
         assert!(table.rows.contains_key(&(source(0), Transport::Udp)), "it was seen all the time");
@@ -123,6 +127,10 @@ mod tests {
             .map(|seconds| table.enter(source(1), Transport::Tcp, at(seconds)))
             .into_iter()
             .collect();
-        assert_eq!(lines, [Some(1), None, None, Some(3), None, Some(2), Some(1)], "a clock set back logs too");
+        assert_eq!(
+            lines,
+            [Some(1), None, None, Some(3), None, Some(2), Some(1)],
+            "a clock set back logs too"
+        );
     }
 }

@@ -177,7 +177,13 @@ pub(super) fn write_status_line(out: &mut Vec<u8>, status: &StatusLine) {
 }
 
 /// Copies a received line under its full name, byte for byte, with `;tag=` added when given.
-pub(super) fn write_copied(out: &mut Vec<u8>, name: Name, head: &Head, line: &Line, tag: Option<&str>) {
+pub(super) fn write_copied(
+    out: &mut Vec<u8>,
+    name: Name,
+    head: &Head,
+    line: &Line,
+    tag: Option<&str>,
+) {
     out.extend_from_slice(name.as_str().as_bytes());
     out.extend_from_slice(b": ");
     write_text(out, head.text(line.value), line.latin1);
@@ -257,7 +263,8 @@ mod tests {
     use crate::sip::msg::{Framing, Message};
 
     fn request(lines: &str) -> Request {
-        let text = format!("OPTIONS sip:u@h SIP/2.0\r\n{lines}Call-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n");
+        let text =
+            format!("OPTIONS sip:u@h SIP/2.0\r\n{lines}Call-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n");
         match Message::parse(text.into(), Framing::Datagram) {
             Ok(Message::Request(request)) => request,
             other => panic!("{other:?}"),
@@ -291,19 +298,26 @@ mod tests {
         let request = request("Via: SIP/2.0/UDP h\r\nFrom: <sip:a@b>\r\nTo: <sip:u@h>;tag=old\r\n");
         let source = "[2001:db8::1]:5060".parse().expect("an address");
         let answer = text(Builder::response(&request, &StatusLine::of(200), source).to_tag("new"));
-        assert!(answer.contains("To: <sip:u@h>;tag=old\r\n") && !answer.contains("new"), "{answer}");
+        assert!(
+            answer.contains("To: <sip:u@h>;tag=old\r\n") && !answer.contains("new"),
+            "{answer}"
+        );
         assert!(answer.contains("Via: SIP/2.0/UDP h;received=2001:db8::1\r\n"), "{answer}");
     }
 
     #[test]
     fn latin1_goes_back_as_it_came() {
-        let text = b"OPTIONS sip:u@h SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: M\xfcller <sip:a@b>\r\n\
+        let text =
+            b"OPTIONS sip:u@h SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nFrom: M\xfcller <sip:a@b>\r\n\
                      To: <sip:u@h>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n";
-        let Ok(Message::Request(request)) = Message::parse(Bytes::from_static(text), Framing::Datagram) else {
+        let Ok(Message::Request(request)) =
+            Message::parse(Bytes::from_static(text), Framing::Datagram)
+        else {
             panic!("well formed");
         };
         let source = "192.0.2.9:5060".parse().expect("an address");
-        let answer = Builder::response(&request, &StatusLine::of(200), source).finish().expect("no fault");
+        let answer =
+            Builder::response(&request, &StatusLine::of(200), source).finish().expect("no fault");
         let from = b"From: M\xfcller <sip:a@b>\r\n";
         assert!(answer.windows(from.len()).any(|part| part == from));
     }
@@ -329,6 +343,9 @@ mod tests {
         for (index, builder) in faults.into_iter().enumerate() {
             assert!(builder.header("Y", "fine").finish().is_err(), "case {index}");
         }
-        assert_eq!(text(start().header("X", "")), "BYE sip:u@h SIP/2.0\r\nX: \r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(
+            text(start().header("X", "")),
+            "BYE sip:u@h SIP/2.0\r\nX: \r\nContent-Length: 0\r\n\r\n"
+        );
     }
 }

@@ -125,7 +125,8 @@ impl StreamFramer {
         };
         let line = self.buffer.get(..end).unwrap_or_default().trim_ascii_end();
         let speaks = |word: Option<&[u8]>| {
-            word.and_then(|word| word.get(..4)).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"))
+            word.and_then(|word| word.get(..4))
+                .is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"))
         };
         let words = |byte: &u8| *byte == b' ' || *byte == b'\t';
         if !speaks(line.split(words).next()) && !speaks(line.rsplit(words).next()) {
@@ -195,7 +196,8 @@ mod tests {
                     Ok(Some(Framed::Message(bytes))) => seen.push(format!("m{}", bytes.len())),
                     Err(fault) => {
                         let code = fault.answer.map_or("-".into(), |answer| {
-                            String::from_utf8_lossy(answer.get(8..11).unwrap_or_default()).into_owned()
+                            String::from_utf8_lossy(answer.get(8..11).unwrap_or_default())
+                                .into_owned()
                         });
                         seen.push(format!("{} {code}", fault.reason));
                         return seen;
@@ -214,7 +216,8 @@ mod tests {
         let one = options("l: 3\r\n", "abc");
         let none = options("Content-Length : 0\r\n", "");
         let folded = options("Content-Length:\r\n 3\r\n", "abc");
-        let (m1, m2, m3) = (format!("m{}", one.len()), format!("m{}", none.len()), format!("m{}", folded.len()));
+        let (m1, m2, m3) =
+            (format!("m{}", one.len()), format!("m{}", none.len()), format!("m{}", folded.len()));
         let all = format!("\r\n{one}{none}\r\n\r\n\r\n{folded}\r\n\r\n{one}");
         for size in 1..=all.len() {
             assert_eq!(cut(&all, size), [&m1, &m2, "k", &m3, "k", &m1], "pieces of {size}");
@@ -255,8 +258,14 @@ mod tests {
         assert_eq!(cut(&options("l: 4\r\n", "abc"), 5), ["pending"]);
         assert_eq!(cut("OPTIONS", 5), ["pending"]);
         assert_eq!(cut("\r\n", 1), [""; 0]);
-        let endless = format!("OPTIONS sip:u@h SIP/2.0\r\nX: {}", "a".repeat(limits::STREAM_MESSAGE_BYTES_MAX));
+        let endless = format!(
+            "OPTIONS sip:u@h SIP/2.0\r\nX: {}",
+            "a".repeat(limits::STREAM_MESSAGE_BYTES_MAX)
+        );
         assert_eq!(cut(&endless, 1000), ["message too large -"]);
-        assert_eq!(cut(&"a".repeat(limits::STREAM_MESSAGE_BYTES_MAX + 1), 1000), ["message too large -"]);
+        assert_eq!(
+            cut(&"a".repeat(limits::STREAM_MESSAGE_BYTES_MAX + 1), 1000),
+            ["message too large -"]
+        );
     }
 }

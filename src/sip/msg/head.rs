@@ -10,6 +10,7 @@ use super::lex::{is_blank, is_token, latin1, trim};
 use super::name::Name;
 use crate::ground::limits;
 use bytes::Bytes;
+use std::io::BufRead as _;
 
 /// Part of the head's text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,13 +59,15 @@ pub(super) enum OnBadLine {
 /// ends before it.
 pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
-    while let Some(found) = bytes.get(at..)?.iter().position(|byte| *byte == b'\n') {
-        at += found + 1;
+    loop {
+        let mut rest = bytes.get(at..)?;
+        // The fastest search for one byte that the standard library has; a slice never fails.
+        let skipped = rest.skip_until(b'\n').ok().filter(|skipped| *skipped > 0)?;
+        at += skipped;
         if at >= 4 && bytes.get(at - 4..at) == Some(b"\r\n\r\n") {
             return Some(at);
         }
     }
-    None
 }
 
 impl Head {
@@ -135,9 +138,10 @@ fn scan_lines(text: &str, latin1: &[bool], mode: OnBadLine) -> Result<Lines, Sto
             let read = read_line(line, at, latin1.get(index).copied().unwrap_or(false))
                 .filter(|_| !nul || !has_bare_nul(line));
             match read {
-                Some(_) if lines.len() >= limits::HEADERS_MAX => {
-                    return Err(Stop::Fault(FaultReason::TooManyHeaders));
-                }
+                Some(_) if lines.len() >= limits::HEADERS_MAX => match mode {
+                    OnBadLine::Refuse => return Err(Stop::Fault(FaultReason::TooManyHeaders)),
+                    OnBadLine::Skip => break,
+                },
                 Some(line) => lines.push(line),
                 None if mode == OnBadLine::Skip => {}
                 None => return Err(Stop::Fault(FaultReason::BadHeaderLine)),
@@ -160,8 +164,9 @@ fn line_end(rest: &str, mode: OnBadLine) -> Result<usize, FaultReason> {
         let line = rest.get(..found.map_or(rest.len(), |found| from + found)).unwrap_or_default();
         let whole = found.is_none() || line.ends_with('\r');
         let end = if found.is_some() && whole { line.len() - 1 } else { line.len() };
-        let bare = !whole || line.get(..end).is_some_and(|line| line.contains('\r'));
-        if bare && mode == OnBadLine::Refuse {
+        // Looked for only when it ends the search: else a head of LFs would cost its square.
+        let bare = || !whole || line.get(..end).is_some_and(|line| line.contains('\r'));
+        if mode == OnBadLine::Refuse && bare() {
             return Err(FaultReason::BareLineEnd);
         }
         if whole {

@@ -77,7 +77,10 @@ impl Headers {
 
     /// All headers in order: the name as received, and the value.
     pub fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.head.lines.iter().map(|line| (self.head.text(line.name_span), self.head.text(line.value)))
+        self.head
+            .lines
+            .iter()
+            .map(|line| (self.head.text(line.name_span), self.head.text(line.value)))
     }
 
     /// True when an option tag stands in this list header (`Supported`, `Require`).

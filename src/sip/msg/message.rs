@@ -146,7 +146,9 @@ fn parse(bytes: &Bytes, framing: Framing) -> Result<Message, FaultReason> {
             }
             Ok(Message::Request(Request { headers, uri }))
         }
-        StartLine::Response { code, reason } => Ok(Message::Response(Response { headers, code, reason })),
+        StartLine::Response { code, reason } => {
+            Ok(Message::Response(Response { headers, code, reason }))
+        }
     }
 }
 
@@ -171,7 +173,12 @@ impl StartLine {
         }
         let (method, rest) = line.split_once(' ').ok_or(FaultReason::BadStartLine)?;
         let (uri, version) = rest.rsplit_once(' ').ok_or(FaultReason::BadStartLine)?;
-        if !is_token(method) || version != last || uri.is_empty() || uri.starts_with(' ') || uri.ends_with(' ') {
+        if !is_token(method)
+            || version != last
+            || uri.is_empty()
+            || uri.starts_with(' ')
+            || uri.ends_with(' ')
+        {
             return Err(FaultReason::BadStartLine);
         }
         let parsed = Uri::parse(uri).map_err(FaultReason::BadRequestUri)?;
@@ -194,7 +201,8 @@ impl StartLine {
         }
         let (digits, reason) = rest.split_once(' ').unwrap_or((rest, ""));
         let code = number(digits, 699).filter(|code| digits.len() == 3 && *code >= 100);
-        let code = code.and_then(|code| u16::try_from(code).ok()).ok_or(FaultReason::BadStartLine)?;
+        let code =
+            code.and_then(|code| u16::try_from(code).ok()).ok_or(FaultReason::BadStartLine)?;
         let end = head.start_line.end as usize;
         Ok(StartLine::Response { code, reason: Span::new(end - reason.len(), end) })
     }
@@ -310,7 +318,11 @@ mod tests {
             ("Content-Length: 0\r\n", good(""), good("")),
             ("", good("abcdef"), Err(FaultReason::LengthMissing)),
             ("Content-Length: 7\r\n", Err(FaultReason::BodyShort), Err(FaultReason::BodyShort)),
-            ("Content-Length: 4294967299\r\n", Err(FaultReason::BodyShort), Err(FaultReason::BodyShort)),
+            (
+                "Content-Length: 4294967299\r\n",
+                Err(FaultReason::BodyShort),
+                Err(FaultReason::BodyShort),
+            ),
             ("Content-Length: 18446744073709551619\r\n", bad.clone(), bad.clone()),
             ("Content-Length: -1\r\n", bad.clone(), bad.clone()),
             ("Content-Length: +3\r\n", bad.clone(), bad.clone()),
@@ -360,10 +372,16 @@ mod tests {
         let rest = INVITE.split_once("\r\n").expect("two lines").1;
         let outcome = |line: &str| {
             let text = format!("{line}\r\n{rest}Content-Length: 0\r\n\r\n");
-            Message::parse(text.into(), Framing::Datagram).map_err(|fault| fault.reason).map(|message| match message {
-                Message::Request(request) => format!("{} {}", request.method(), request.uri().as_str()),
-                Message::Response(response) => format!("{} {}", response.code(), response.reason()),
-            })
+            Message::parse(text.into(), Framing::Datagram).map_err(|fault| fault.reason).map(
+                |message| match message {
+                    Message::Request(request) => {
+                        format!("{} {}", request.method(), request.uri().as_str())
+                    }
+                    Message::Response(response) => {
+                        format!("{} {}", response.code(), response.reason())
+                    }
+                },
+            )
         };
         let cases = [
             ("INVITE sip:u@h SIP/2.0", Ok("INVITE sip:u@h")),
@@ -397,10 +415,14 @@ mod tests {
         let text = b"\r\nOPTIONS sip:u@h SIP/2.0\r\nv :\r\n SIP / 2.0\r\n /UDP h;branch=z9hG4bKa ,\r\n\tSIP/2.0/TCP i\r\n\
             From: \"M\xfcller\"<sip:a@b>\r\n ;tag=1\r\nTo: <sip:u@h>\r\ni: c\r\nCSeq: 0009\r\n  OPTIONS\r\n\
             X-One:  a  \r\n b\r\nx-one: c\r\ns:\r\nX-UTF: \xc3\xbc\r\n\r\nbody\xff\0";
-        let message = Message::parse(Bytes::from_static(text), Framing::Datagram).expect("well formed");
+        let message =
+            Message::parse(Bytes::from_static(text), Framing::Datagram).expect("well formed");
         assert_eq!(message.from().display_name(), Some("Müller".into()));
         assert_eq!(message.from().tag(), Some("1"));
-        assert_eq!(message.vias().map(|via| via.transport().to_owned()).collect::<Vec<_>>(), ["UDP", "TCP"]);
+        assert_eq!(
+            message.vias().map(|via| via.transport().to_owned()).collect::<Vec<_>>(),
+            ["UDP", "TCP"]
+        );
         assert_eq!((message.cseq().number, message.cseq().method), (9, &Method::Options));
         assert_eq!(message.lines_named("X-One").collect::<Vec<_>>(), ["a b", "c"]);
         assert_eq!(message.get(Name::Subject), Some(""));
@@ -408,5 +430,58 @@ mod tests {
         assert_eq!(message.body(), b"body\xff\0");
         let names: Vec<_> = message.lines().map(|(name, _)| name).collect();
         assert_eq!(names, ["v", "From", "To", "i", "CSeq", "X-One", "x-one", "s", "X-UTF"]);
+    }
+
+    #[test]
+    fn too_much_of_anything_is_answered_with_513_or_414() {
+        let source = "192.0.2.9:5060".parse().expect("an address");
+        let status = |text: String| match Message::parse(text.into(), Framing::Datagram) {
+            Ok(_) => "ok".to_owned(),
+            Err(fault) => {
+                let answer = fault.answer(source).expect("an INVITE is answered");
+                String::from_utf8_lossy(&answer[8..11]).into_owned()
+            }
+        };
+        let with = |lines: String| format!("{INVITE}{lines}\r\n");
+        let own = 5;
+        assert_eq!(status(with("X: 1\r\n".repeat(limits::HEADERS_MAX - own))), "ok");
+        assert_eq!(status(with("X: 1\r\n".repeat(limits::HEADERS_MAX - own + 1))), "513");
+        let via = "v: SIP/2.0/UDP h\r\n";
+        assert_eq!(status(with(via.repeat(limits::VIAS_MAX - 1))), "ok");
+        assert_eq!(status(with(via.repeat(limits::VIAS_MAX))), "513");
+        let body = limits::UDP_MESSAGE_BYTES_MAX - INVITE.len() - 2;
+        assert_eq!(status(with(String::new()) + &"b".repeat(body)), "ok");
+        assert_eq!(status(with(String::new()) + &"b".repeat(body + 1)), "513");
+        let long = format!("sip:{}@h", "u".repeat(limits::URI_BYTES_MAX - 6));
+        assert_eq!(
+            status(with(String::new()).replace("sip:u@h SIP", &format!("{long} SIP"))),
+            "ok"
+        );
+        assert_eq!(
+            status(with(String::new()).replace("sip:u@h SIP", &format!("{long}x SIP"))),
+            "414"
+        );
+    }
+
+    /// Quadratic reading of any of these would take minutes.
+    #[test]
+    fn hostile_shapes_cost_no_more_than_their_length() {
+        let size = limits::STREAM_MESSAGE_BYTES_MAX - 1024;
+        let source = "192.0.2.9:5060".parse().expect("an address");
+        let pieces = [
+            "\n", "\r", "\"", ",", ";a", "\r\n ", "\0", "<", "\\", "%41", "sip:a@b,", "\u{fc}",
+            "X:\r\n",
+        ];
+        for (name, piece) in ["Via", "Contact", "From", "Route", "X"]
+            .iter()
+            .flat_map(|name| pieces.map(|piece| (name, piece)))
+        {
+            for _ in 0..20 {
+                let text = format!("{INVITE}{name}: {}\r\n\r\n", piece.repeat(size / piece.len()));
+                if let Err(fault) = Message::parse(text.into(), Framing::Stream) {
+                    let _ = fault.answer(source);
+                }
+            }
+        }
     }
 }

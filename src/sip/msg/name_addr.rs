@@ -116,11 +116,23 @@ mod tests {
             ("sip:a@b ; TAG = 9", "-|sip:a@b|9"),
             ("caller<sip:a@b>", "caller|sip:a@b|-"),
             ("\"\" <sip:a@b;x=y>", "-|sip:a@b;x=y|-"),
-            (r#""A \"quoted, <x>;y\" name\\" <sip:a@b>;tag=1;x="a;b,c>""#, r#"A "quoted, <x>;y" name\|sip:a@b|1"#),
-            ("\"J Rosenberg \\\\\\\"\"       <sip:j@e.com>   ;   tag = 98asjd8", "J Rosenberg \\\"|sip:j@e.com|98asjd8"),
-            ("token1~` token2'+_ token3*%!.- <sip:m@e.com>;tag=_t~1'+`*%!-.", "token1~` token2'+_ token3*%!.-|sip:m@e.com|_t~1'+`*%!-."),
+            (
+                r#""A \"quoted, <x>;y\" name\\" <sip:a@b>;tag=1;x="a;b,c>""#,
+                r#"A "quoted, <x>;y" name\|sip:a@b|1"#,
+            ),
+            (
+                "\"J Rosenberg \\\\\\\"\"       <sip:j@e.com>   ;   tag = 98asjd8",
+                "J Rosenberg \\\"|sip:j@e.com|98asjd8",
+            ),
+            (
+                "token1~` token2'+_ token3*%!.- <sip:m@e.com>;tag=_t~1'+`*%!-.",
+                "token1~` token2'+_ token3*%!.-|sip:m@e.com|_t~1'+`*%!-.",
+            ),
             ("Müller (home) <sip:a@b>", "Müller (home)|sip:a@b|-"),
-            ("<tel:+15551234567;npdi;rn=+15550001111>;tag=1", "-|tel:+15551234567;npdi;rn=+15550001111|1"),
+            (
+                "<tel:+15551234567;npdi;rn=+15550001111>;tag=1",
+                "-|tel:+15551234567;npdi;rn=+15550001111|1",
+            ),
             ("isbn:2983792873", "-|isbn:2983792873|-"),
             ("\"Mr. J. User <sip:j.user@example.com>", "refused"),
             ("\"W\" < sip:t@e.org >", "refused"),
@@ -145,7 +157,8 @@ mod tests {
 
     #[test]
     fn quoted_parameters_lose_their_quotes() {
-        let address = NameAddr::parse(r#"<sip:a@b>;q=0.5;+sip.instance="<urn:x:1>";ob"#).expect("good");
+        let address =
+            NameAddr::parse(r#"<sip:a@b>;q=0.5;+sip.instance="<urn:x:1>";ob"#).expect("good");
         assert_eq!(address.param("+SIP.instance"), Some(Some("<urn:x:1>".into())));
         assert_eq!(address.param("ob"), Some(None));
         assert_eq!(address.param("expires"), None);

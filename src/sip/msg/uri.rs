@@ -2,7 +2,7 @@
 //! schemes are kept whole. Tolerated beyond the grammar: `_` in host names, raw UTF-8 and `#` in
 //! users, three colons in an IPv6 reference (RFC 5118 §4.10). Never decodes an escape twice.
 
-use super::lex::{escapes_are_whole, number, percent_decode};
+use super::lex::{escapes_are_whole, number, percent_decode, table};
 use crate::ground::limits;
 use std::borrow::Cow;
 use std::fmt;
@@ -210,6 +210,9 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// With the control characters, what stands in no URI.
+static FORBIDDEN: [bool; 256] = table(b" <>\"\\\x7f");
+
 type UserInfo<'a> = (Option<&'a str>, Option<&'a str>);
 
 fn read_userinfo(userinfo: &str) -> Result<UserInfo<'_>, UriFault> {
@@ -310,9 +313,18 @@ mod tests {
             ("sip:a@b", "Sip|a|-|b|-||"),
             ("SIP:A@B.example;Transport=UDP", "Sip|A|-|B.example|-|Transport=UDP|"),
             ("sips:h", "Sips|-|-|h|-||"),
-            ("sip:user;par=u%40example.net@example.com", "Sip|user;par=u%40example.net|-|example.com|-||"),
-            ("sip:a%40x:p%3Bw@b.example;user=phone?Subject=hi", "Sip|a%40x|p%3Bw|b.example|-|user=phone|Subject=hi"),
-            ("sip:12345;phone-context=x@my_host.local:5060;ob", "Sip|12345;phone-context=x|-|my_host.local|5060|ob|"),
+            (
+                "sip:user;par=u%40example.net@example.com",
+                "Sip|user;par=u%40example.net|-|example.com|-||",
+            ),
+            (
+                "sip:a%40x:p%3Bw@b.example;user=phone?Subject=hi",
+                "Sip|a%40x|p%3Bw|b.example|-|user=phone|Subject=hi",
+            ),
+            (
+                "sip:12345;phone-context=x@my_host.local:5060;ob",
+                "Sip|12345;phone-context=x|-|my_host.local|5060|ob|",
+            ),
             ("sip:1*67#@h", "Sip|1*67#|-|h|-||"),
             ("sip:ü@h", "Sip|ü|-|h|-||"),
             ("sip:[2001:db8::10]:5070", "Sip|-|-|[2001:db8::10]|5070||"),
@@ -320,7 +332,10 @@ mod tests {
             ("sip:user@[2001:db8:::192.0.2.1]", "Sip|user|-|[2001:db8::c000:201]|-||"),
             ("sip:u@[::ffff:192.0.2.1]", "Sip|u|-|192.0.2.1|-||"),
             ("sip:h?Route=%3Csip:e.com%3E&a", "Sip|-|-|h|-||Route=<sip:e.com>a="),
-            ("tel:+1-555-123-4567;phone-context=example.com", "Tel|+1-555-123-4567|-||-|phone-context=example.com|"),
+            (
+                "tel:+1-555-123-4567;phone-context=example.com",
+                "Tel|+1-555-123-4567|-||-|phone-context=example.com|",
+            ),
             ("tel:911;phone-context=+1", "Tel|911|-||-|phone-context=+1|"),
             ("isbn:2983792873", "Other|-|-||-||"),
             ("http://www.example.com", "Other|-|-||-||"),

@@ -38,7 +38,10 @@ impl<'a> Via<'a> {
         let (host, port) = read_sent_by(trim(sent_by))?;
         let params = Params::check(params, &["branch", "received", "rport", "maddr", "ttl"])
             .map_err(|_| BadVia)?;
-        if params.named("branch").is_some_and(|branch| branch.is_none_or(|text| text.starts_with('"'))) {
+        if params
+            .named("branch")
+            .is_some_and(|branch| branch.is_none_or(|text| text.starts_with('"')))
+        {
             return Err(BadVia);
         }
         Ok(Via { text, transport, host, port, params })
@@ -142,18 +145,31 @@ mod tests {
             number(via.port()),
             via.branch().unwrap_or("-"),
             via.received().map_or("-".into(), |address| address.to_string()),
-            via.rport().map_or("-".into(), |port| port.map_or("asked".into(), |port| port.to_string())),
+            via.rport()
+                .map_or("-".into(), |port| port.map_or("asked".into(), |port| port.to_string())),
         )
     }
 
     #[test]
     fn vias_are_read_or_refused() {
         let cases = [
-            ("SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport", "UDP|192.0.2.1|5060|z9hG4bK1|-|asked"),
-            ("SIP  / 2.0  / TCP     spindle.example.com   ;  branch  =   z9hG4bK9ikj8", "TCP|spindle.example.com|-|z9hG4bK9ikj8|-|-"),
+            (
+                "SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport",
+                "UDP|192.0.2.1|5060|z9hG4bK1|-|asked",
+            ),
+            (
+                "SIP  / 2.0  / TCP     spindle.example.com   ;  branch  =   z9hG4bK9ikj8",
+                "TCP|spindle.example.com|-|z9hG4bK9ikj8|-|-",
+            ),
             ("SIP/2.0/udp h : 5070 ;BRANCH=x;RPORT=9", "udp|h|5070|x|-|9"),
-            ("SIP/2.0/UDP [2001:db8::9:1] : 6050;received=2001:db8::9:255", "UDP|[2001:db8::9:1]|6050|-|2001:db8::9:255|-"),
-            ("SIP/2.0/UDP [2001:db8::9:1]:6050;received=[2001:db8::9:255];branch=b", "UDP|[2001:db8::9:1]|6050|b|2001:db8::9:255|-"),
+            (
+                "SIP/2.0/UDP [2001:db8::9:1] : 6050;received=2001:db8::9:255",
+                "UDP|[2001:db8::9:1]|6050|-|2001:db8::9:255|-",
+            ),
+            (
+                "SIP/2.0/UDP [2001:db8::9:1]:6050;received=[2001:db8::9:255];branch=b",
+                "UDP|[2001:db8::9:1]|6050|b|2001:db8::9:255|-",
+            ),
             ("SIP/2.0/TLS-SCTP h;received=::ffff:192.0.2.7", "TLS-SCTP|h|-|-|192.0.2.7|-"),
             ("SIP/2.0/TCP h;branch=z9hG4bK-.!%66*_+`'~", "TCP|h|-|z9hG4bK-.!%66*_+`'~|-|-"),
             ("SIP/2.0/UDP 192.0.2.15;;", "refused"),
@@ -175,7 +191,8 @@ mod tests {
     #[test]
     fn the_cookie_alone_is_no_branch() {
         let magic = |branch: &str| {
-            Via::parse(&format!("SIP/2.0/UDP h;branch={branch}")).is_ok_and(|via| via.has_magic_branch())
+            Via::parse(&format!("SIP/2.0/UDP h;branch={branch}"))
+                .is_ok_and(|via| via.has_magic_branch())
         };
         assert!(magic("z9hG4bKx") && magic("Z9HG4BKx"));
         assert!(!magic("z9hG4bK") && !magic("390skdjuw"));
