@@ -90,7 +90,7 @@ impl<'a> Uri<'a> {
         if text.len() > limits::URI_BYTES_MAX {
             return Err(UriFault::TooLong);
         }
-        if text.bytes().any(|byte| byte <= b' ' || byte == 0x7f || b"<>\"\\".contains(&byte)) {
+        if text.bytes().any(|byte| byte < b' ' || FORBIDDEN[usize::from(byte)]) {
             return Err(UriFault::BadCharacter);
         }
         let (scheme, rest) = text.split_once(':').ok_or(UriFault::BadScheme)?;
