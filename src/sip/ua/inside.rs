@@ -127,10 +127,10 @@ impl UserAgent {
 
     /// Copies of an acknowledged INVITE are absorbed in silence.
     pub(super) fn forget_answer(&mut self, invite: RequestToken) {
-        if let Some(record) = self.transactions.server_mut(invite) {
-            if let ServerMachine::Invite(machine) = &mut record.machine {
-                machine.handle_success_ack();
-            }
+        if let Some(record) = self.transactions.server_mut(invite)
+            && let ServerMachine::Invite(machine) = &mut record.machine
+        {
+            machine.handle_success_ack();
         }
         self.transactions.settle(invite, &mut self.timers);
     }

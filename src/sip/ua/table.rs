@@ -173,10 +173,10 @@ impl Transactions {
         let Some(record) = self.clients.get(&number) else { return };
         let deadline = record.machine.next_deadline().map(|(at, _)| at);
         timers.set(Owner::Client(number), deadline);
-        if record.machine.is_terminated() {
-            if let Some(record) = self.clients.remove(&number) {
-                self.client_keys.remove(&record.key);
-            }
+        if record.machine.is_terminated()
+            && let Some(record) = self.clients.remove(&number)
+        {
+            self.client_keys.remove(&record.key);
         }
     }
 
@@ -211,10 +211,10 @@ impl Transactions {
         if self.server_keys.get(&record.key) == Some(&token) {
             self.server_keys.remove(&record.key);
         }
-        if let Some(merge) = record.merge {
-            if self.merges.get(&merge) == Some(&token) {
-                self.merges.remove(&merge);
-            }
+        if let Some(merge) = record.merge
+            && self.merges.get(&merge) == Some(&token)
+        {
+            self.merges.remove(&merge);
         }
     }
 
