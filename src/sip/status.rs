@@ -96,11 +96,11 @@ pub fn reason_phrase(code: u16) -> &'static str {
         606 => "Not Acceptable",
         607 => "Unwanted",
         608 => "Rejected",
-        100..200 => "Progress",
-        200..300 => "Success",
-        300..400 => "Redirected",
-        400..500 => "Request Failed",
-        500..600 => "Server Failed",
+        other if other < 200 => "Progress",
+        other if other < 300 => "Success",
+        other if other < 400 => "Redirected",
+        other if other < 500 => "Request Failed",
+        other if other < 600 => "Server Failed",
         _ => "Global Failure",
     }
 }
