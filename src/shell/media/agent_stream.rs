@@ -532,12 +532,9 @@ impl AgentStream {
     fn drop_connection(&mut self, shared: &mut Shared) {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Connecting { mut tcp, .. } => deregister(&mut tcp, shared),
-            State::Linked { mut connection, phase } => {
-                if matches!(phase, Phase::Open { .. }) {
-                    }
+            State::Linked { mut connection, .. } | State::Closing { mut connection, .. } => {
                 deregister(connection.socket(), shared);
             }
-            State::Closing { mut connection, .. } => deregister(connection.socket(), shared),
             State::Idle | State::Resolving => {}
         }
     }

@@ -438,3 +438,102 @@ impl Load {
         u64::try_from(worked.as_nanos() * 1_000 / window.as_nanos()).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::CodecKind;
+    use crate::media::plan::{AgentRates, CodecPlan, Direction, LegPlan, RemoteMedia};
+    use crate::shell::tls;
+    use std::net::{Ipv4Addr, UdpSocket};
+    use std::sync::mpsc::channel;
+
+    fn open(call: CallKey, port: u16) -> Input {
+        let codec = CodecPlan {
+            kind: CodecKind::Pcma,
+            send_payload_type: 8,
+            receive_payload_type: 8,
+            ptime_ms: 20,
+            fec: false,
+        };
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let leg = LegPlan {
+            codec,
+            telephone_event: None,
+            remote: RemoteMedia { rtp: None, rtcp: None, rtcp_mux: true },
+            direction: Direction::SendRecv,
+            signalling_source: address,
+        };
+        let agent = AgentRates { input_hz: 8_000, output_hz: 8_000 };
+        let rtp_timeout = Duration::from_secs(30);
+        let plan = Box::new(MediaPlan { leg, agent, rtp_timeout, cname: "x".into() });
+        Input::Command(ForCall { call, what: MediaCommand::Open { plan, address, port } })
+    }
+
+    #[test]
+    fn a_panic_in_one_call_ends_that_call_only() {
+        let (broken, sound) = (CallKey(1), CallKey(2));
+        let (told, events) = channel();
+        let settings = MediaSettings::new(tls::client_config(false, &[]).expect("no roots"));
+        let (resolver, _threads) = Resolver::start().expect("threads");
+        let (mut shard, sender) = Shard::new(
+            Arc::new(settings),
+            resolver,
+            Box::new(move |event| told.send(event).expect("the test listens")),
+            Entropy::from_number(1),
+        )
+        .expect("a loop");
+        shard.panic_on = Some(broken);
+        let statistics = shard.statistics();
+        let thread = std::thread::spawn(move || shard.run());
+        let next = || {
+            let event = events.recv_timeout(Duration::from_secs(10)).expect("an event in time");
+            (event.call, event.what)
+        };
+        sender.send(open(broken, 0));
+        sender.send(open(sound, 0));
+        assert_eq!(next(), (broken, MediaEvent::Opened));
+        assert_eq!(next(), (sound, MediaEvent::Opened));
+        sender.send(Input::Command(ForCall { call: broken, what: MediaCommand::Join }));
+        let words = "the media session panicked".to_owned();
+        assert_eq!(next(), (broken, MediaEvent::Broken(words)));
+        assert_eq!(next(), (broken, MediaEvent::Closed(Box::default())));
+        sender.send(Input::Command(ForCall { call: broken, what: MediaCommand::Close }));
+        sender.send(Input::Command(ForCall { call: sound, what: MediaCommand::Close }));
+        assert_eq!(next(), (sound, MediaEvent::Closed(Box::default())));
+        assert_eq!((statistics.panics.value(), statistics.sessions.value()), (1, 0));
+        sender.send(open(broken, 0));
+        assert_eq!(next(), (broken, MediaEvent::Opened), "the key and the slot are free again");
+        sender.send(Input::Stop);
+        assert_eq!(next(), (broken, MediaEvent::Closed(Box::default())));
+        assert!(thread.join().is_ok());
+    }
+
+    #[test]
+    fn a_flood_of_packets_does_not_keep_a_command_waiting() {
+        let call = CallKey(1);
+        let (told, events) = channel();
+        let settings = MediaSettings::new(tls::client_config(false, &[]).expect("no roots"));
+        let (resolver, _threads) = Resolver::start().expect("threads");
+        let events_of = Box::new(move |event| told.send(event).expect("the test listens"));
+        let (mut shard, sender) =
+            Shard::new(Arc::new(settings), resolver, events_of, Entropy::from_number(1))
+                .expect("a loop");
+        let probe = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let to = probe.local_addr().expect("an address");
+        drop(probe);
+        sender.send(open(call, to.port()));
+        assert!(shard.round());
+        let flood = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        for _ in 0..100 {
+            flood.send_to(&[0x80; 172], to).expect("sent");
+        }
+        sender.send(Input::Command(ForCall { call, what: MediaCommand::Join }));
+        assert!(shard.round());
+        let received = shard.shared.statistics.packets_received.value();
+        assert!((1..=16).contains(&received), "{received}");
+        assert!(!shard.receiving.is_empty(), "the rest has its turn in the next round");
+        let told: Vec<_> = events.try_iter().map(|event| event.what).collect();
+        assert!(matches!(told[..], [MediaEvent::Opened, MediaEvent::JoinFailed(_)]), "{told:?}");
+    }
+}
