@@ -1,4 +1,60 @@
-//! The map of voxedge.
+//! voxedge: a native SIP edge for Ultravox voice agents. This page is the map.
+//!
+//! # Floors
+//!
+//! A module uses floors below its own and never one above (`tests/it/tidy.rs` holds this).
+//!
+//! ```text
+//! 6  main  cli            the life of the process; the commands a person types
+//! 5  shell  standin       sockets, TLS, HTTP, WebSocket, files, SQLite, clock, entropy, tasks ·
+//!                         the embedded agent service
+//! 4  switchboard  call  refusal            what a call does
+//! 3  account  admission  routing  context  billing      the customer's rules
+//! 2  sip::{transaction, dialog, session, ua}  sdp::offer_answer  media
+//! 1  sip::{msg, status}  sdp::{text, payload}  rtp  codec  ultravox    what bytes mean
+//! 0  ground               time, entropy, ports, ids, timers, limits, secrets
+//! ```
+//!
+//! Floors 0 to 4 are pure: no socket, clock, task, lock, log or random source but the `Entropy`
+//! that they were built with. `media` and `call` do not see each other; they share the plain values
+//! of `media::plan`. `sip` knows nothing of Ultravox, `billing` nothing of SIP.
+//!
+//! # Machines
+//!
+//! Two root machines: [`switchboard::Switchboard`] (signalling, one for each process) and
+//! [`media::MediaSession`] (media, one for each call). Their contract, and that of every machine
+//! inside them:
+//!
+//! 1. `handle_*(now, …)` takes what happened; `poll_*` gives what to do; commands from above are
+//!    plain verbs; getters take `&self`. There is no fifth kind. Leaf machines keep no queue: they
+//!    push into an `out` argument.
+//! 2. After each `handle_*`, drain `poll_*` until empty, then sleep until `poll_timeout`.
+//! 3. `now` is the only clock and never goes backwards. It carries the monotonic instant that
+//!    decides and the wall time that labels. `handle_timeout(now)` is always allowed.
+//! 4. Randomness comes only from the `Entropy` that a machine was built with.
+//! 5. Same seed, same inputs: same commands, byte for byte.
+//!
+//! # Invariants
+//!
+//! - Every INVITE gets exactly one final answer; answers go to the packet's source, always.
+//! - A call is answered only after its agent stream was joined (101, then 200).
+//! - A leg's clock runs from its answer to its end; ringing never enters it. Rounding to
+//!   deciminutes happens once for each call, in [`billing`].
+//! - `Call::finish` is the only teardown. When all calls have ended, no dialog, transaction, timer,
+//!   job or port is left.
+//! - One second of call is one second of audio towards the agent, whatever the network does.
+//! - Secrets (keys, join URLs) live in [`ground::Secret`] and reach no log and no record.
+//!
+//! # Walks
+//!
+//! An INVITE: [`shell::flow`] admits the source, frames and parses → [`switchboard`] → [`sip::ua`]
+//! → [`admission`] → [`routing`] → [`sdp`] → [`call::inbound`], which rings, opens media, reads the
+//! agent and creates its call ([`shell::agent`]) → the media shard prepares and joins the stream →
+//! 101 → 200.
+//!
+//! An RTP packet: [`shell::media`] (a shard, one thread for each core) → [`media::MediaSession`]
+//! (latch, jitter buffer, [`codec`]) → WebSocket frame → one TLS record. Back: binary message →
+//! playout queue → deadline → encode → `send_to`. Signalling is not involved.
 
 pub mod ground;
 

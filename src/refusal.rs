@@ -1,1 +1,363 @@
-//! (being built)
+//! The one place that knows SIP codes for the product's failures (house §6). The RFC's own faults
+//! (400, 405, 415, 420, 481 …) are chosen in `sip::status`; everything that goes wrong with an
+//! agent, a rule, media or capacity becomes a status here, one match each and no wildcard arm.
+//! An answer carries two texts: the reason phrase for the wire, and the detail for the log, the
+//! call record, the ladder and the `Warning` header (RFC 3261 §20.43).
+
+use crate::billing::cdr::EndedBy;
+use crate::media::plan::AgentStreamFault;
+use crate::sdp::OfferFault;
+use crate::sip::status::StatusLine;
+use crate::ultravox::create_call::CreateFault;
+use std::time::Duration;
+
+/// Why an INVITE is not answered with 200, grouped by whose fault it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The source lies in no allowed range any more (the door lets nobody else in).
+    NotListed,
+    /// No allowance matches and no fallback handler is configured.
+    NoMatch { to_user: String },
+    /// The To URI has no user part to match.
+    NoToUser,
+    /// The offer cannot be used.
+    Offer(OfferFault),
+    /// A body that is no session description.
+    UnreadableBody { content_type: String },
+    /// Ultravox did not create the call.
+    AgentCall(CreateFault),
+    /// The agent stream could not be prepared or joined.
+    AgentStream(AgentStreamFault),
+    /// The whole set-up took longer than its budget, in this stage.
+    SetupTimedOut(Stage),
+    /// As many calls as `limits.calls_max` allows are up.
+    Full,
+    /// The media plane is near its limit: audio would suffer.
+    Overloaded,
+    /// SIGTERM came; running calls go on, new ones go elsewhere.
+    Draining,
+    /// Every media port is in use.
+    PortsExhausted,
+    /// No media port could be bound.
+    BindFailed,
+    /// Our own bug.
+    Bug,
+}
+
+/// What a call waits for while its caller hears ringing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    Agent,
+    AgentCall,
+    AgentStream,
+    Media,
+}
+
+/// How a refusal looks on the wire and in the records.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    pub status: StatusLine,
+    /// Seconds for `Retry-After`.
+    pub retry_after_s: Option<u32>,
+    /// `warn-code` of RFC 3261 §20.43.
+    pub warn_code: u16,
+    /// One sentence for operators. It never holds a secret, nor the caller's number.
+    pub detail: String,
+    /// Someone should look: our key, our account or our code is at fault.
+    pub alarm: bool,
+}
+
+/// What the operator may choose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RefusalPolicy {
+    /// Status for a call that no allowance matches: 404 unless configured otherwise.
+    pub no_match_status: u16,
+}
+
+impl Default for RefusalPolicy {
+    fn default() -> Self {
+        RefusalPolicy { no_match_status: 404 }
+    }
+}
+
+/// `Retry-After` when nobody told us a better figure.
+const RETRY_AFTER_S: u32 = 5;
+/// Warn-code for anything that no other code fits.
+const MISCELLANEOUS: u16 = 399;
+/// Warn-code "incompatible media format".
+const INCOMPATIBLE_MEDIA: u16 = 305;
+/// Warn-code "incompatible network address formats".
+const INCOMPATIBLE_ADDRESS: u16 = 301;
+
+impl Refusal {
+    /// The status, the headers and the words of this refusal.
+    pub fn answer(&self, policy: RefusalPolicy) -> Answer {
+        match self {
+            Refusal::NotListed => plain(403, "the source lies in no allowed range"),
+            Refusal::NoMatch { to_user } => Answer {
+                status: StatusLine::of(policy.no_match_status),
+                ..plain(404, &format!("no allowance matches the To user \"{to_user}\""))
+            },
+            Refusal::NoToUser => Answer {
+                status: StatusLine::of(policy.no_match_status),
+                ..plain(404, "the To URI has no user part, so no allowance can match")
+            },
+            Refusal::Offer(fault) => offer(fault),
+            Refusal::UnreadableBody { content_type } => {
+                plain(415, &format!("a body of type {content_type} is not read here"))
+            }
+            Refusal::AgentCall(fault) => agent_call(fault),
+            Refusal::AgentStream(fault) => agent_stream(fault),
+            Refusal::SetupTimedOut(stage) => timed_out(*stage),
+            Refusal::Full => busy("as many calls are up as limits.calls_max allows"),
+            Refusal::Overloaded => busy("the media plane is at its limit"),
+            Refusal::Draining => busy("this edge is draining; try another"),
+            Refusal::PortsExhausted => busy("every media port is in use (media.ports)"),
+            Refusal::BindFailed => Answer {
+                alarm: true,
+                ..busy("no media port could be bound (media.address, media.ports)")
+            },
+            Refusal::Bug => {
+                Answer { alarm: true, ..plain(500, "internal error; the log has the details") }
+            }
+        }
+    }
+}
+
+fn offer(fault: &OfferFault) -> Answer {
+    let (warn_code, detail) = match fault {
+        OfferFault::Malformed(what) => {
+            (MISCELLANEOUS, format!("the session description cannot be read: {what}"))
+        }
+        OfferFault::NoCommonCodec => {
+            (INCOMPATIBLE_MEDIA, "the offer has no codec in common with this edge".into())
+        }
+        OfferFault::NoAudio => (INCOMPATIBLE_MEDIA, "the offer has no audio that we take".into()),
+        OfferFault::EncryptedOnly => {
+            (INCOMPATIBLE_MEDIA, "the offer has encrypted media only, which is not taken".into())
+        }
+        OfferFault::BadAddress => {
+            (INCOMPATIBLE_ADDRESS, "the media address cannot be sent to".into())
+        }
+        OfferFault::AnswerMismatch => (MISCELLANEOUS, "the answer does not fit our offer".into()),
+        OfferFault::OfferPending => (MISCELLANEOUS, "our own offer has no answer yet".into()),
+    };
+    Answer { warn_code, ..plain(488, &detail) }
+}
+
+fn agent_call(fault: &CreateFault) -> Answer {
+    match fault {
+        CreateFault::BadRequest => plain(488, "Ultravox refused the call's configuration"),
+        CreateFault::NotFound => plain(488, "Ultravox knows no such agent"),
+        CreateFault::Unauthorized => alarm(500, "Ultravox refused our API key (ultravox.api_key)"),
+        CreateFault::PaymentRequired => {
+            alarm(503, "Ultravox wants payment (402): look at the account's billing")
+        }
+        CreateFault::TooMany { retry_after } => {
+            retry(*retry_after, "Ultravox has no free call for this account now (429)")
+        }
+        CreateFault::Unavailable { retry_after } => {
+            retry(*retry_after, "Ultravox lacks capacity now (503)")
+        }
+        CreateFault::ServerError(code) => {
+            busy(&format!("Ultravox answered {code} when the call was created"))
+        }
+        CreateFault::TimedOut => plain(504, "Ultravox did not create the call in time"),
+        CreateFault::Unreachable => busy("Ultravox could not be reached"),
+        CreateFault::BadAnswer => busy("Ultravox's answer could not be read"),
+    }
+}
+
+fn agent_stream(fault: &AgentStreamFault) -> Answer {
+    match fault {
+        AgentStreamFault::BadUrl(why) => {
+            alarm(503, &format!("the agent stream's address cannot be used: {why}"))
+        }
+        AgentStreamFault::Unreachable(why) => {
+            busy(&format!("the agent stream could not be reached: {why}"))
+        }
+        AgentStreamFault::Refused(code) => {
+            busy(&format!("the agent stream refused to be joined ({code})"))
+        }
+        AgentStreamFault::BadHandshake(why) => {
+            busy(&format!("the agent stream's handshake failed: {why}"))
+        }
+        AgentStreamFault::TimedOut => busy("the agent stream was not joined in time"),
+    }
+}
+
+fn timed_out(stage: Stage) -> Answer {
+    match stage {
+        Stage::Agent => plain(504, "the agent could not be read in time"),
+        Stage::AgentCall => plain(504, "Ultravox did not create the call in time"),
+        Stage::AgentStream => busy("the agent stream was not joined in time"),
+        Stage::Media => busy("media was not ready in time"),
+    }
+}
+
+fn plain(code: u16, detail: &str) -> Answer {
+    Answer {
+        status: StatusLine::of(code),
+        retry_after_s: None,
+        warn_code: MISCELLANEOUS,
+        detail: detail.to_owned(),
+        alarm: false,
+    }
+}
+
+fn alarm(code: u16, detail: &str) -> Answer {
+    Answer { alarm: true, ..plain(code, detail) }
+}
+
+fn busy(detail: &str) -> Answer {
+    Answer { retry_after_s: Some(RETRY_AFTER_S), ..plain(503, detail) }
+}
+
+fn retry(after: Option<Duration>, detail: &str) -> Answer {
+    let seconds = after
+        .map_or(RETRY_AFTER_S, |wait| u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1));
+    Answer { retry_after_s: Some(seconds), ..plain(503, detail) }
+}
+
+/// Why a call that was answered, or given up by its caller, ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EndCause {
+    /// BYE from the caller.
+    CallerHungUp,
+    /// CANCEL, or BYE before the answer.
+    CallerCancelled,
+    /// The agent closed its stream with 1000.
+    AgentHungUp,
+    /// The agent stream broke, or was closed with this other code.
+    AgentLost(Option<u16>),
+    /// No media from the caller for `limits.rtp_timeout`.
+    CallerSilent,
+    /// The 200 was never acknowledged.
+    NeverAcked,
+    /// The answer in the ACK cannot be used, or is missing.
+    BadAnswer,
+    /// The grace period of a drain ran out.
+    Drained,
+    /// Refused before the answer.
+    Refused(Refusal),
+    /// Our own bug, after the answer.
+    Bug,
+}
+
+impl EndCause {
+    /// The `Reason` header of our BYE (RFC 3326, Q.850 causes); `None` when the caller ended it.
+    pub fn reason_header(&self) -> Option<&'static str> {
+        match self {
+            EndCause::CallerHungUp | EndCause::CallerCancelled | EndCause::Refused(_) => None,
+            EndCause::AgentHungUp => Some("Q.850;cause=16;text=\"Agent hung up\""),
+            EndCause::AgentLost(_) => Some("Q.850;cause=41;text=\"Agent stream lost\""),
+            EndCause::CallerSilent => Some("Q.850;cause=102;text=\"No media received\""),
+            EndCause::NeverAcked => Some("Q.850;cause=102;text=\"No ACK received\""),
+            EndCause::BadAnswer => Some("SIP;cause=488;text=\"Not Acceptable Here\""),
+            EndCause::Drained => Some("Q.850;cause=38;text=\"Edge is shutting down\""),
+            EndCause::Bug => Some("SIP;cause=500;text=\"Server Internal Error\""),
+        }
+    }
+
+    /// Who ended it.
+    pub fn ended_by(&self) -> EndedBy {
+        match self {
+            EndCause::CallerHungUp | EndCause::CallerCancelled | EndCause::CallerSilent => {
+                EndedBy::Caller
+            }
+            EndCause::AgentHungUp | EndCause::AgentLost(_) => EndedBy::Agent,
+            EndCause::NeverAcked
+            | EndCause::BadAnswer
+            | EndCause::Drained
+            | EndCause::Refused(_)
+            | EndCause::Bug => EndedBy::Edge,
+        }
+    }
+
+    /// One sentence for the record and the ladder.
+    pub fn words(&self, policy: RefusalPolicy) -> String {
+        match self {
+            EndCause::CallerHungUp => "the caller hung up".into(),
+            EndCause::CallerCancelled => "the caller gave up before the answer".into(),
+            EndCause::AgentHungUp => "the agent hung up".into(),
+            EndCause::AgentLost(None) => "the agent stream broke".into(),
+            EndCause::AgentLost(Some(code)) => format!("the agent stream closed with {code}"),
+            EndCause::CallerSilent => "no media came from the caller".into(),
+            EndCause::NeverAcked => "the caller never acknowledged the answer".into(),
+            EndCause::BadAnswer => "the caller's ACK brought no usable media description".into(),
+            EndCause::Drained => "the edge was shut down".into(),
+            EndCause::Refused(refusal) => refusal.answer(policy).detail,
+            EndCause::Bug => "internal error; the log has the details".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(refusal: Refusal, expected: &str) {
+        let answer = refusal.answer(RefusalPolicy::default());
+        let retry = answer.retry_after_s.map_or(String::new(), |s| format!(" retry {s}"));
+        let alarm = if answer.alarm { " alarm" } else { "" };
+        let line = format!(
+            "{} {}{retry}{alarm} | {} {}",
+            answer.status.code, answer.status.reason, answer.warn_code, answer.detail
+        );
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn each_failure_has_its_status() {
+        use CreateFault as C;
+        use Refusal as R;
+        check(R::NotListed, "403 Forbidden | 399 the source lies in no allowed range");
+        check(
+            R::NoMatch { to_user: "sales".into() },
+            "404 Not Found | 399 no allowance matches the To user \"sales\"",
+        );
+        check(
+            R::Offer(OfferFault::NoCommonCodec),
+            "488 Not Acceptable Here | 305 the offer has no codec in common with this edge",
+        );
+        check(
+            R::AgentCall(C::TooMany { retry_after: Some(Duration::from_secs(17)) }),
+            "503 Service Unavailable retry 17 | 399 Ultravox has no free call for this account now (429)",
+        );
+        check(
+            R::AgentCall(C::Unauthorized),
+            "500 Server Internal Error alarm | 399 Ultravox refused our API key (ultravox.api_key)",
+        );
+        check(
+            R::AgentCall(C::PaymentRequired),
+            "503 Service Unavailable alarm | 399 Ultravox wants payment (402): look at the account's billing",
+        );
+        check(
+            R::AgentCall(C::TimedOut),
+            "504 Server Time-out | 399 Ultravox did not create the call in time",
+        );
+        check(
+            R::AgentCall(C::BadRequest),
+            "488 Not Acceptable Here | 399 Ultravox refused the call's configuration",
+        );
+        check(
+            R::AgentStream(AgentStreamFault::Refused(404)),
+            "503 Service Unavailable retry 5 | 399 the agent stream refused to be joined (404)",
+        );
+        check(
+            R::SetupTimedOut(Stage::AgentCall),
+            "504 Server Time-out | 399 Ultravox did not create the call in time",
+        );
+        check(
+            R::Draining,
+            "503 Service Unavailable retry 5 | 399 this edge is draining; try another",
+        );
+    }
+
+    #[test]
+    fn the_operator_chooses_the_status_of_a_call_without_a_match() {
+        let policy = RefusalPolicy { no_match_status: 603 };
+        let answer = Refusal::NoMatch { to_user: "x".into() }.answer(policy);
+        assert_eq!((answer.status.code, answer.status.reason.as_ref()), (603, "Decline"));
+    }
+}

@@ -1,1 +1,545 @@
-//! (being built)
+//! The signalling brain, one for each process (house §3): owns the SIP user agent, every call, the
+//! account's configuration, the media ports and the billing clocks. [`Input`]s come in with a time,
+//! [`Command`]s come out. It never touches a socket, a clock, a task or a random source but its own.
+//!
+//! Every call that is listed here is in exactly one map; `Call::finish` is its only end.
+
+mod agents;
+mod input;
+mod invited;
+
+pub use input::{Command, Input};
+
+use crate::account::SipConfig;
+use crate::call::{Act, Call, CallSettings, MediaAddress};
+use crate::ground::ports::{PortPool, RtpPort};
+use crate::ground::{CallKey, Entropy, FlowId, Instant, JobId, Now, TimerIndex};
+use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
+use crate::refusal::{EndCause, Refusal};
+use crate::sip::status::StatusLine;
+use crate::sip::ua::{Availability, Gone, SessionId, UaConfig, UaEvent, UaOutput, UserAgent};
+use agents::AgentCache;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What a Switchboard is built with. All of it is checked by the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub ua: UaConfig,
+    pub call: CallSettings,
+    /// Where media is bound and what descriptions say, by address family.
+    pub media_v4: Option<MediaAddress>,
+    pub media_v6: Option<MediaAddress>,
+    /// First and last port of the media range.
+    pub ports: (u16, u16),
+    pub calls_max: usize,
+    /// The name in `Warning` headers: the domain, or the product's.
+    pub warn_agent: String,
+    /// High half of the call keys of this process: its start in Unix seconds.
+    pub epoch_s: u32,
+}
+
+/// Counters since the start; the shell publishes them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    pub invites: u64,
+    pub answered: u64,
+    pub refused: u64,
+    pub cancelled: u64,
+    pub ended: u64,
+    pub broken: u64,
+}
+
+/// Who wants to be called at a deadline.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Owner {
+    UserAgent,
+    Call(CallKey),
+    Drain,
+}
+
+/// What is needed to end a call whose step failed by our own bug.
+#[derive(Clone, Copy, Debug)]
+struct Skeleton {
+    key: CallKey,
+    session: SessionId,
+    port: RtpPort,
+    answered: bool,
+}
+
+/// The signalling brain. See the module's head.
+pub struct Switchboard {
+    settings: Settings,
+    config: Arc<SipConfig>,
+    ua: UserAgent,
+    calls: BTreeMap<CallKey, Call>,
+    by_session: BTreeMap<SessionId, CallKey>,
+    jobs: BTreeMap<JobId, CallKey>,
+    /// Live calls on each stream connection: it is kept open while there are any.
+    calls_on_flow: BTreeMap<FlowId, usize>,
+    agents: AgentCache,
+    ports: PortPool,
+    timers: TimerIndex<Owner>,
+    entropy: Entropy,
+    calls_begun: u32,
+    jobs_begun: u64,
+    overloaded: bool,
+    draining: bool,
+    drained: bool,
+    counters: Counters,
+    in_hand: Option<Skeleton>,
+    out: VecDeque<Command>,
+}
+
+impl Switchboard {
+    pub fn new(settings: Settings, config: Arc<SipConfig>, mut entropy: Entropy) -> Switchboard {
+        Switchboard {
+            ua: UserAgent::new(settings.ua.clone(), entropy.fork()),
+            ports: PortPool::new(settings.ports.0, settings.ports.1),
+            settings,
+            config,
+            calls: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            calls_on_flow: BTreeMap::new(),
+            agents: AgentCache::default(),
+            timers: TimerIndex::default(),
+            entropy,
+            calls_begun: 0,
+            jobs_begun: 0,
+            overloaded: false,
+            draining: false,
+            drained: false,
+            counters: Counters::default(),
+            in_hand: None,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Takes what happened. Drain [`Switchboard::poll_command`] afterwards.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Message { flow, message } => {
+                self.with_ua(now, |ua, out| ua.handle_message(now, flow, message, out));
+            }
+            Input::FlowClosed { flow } => {
+                self.with_ua(now, |ua, out| ua.handle_flow_closed(now, flow, out));
+            }
+            Input::AgentFetched { job, result } => self.on_agent_fetched(now, job, result),
+            Input::AgentCallAnswered { job, result } => {
+                let Some(key) = self.jobs.remove(&job) else { return };
+                self.step(now, key, |call, out| call.on_agent_call(now, result, out));
+            }
+            Input::Media(ForCall { call, what }) => self.on_media(now, call, what),
+            Input::ConfigReplaced(config) => self.config = config,
+            Input::Overload(overloaded) => {
+                self.overloaded = overloaded;
+                self.set_availability();
+            }
+            Input::Drain { grace } => self.begin_drain(now, grace),
+        }
+        self.settle();
+    }
+
+    /// Runs what is due at `now`. Always allowed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(owner) = self.timers.pop_due(now.at) {
+            match owner {
+                Owner::UserAgent => self.with_ua(now, |ua, out| ua.handle_timeout(now, out)),
+                Owner::Call(key) => self.step(now, key, |call, out| call.on_timeout(now, out)),
+                Owner::Drain => self.end_all(now),
+            }
+        }
+        self.settle();
+    }
+
+    /// The next thing to be done.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.out.pop_front()
+    }
+
+    /// When `handle_timeout` wants to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// A step panicked: ends the call that was in hand from its skeleton, and nothing else.
+    pub fn handle_panic(&mut self, now: Now) {
+        self.counters.broken += 1;
+        let Some(skeleton) = self.in_hand.take() else { return };
+        let mut outputs = Vec::new();
+        if skeleton.answered {
+            let reason = EndCause::Bug.reason_header();
+            let _: Result<(), Gone> = self.ua.bye(now, skeleton.session, reason, &mut outputs);
+        } else {
+            let status = Refusal::Bug.answer(self.settings.call.refusals).status;
+            let _: Result<(), Gone> =
+                self.ua.refuse(now, skeleton.session, &status, &[], &mut outputs);
+        }
+        self.by_session.remove(&skeleton.session);
+        self.jobs.retain(|_, key| *key != skeleton.key);
+        self.timers.set(Owner::Call(skeleton.key), None);
+        self.ports.put_back(now.at, skeleton.port);
+        self.media(skeleton.key, MediaCommand::Close);
+        if let Some(mut call) = self.calls.remove(&skeleton.key) {
+            self.release_flow(call.flow.id);
+            call.finish(now, EndCause::Bug, &mut Vec::new());
+            let (cdr, ladder) = (Box::new(call.cdr), call.ladder);
+            self.out.push_back(Command::Record { cdr, ladder });
+        }
+        self.take_ua_outputs(now, outputs);
+        self.settle();
+    }
+
+    /// Calls that exist, ending ones included.
+    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.calls.values()
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Media port pairs in use.
+    pub fn ports_in_use(&self) -> usize {
+        self.ports.in_use()
+    }
+
+    pub fn user_agent(&self) -> &UserAgent {
+        &self.ua
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// No further call is taken now.
+    pub fn is_full(&self) -> bool {
+        self.overloaded || self.calls.len() >= self.settings.calls_max
+    }
+
+    /// Nothing is left: no call, dialog, transaction, job, port or timer.
+    pub fn is_idle(&self) -> bool {
+        self.calls.is_empty()
+            && self.by_session.is_empty()
+            && self.jobs.is_empty()
+            && self.calls_on_flow.is_empty()
+            && self.ports.in_use() == 0
+            && self.ua.sessions() == 0
+            && self.ua.transactions() == 0
+    }
+
+    /// Calls the user agent and acts on what it says.
+    fn with_ua(&mut self, now: Now, act: impl FnOnce(&mut UserAgent, &mut Vec<UaOutput>)) {
+        let mut outputs = Vec::new();
+        act(&mut self.ua, &mut outputs);
+        self.take_ua_outputs(now, outputs);
+    }
+
+    /// A verb whose session or request may be gone by now: its event says so, or has said so.
+    fn tell(
+        &mut self,
+        now: Now,
+        verb: impl FnOnce(&mut UserAgent, &mut Vec<UaOutput>) -> Result<(), Gone>,
+    ) {
+        self.with_ua(now, |ua, out| {
+            let _: Result<(), Gone> = verb(ua, out);
+        });
+    }
+
+    fn take_ua_outputs(&mut self, now: Now, outputs: Vec<UaOutput>) {
+        for output in outputs {
+            match output {
+                UaOutput::Send { flow, to, bytes } => {
+                    self.out.push_back(Command::Send { flow, to, bytes });
+                }
+                UaOutput::Event(event) => self.on_ua_event(now, event),
+            }
+        }
+    }
+
+    fn on_ua_event(&mut self, now: Now, event: UaEvent) {
+        match event {
+            UaEvent::Invited { session, flow, request } => {
+                self.on_invited(now, session, flow, &request);
+            }
+            UaEvent::Cancelled { session, reason } => {
+                self.counters.cancelled += 1;
+                self.on_session(now, session, |call, out| {
+                    call.cdr.end_reason = reason;
+                    call.finish(now, EndCause::CallerCancelled, out);
+                });
+            }
+            UaEvent::Confirmed { session, body } => {
+                self.on_session(now, session, |call, out| call.on_confirmed(now, body, out));
+            }
+            UaEvent::NeverAcked { session } => {
+                self.on_session(now, session, |call, out| {
+                    call.finish(now, EndCause::NeverAcked, out);
+                });
+            }
+            UaEvent::Reoffered { session, token, method, body } => {
+                self.on_session(now, session, |call, out| {
+                    call.on_reoffered(now, token, method, body, out);
+                });
+            }
+            UaEvent::ReoffersAck { session, body } => {
+                self.on_session(now, session, |call, out| call.on_reoffer_acked(now, body, out));
+            }
+            UaEvent::InDialog { session: _, token, request } => {
+                self.on_in_dialog(now, token, request.method());
+            }
+            UaEvent::Ended { session, reason } => {
+                self.on_session(now, session, |call, out| {
+                    call.cdr.end_reason = reason;
+                    call.finish(now, EndCause::CallerHungUp, out);
+                });
+            }
+            UaEvent::Closed { session, outcome: _ } => {
+                self.on_session(now, session, |call, out| call.on_dialog_closed(out));
+            }
+            // The call goes on: its BYE may come on another connection, and silence ends it.
+            UaEvent::FlowLost { session: _ } => {}
+        }
+    }
+
+    fn on_session(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        act: impl FnOnce(&mut Call, &mut Vec<Act>),
+    ) {
+        if let Some(key) = self.by_session.get(&session).copied() {
+            self.step(now, key, act);
+        }
+    }
+
+    fn on_media(&mut self, now: Now, key: CallKey, event: MediaEvent) {
+        self.step(now, key, |call, out| match event {
+            MediaEvent::Opened => call.on_media_opened(now, out),
+            MediaEvent::BindFailed => call.on_bind_failed(now, out),
+            MediaEvent::Prepared => call.on_prepared(now, out),
+            MediaEvent::PrepareFailed(fault) | MediaEvent::JoinFailed(fault) => {
+                call.on_stream_failed(now, fault, out);
+            }
+            MediaEvent::Joined => call.on_joined(now, out),
+            MediaEvent::Changed { revision } => call.on_media_changed(now, revision, out),
+            MediaEvent::CallerHeard { source } => call.on_caller_heard(now, source),
+            MediaEvent::AgentHeard => call.on_agent_heard(now),
+            MediaEvent::Digit { digit: _, duration_ms } => call.on_digit(now, duration_ms),
+            MediaEvent::CallerSilent => call.finish(now, EndCause::CallerSilent, out),
+            // Client tools come with transfers; until then the agent's messages need no answer.
+            MediaEvent::AgentText(_) => {}
+            MediaEvent::AgentLeft { close } => call.on_agent_left(now, close, out),
+            MediaEvent::Broken(_) => call.finish(now, EndCause::Bug, out),
+            MediaEvent::Closed(report) => call.on_media_closed(now, *report, out),
+        });
+    }
+
+    /// One step of one call: what happened, then what it asks for. The skeleton is kept in hand
+    /// for the case that the step panics.
+    fn step(&mut self, now: Now, key: CallKey, act: impl FnOnce(&mut Call, &mut Vec<Act>)) {
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        self.in_hand = Some(Skeleton {
+            key,
+            session: call.session,
+            port: call.port,
+            answered: call.is_answered(),
+        });
+        let mut acts = Vec::new();
+        act(call, &mut acts);
+        self.timers.set(Owner::Call(key), call.poll_timeout());
+        self.carry_out(now, key, acts);
+        self.in_hand = None;
+    }
+
+    fn carry_out(&mut self, now: Now, key: CallKey, acts: Vec<Act>) {
+        for act in acts {
+            let Some(call) = self.calls.get_mut(&key) else { return };
+            let session = call.session;
+            match act {
+                Act::Ring => self.tell(now, |ua, out| ua.ring(now, session, 180, out)),
+                Act::Accept { description } => self.accept(now, key, session, &description),
+                Act::Refuse(answer) => self.refuse(now, key, session, &answer),
+                Act::Bye { reason } => self.bye(now, key, session, reason),
+                Act::AnswerReoffer { token, description } => {
+                    let body = description.as_deref().map(|text| (SDP, text.as_bytes()));
+                    self.tell(now, |ua, out| ua.answer(now, token, body, out));
+                }
+                Act::RejectReoffer { token, answer } => {
+                    let warning = self.warning(&answer);
+                    self.tell(now, |ua, out| {
+                        ua.respond(now, token, &answer.status, &[("Warning", &warning)], None, out)
+                    });
+                }
+                Act::FetchAgent { agent_id } => {
+                    let job = self.begin_job(key);
+                    self.out.push_back(Command::FetchAgent { job, agent_id });
+                }
+                Act::CreateAgentCall { agent_id, body, budget } => {
+                    let job = self.begin_job(key);
+                    let create = Command::CreateAgentCall { job, agent_id, body, budget };
+                    self.out.push_back(create);
+                }
+                Act::AbortJob(job) => {
+                    self.jobs.remove(&job);
+                    self.out.push_back(Command::AbortJob(job));
+                }
+                Act::Media(command) => self.media(key, command),
+                Act::Record => {
+                    let (cdr, ladder) = (Box::new(call.cdr.clone()), call.ladder.clone());
+                    self.out.push_back(Command::Record { cdr, ladder });
+                }
+                Act::AnotherPort => self.another_port(now, key),
+                Act::Gone => self.forget(now, key),
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Now, key: CallKey, session: SessionId, description: &str) {
+        self.counters.answered += 1;
+        let mut outputs = Vec::new();
+        let body = Some((SDP, description.as_bytes()));
+        let accepted = self.ua.accept(now, session, &[], body, &mut outputs);
+        self.take_ua_outputs(now, outputs);
+        if accepted.is_err() {
+            self.step(now, key, |call, out| call.finish(now, EndCause::CallerCancelled, out));
+        }
+    }
+
+    /// Our BYE; a session that is gone already has nothing more to tell.
+    fn bye(&mut self, now: Now, key: CallKey, session: SessionId, reason: Option<&str>) {
+        let mut outputs = Vec::new();
+        let gone = self.ua.bye(now, session, reason, &mut outputs).is_err();
+        self.take_ua_outputs(now, outputs);
+        if gone {
+            self.step(now, key, Call::on_dialog_closed);
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        now: Now,
+        key: CallKey,
+        session: SessionId,
+        answer: &crate::refusal::Answer,
+    ) {
+        self.counters.refused += 1;
+        if answer.alarm {
+            self.out.push_back(Command::Alarm { call: key, words: answer.detail.clone() });
+        }
+        self.send_refusal(now, session, answer);
+    }
+
+    /// Sends a final refusal with its `Warning` and `Retry-After`.
+    fn send_refusal(&mut self, now: Now, session: SessionId, answer: &crate::refusal::Answer) {
+        let warning = self.warning(answer);
+        let retry_after = answer.retry_after_s.map(|seconds| seconds.to_string());
+        let mut headers = vec![("Warning", warning.as_str())];
+        if let Some(seconds) = &retry_after {
+            headers.push(("Retry-After", seconds.as_str()));
+        }
+        let status: &StatusLine = &answer.status;
+        self.tell(now, |ua, out| ua.refuse(now, session, status, &headers, out));
+    }
+
+    /// `Warning: 399 host "words"` (RFC 3261 §20.43); the words are quoted safely.
+    fn warning(&self, answer: &crate::refusal::Answer) -> String {
+        let clean: String = answer
+            .detail
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| match c {
+                '"' | '\\' => vec!['\\', c],
+                _ => vec![c],
+            })
+            .collect();
+        format!("{} {} \"{clean}\"", answer.warn_code, self.settings.warn_agent)
+    }
+
+    fn begin_job(&mut self, key: CallKey) -> JobId {
+        self.jobs_begun += 1;
+        let job = JobId(self.jobs_begun);
+        self.jobs.insert(job, key);
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.job = Some(job);
+        }
+        job
+    }
+
+    fn media(&mut self, call: CallKey, what: MediaCommand) {
+        self.out.push_back(Command::Media(ForCall { call, what }));
+    }
+
+    /// The last trace of a call: its port, its flow's count, its entries.
+    fn forget(&mut self, now: Now, key: CallKey) {
+        let Some(call) = self.calls.remove(&key) else { return };
+        self.counters.ended += 1;
+        self.by_session.remove(&call.session);
+        if let Some(job) = call.job {
+            self.jobs.remove(&job);
+        }
+        self.ports.put_back(now.at, call.port);
+        self.timers.set(Owner::Call(key), None);
+        self.release_flow(call.flow.id);
+        self.set_availability();
+    }
+
+    fn hold_flow(&mut self, flow: FlowId) {
+        let count = self.calls_on_flow.entry(flow).or_insert(0);
+        *count += 1;
+        if *count == 1 {
+            self.out.push_back(Command::KeepFlow { flow, keep: true });
+        }
+    }
+
+    fn release_flow(&mut self, flow: FlowId) {
+        let Some(count) = self.calls_on_flow.get_mut(&flow) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.calls_on_flow.remove(&flow);
+            self.out.push_back(Command::KeepFlow { flow, keep: false });
+        }
+    }
+
+    fn begin_drain(&mut self, now: Now, grace: std::time::Duration) {
+        self.draining = true;
+        self.set_availability();
+        let end = match grace.is_zero() {
+            true => now.at,
+            false => now.at + grace,
+        };
+        self.timers.set(Owner::Drain, Some(end));
+    }
+
+    fn end_all(&mut self, now: Now) {
+        let keys: Vec<CallKey> = self.calls.keys().copied().collect();
+        for key in keys {
+            self.step(now, key, |call, out| call.finish(now, EndCause::Drained, out));
+        }
+    }
+
+    fn set_availability(&mut self) {
+        let availability = if self.draining {
+            Availability::Draining
+        } else if self.is_full() {
+            Availability::Full
+        } else {
+            Availability::Open
+        };
+        self.ua.set_availability(availability);
+    }
+
+    /// After each round: the user agent's deadline, and whether a drain is over.
+    fn settle(&mut self) {
+        self.timers.set(Owner::UserAgent, self.ua.poll_timeout());
+        if self.draining && !self.drained && self.calls.is_empty() {
+            self.drained = true;
+            self.timers.set(Owner::Drain, None);
+            self.out.push_back(Command::Drained);
+        }
+    }
+}
+
+/// The content type of a session description.
+const SDP: &str = "application/sdp";

@@ -1,1 +1,345 @@
-//! (being built)
+//! One call: what it does from INVITE to its record (house §4, §9). A `Call` owns its leg (session,
+//! offer/answer, leg clock), its media port, its jobs and its record. It is a leaf machine: what
+//! happened comes in by `on_*`, what is to be done goes out as [`Act`]s, which the Switchboard turns
+//! into SIP, REST and media commands. It never sees a transaction, a socket or a codec.
+//!
+//! ```text
+//! SettingUp ──agent call created, media open──▶ Joining ──101──▶ Answered ──▶ Ending ──▶ gone
+//!     │ 180 at once; agent read, call created       │ 503 when refused   │ BYE either way
+//!     └── CANCEL 487 · refusal ─────────────────────┴────────────────────┴──▶ Ending
+//! ```
+//!
+//! `finish` is the only teardown, from every state.
+
+pub mod inbound;
+pub mod ladder;
+pub mod record;
+pub mod reoffer;
+
+use crate::billing::cdr::Cdr;
+use crate::billing::ledger::Ledger;
+use crate::codec::CodecKind;
+use crate::context::Caller;
+use crate::ground::ports::RtpPort;
+use crate::ground::{CallKey, Flow, Instant, JobId, Now, Secret};
+use crate::media::plan::{AgentRates, LegPlan, MediaCommand, MediaReport};
+use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
+use crate::routing::Route;
+use crate::sdp::{Agreed, OfferAnswer};
+use crate::sip::ua::{RequestToken, SessionId};
+use bytes::Bytes;
+use ladder::{Ladder, Lane};
+use serde_json::{Map, Value};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What a call asks of the Switchboard.
+#[derive(Debug)]
+pub enum Act {
+    /// 180 Ringing.
+    Ring,
+    /// 200 OK with our description.
+    Accept {
+        description: String,
+    },
+    /// A final answer that ends the INVITE.
+    Refuse(Answer),
+    /// BYE, or its wait for the ACK first.
+    Bye {
+        reason: Option<&'static str>,
+    },
+    /// 200 to a re-INVITE or UPDATE.
+    AnswerReoffer {
+        token: RequestToken,
+        description: Option<String>,
+    },
+    /// 488 to a re-INVITE or UPDATE; media stays as it is (RFC 6141).
+    RejectReoffer {
+        token: RequestToken,
+        answer: Answer,
+    },
+    /// Read the agent (its context schema).
+    FetchAgent {
+        agent_id: String,
+    },
+    /// Create the agent call; the body is complete.
+    CreateAgentCall {
+        agent_id: String,
+        body: Value,
+        budget: Duration,
+    },
+    /// Give up a job that nobody waits for any more.
+    AbortJob(JobId),
+    Media(MediaCommand),
+    /// Write the record as it stands.
+    Record,
+    /// The port could not be bound: hand out another and open media again.
+    AnotherPort,
+    /// Nothing of this call is left to wait for; it is dropped and its port returned.
+    Gone,
+}
+
+/// Where a call stands.
+#[derive(Debug)]
+pub enum State {
+    /// The caller hears ringing.
+    SettingUp { media_open: bool, agent: AgentTrack },
+    /// The upgrade of the agent stream is under way.
+    Joining,
+    /// 200 was sent; `acked` when its ACK came.
+    Answered { acked: bool },
+    /// Finished; what is still awaited before the last trace goes.
+    Ending { dialog_closing: bool, media_closing: bool },
+}
+
+/// The agent's side of the set-up.
+#[derive(Debug)]
+pub enum AgentTrack {
+    /// Waiting for the agent's context schema.
+    Fetching,
+    /// Waiting for the 201; `retried` after one fast retry.
+    Creating { retried: bool },
+    /// The call stands at Ultravox; media is not open yet.
+    Created { join_url: Secret },
+    /// TCP and TLS to the agent's host are under way.
+    Preparing,
+}
+
+/// What a call keeps of its configuration for as long as it lives.
+#[derive(Clone, Debug)]
+pub struct CallSettings {
+    pub codecs: Vec<CodecKind>,
+    pub opus_output_hz: u32,
+    pub ptime_ms: u16,
+    pub setup: Duration,
+    pub rtp_timeout: Duration,
+    pub refusals: RefusalPolicy,
+}
+
+/// One call. See the module's head for its states.
+#[derive(Debug)]
+pub struct Call {
+    pub key: CallKey,
+    pub session: SessionId,
+    pub flow: Flow,
+    pub state: State,
+    pub settings: CallSettings,
+    pub route: Route,
+    pub agent_id: String,
+    /// The template context from `X-` headers, and the caller's identity for the automatic values.
+    pub context: Map<String, Value>,
+    pub caller: Caller,
+    /// The INVITE's offer; `None` for a late offer.
+    pub offer: Option<Bytes>,
+    pub offer_answer: OfferAnswer,
+    /// Our description for the 200.
+    pub description: String,
+    pub leg: Option<LegPlan>,
+    pub rates: AgentRates,
+    pub media_address: MediaAddress,
+    pub port: RtpPort,
+    pub ports_tried: u8,
+    pub job: Option<JobId>,
+    /// The body of a creation under way, for its one fast retry.
+    pub creation: Option<Value>,
+    pub pending_reoffer: Option<reoffer::Pending>,
+    pub revision: u32,
+    pub ledger: Ledger,
+    pub agent_joined: Option<Instant>,
+    pub agent_time: Duration,
+    pub deadline: Option<Instant>,
+    pub ladder: Ladder,
+    pub cdr: Cdr,
+}
+
+/// Where media is bound and what is written into descriptions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MediaAddress {
+    pub bind: IpAddr,
+    pub advertise: IpAddr,
+}
+
+/// What the offer gave, or what we will offer.
+#[derive(Debug)]
+pub struct Negotiated {
+    /// The caller's offer; `None` when ours goes out in the 200 (late offer).
+    pub offer: Option<Bytes>,
+    pub offer_answer: OfferAnswer,
+    /// Our description for the 200.
+    pub description: String,
+    pub agreed: Option<Agreed>,
+    /// The codec whose rates the agent stream will have.
+    pub kind: CodecKind,
+    pub address: MediaAddress,
+}
+
+/// What a call is made of: each part was decided by its own room.
+#[derive(Debug)]
+pub struct Opening {
+    pub key: CallKey,
+    pub session: SessionId,
+    pub flow: Flow,
+    pub settings: CallSettings,
+    pub route: Route,
+    pub agent_id: String,
+    pub context: Map<String, Value>,
+    pub caller: Caller,
+    pub port: RtpPort,
+    pub negotiated: Negotiated,
+}
+
+/// Live legs write a heartbeat this often: one deciminute.
+pub const HEARTBEAT: Duration = Duration::from_secs(6);
+
+impl Call {
+    /// A call that has not begun; `begin` rings.
+    pub fn new(now: Now, opening: Opening, mut cdr: Cdr) -> Call {
+        let negotiated = opening.negotiated;
+        cdr.codec = Some(negotiated.kind.encoding_name().to_owned());
+        let rates = AgentRates::for_codec(negotiated.kind, opening.settings.opus_output_hz);
+        let mut call = Call {
+            key: opening.key,
+            session: opening.session,
+            flow: opening.flow,
+            state: State::SettingUp { media_open: false, agent: AgentTrack::Fetching },
+            settings: opening.settings,
+            route: opening.route,
+            agent_id: opening.agent_id,
+            context: opening.context,
+            caller: opening.caller,
+            offer: negotiated.offer,
+            offer_answer: negotiated.offer_answer,
+            description: negotiated.description,
+            leg: None,
+            rates,
+            media_address: negotiated.address,
+            port: opening.port,
+            ports_tried: 0,
+            job: None,
+            creation: None,
+            pending_reoffer: None,
+            revision: 0,
+            ledger: Ledger::default(),
+            agent_joined: None,
+            agent_time: Duration::ZERO,
+            deadline: None,
+            ladder: Ladder::new(now.at),
+            cdr,
+        };
+        call.leg = negotiated.agreed.map(|agreed| call.leg_plan(&agreed));
+        call
+    }
+
+    /// The call is up: both sides hear each other.
+    pub fn is_answered(&self) -> bool {
+        matches!(self.state, State::Answered { .. })
+    }
+
+    /// The call has ended and only waits for its traces to go.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.state, State::Ending { .. })
+    }
+
+    /// When this call wants to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Ends the call, whatever its state: the one teardown. Each part is told what its own state
+    /// demands; the clocks stop; the record is closed. A second call does nothing.
+    pub fn finish(&mut self, now: Now, cause: EndCause, out: &mut Vec<Act>) {
+        if self.is_ending() {
+            return;
+        }
+        let answered = self.is_answered();
+        let dialog_closing = self.end_dialog(answered, &cause, out);
+        if let Some(job) = self.job.take() {
+            out.push(Act::AbortJob(job));
+        }
+        self.ledger.stop_all(now.at);
+        self.agent_left(now.at);
+        self.pending_reoffer = None;
+        self.deadline = None;
+        self.state = State::Ending { dialog_closing, media_closing: true };
+        self.close_record(now, &cause);
+        out.push(Act::Media(MediaCommand::Close));
+        out.push(Act::Record);
+    }
+
+    /// Says good-bye as the dialog's state demands; true when an answer is awaited.
+    fn end_dialog(&mut self, answered: bool, cause: &EndCause, out: &mut Vec<Act>) -> bool {
+        match cause {
+            // The user agent has answered these itself.
+            EndCause::CallerHungUp | EndCause::CallerCancelled => false,
+            EndCause::Refused(refusal) if !answered => {
+                self.refuse(refusal.clone(), out);
+                false
+            }
+            _ if answered => {
+                out.push(Act::Bye { reason: cause.reason_header() });
+                true
+            }
+            EndCause::Drained => {
+                self.refuse(Refusal::Draining, out);
+                false
+            }
+            _ => {
+                self.refuse(Refusal::Bug, out);
+                false
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, out: &mut Vec<Act>) {
+        out.push(Act::Refuse(refusal.answer(self.settings.refusals)));
+    }
+
+    fn close_record(&mut self, now: Now, cause: &EndCause) {
+        let policy = self.settings.refusals;
+        self.note(now, Lane::Edge, format!("end: {}", cause.words(policy)));
+        let clocks = (self.ledger.sip_time(now.at), self.agent_time);
+        record::close(&mut self.cdr, now, clocks, cause, policy);
+    }
+
+    /// The session is gone from the user agent's tables.
+    pub fn on_dialog_closed(&mut self, out: &mut Vec<Act>) {
+        if let State::Ending { dialog_closing, media_closing } = &mut self.state {
+            *dialog_closing = false;
+            if !*media_closing {
+                out.push(Act::Gone);
+            }
+        }
+    }
+
+    /// Media is closed; its report completes the record.
+    pub fn on_media_closed(&mut self, now: Now, report: MediaReport, out: &mut Vec<Act>) {
+        record::set_media(&mut self.cdr, &report);
+        if !self.is_ending() {
+            self.finish(now, EndCause::Bug, out);
+        }
+        if let State::Ending { dialog_closing, media_closing } = &mut self.state {
+            *media_closing = false;
+            out.push(Act::Record);
+            if !*dialog_closing {
+                out.push(Act::Gone);
+            }
+        }
+    }
+
+    /// Adds a line to the ladder.
+    pub fn note(&mut self, now: Now, lane: Lane, text: impl Into<String>) {
+        self.ladder.push(now.at, lane, text.into());
+    }
+
+    fn agent_left(&mut self, at: Instant) {
+        if let Some(joined) = self.agent_joined.take() {
+            self.agent_time += at.since(joined);
+        }
+    }
+
+    /// Seconds both clocks show now: SIP time (red) and agent time (blue).
+    pub fn clocks(&self, at: Instant) -> (Duration, Duration) {
+        let running = self.agent_joined.map_or(Duration::ZERO, |joined| at.since(joined));
+        (self.ledger.sip_time(at), self.agent_time + running)
+    }
+}

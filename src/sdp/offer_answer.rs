@@ -222,6 +222,11 @@ impl OfferAnswer {
         Ok(agreed)
     }
 
+    /// An offer of ours went out, and its answer has not come.
+    pub fn awaits_answer(&self) -> bool {
+        matches!(self.state, State::LocalOffer { .. })
+    }
+
     /// Our last description, word for word, version included: for a refresh that changes nothing.
     /// `None` before the first.
     pub fn repeat(&self) -> Option<String> {

@@ -1,0 +1,357 @@
+//! An incoming call's set-up and life: ringing while the agent is read, its call created and its
+//! stream prepared; the upgrade (101) and in the same breath the 200; then both clocks run until
+//! either side leaves. Joining is what starts Ultravox's billing and greeting, so nothing is joined
+//! that is not answered, and nothing is answered that is not joined.
+
+use super::ladder::Lane;
+use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
+use crate::billing::ledger::LegId;
+use crate::context;
+use crate::ground::{Now, Secret, limits};
+use crate::media::plan::{
+    AgentClose, AgentStreamFault, LegPlan, MediaCommand, MediaPlan, RemoteMedia,
+};
+use crate::refusal::{EndCause, Refusal, Stage};
+use crate::routing::Route;
+use crate::sdp::Agreed;
+use crate::ultravox::agent::Agent;
+use crate::ultravox::create_call::{self, CreateCall, CreateFault, Created};
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Ports that one call tries before it gives up on binding.
+const PORTS_TRIED_MAX: u8 = 5;
+
+impl Call {
+    /// Rings, opens media and asks for the agent. `agent` is the cached one, when it is fresh.
+    pub fn begin(&mut self, now: Now, agent: Option<&Agent>, cname: String, out: &mut Vec<Act>) {
+        self.note(now, Lane::Sip, "INVITE  caller → edge");
+        self.note(now, Lane::Sip, "180 Ringing  edge → caller");
+        self.deadline = Some(now.at + self.settings.setup);
+        self.cdr.ringing_at = Some(now.wall);
+        out.push(Act::Ring);
+        out.push(Act::Record);
+        self.open_media(cname, out);
+        match agent {
+            Some(agent) => self.create_agent_call(now, Some(agent), out),
+            None => out.push(Act::FetchAgent { agent_id: self.agent_id.clone() }),
+        }
+    }
+
+    /// Asks for the media session, with the leg as agreed or, for a late offer, as offered.
+    pub fn open_media(&mut self, cname: String, out: &mut Vec<Act>) {
+        let leg = self.leg.unwrap_or_else(|| self.provisional_leg());
+        let plan =
+            MediaPlan { leg, agent: self.rates, rtp_timeout: self.settings.rtp_timeout, cname };
+        out.push(Act::Media(MediaCommand::Open {
+            plan: Box::new(plan),
+            address: self.media_address.bind,
+            port: self.port.0,
+        }));
+    }
+
+    /// The leg's plan from an agreed description.
+    pub fn leg_plan(&self, agreed: &Agreed) -> LegPlan {
+        LegPlan {
+            codec: agreed.codec,
+            telephone_event: agreed.telephone_event,
+            remote: agreed.remote,
+            direction: agreed.direction,
+            signalling_source: self.flow.peer.ip(),
+        }
+    }
+
+    /// What is known of the leg before the caller's answer came (late offer).
+    fn provisional_leg(&self) -> LegPlan {
+        let kind = self.settings.codecs.first().copied().unwrap_or(crate::codec::CodecKind::Pcmu);
+        LegPlan {
+            codec: crate::media::plan::CodecPlan {
+                kind,
+                send_payload_type: kind.static_payload_type().unwrap_or(0),
+                receive_payload_type: kind.static_payload_type().unwrap_or(0),
+                ptime_ms: self.settings.ptime_ms,
+                fec: false,
+            },
+            telephone_event: None,
+            remote: RemoteMedia::default(),
+            direction: crate::media::plan::Direction::SendRecv,
+            signalling_source: self.flow.peer.ip(),
+        }
+    }
+
+    /// Sockets are bound and the session stands.
+    pub fn on_media_opened(&mut self, now: Now, out: &mut Vec<Act>) {
+        let port = self.port.0;
+        let State::SettingUp { media_open, .. } = &mut self.state else { return };
+        *media_open = true;
+        let codec = self.cdr.codec.as_deref().unwrap_or("no codec yet").to_owned();
+        self.note(now, Lane::Media, format!("RTP port {port} open, {codec}"));
+        self.advance(now, out);
+    }
+
+    /// The port was taken by someone else: the Switchboard hands out another.
+    pub fn on_bind_failed(&mut self, now: Now, out: &mut Vec<Act>) {
+        let State::SettingUp { .. } = self.state else { return };
+        self.ports_tried += 1;
+        if self.ports_tried >= PORTS_TRIED_MAX {
+            return self.finish(now, EndCause::Refused(Refusal::BindFailed), out);
+        }
+        out.push(Act::AnotherPort);
+    }
+
+    /// The agent was read, or could not be.
+    pub fn on_agent_fetched(
+        &mut self,
+        now: Now,
+        fetched: Result<&Agent, CreateFault>,
+        out: &mut Vec<Act>,
+    ) {
+        self.job = None;
+        let State::SettingUp { agent: AgentTrack::Fetching, .. } = self.state else { return };
+        match fetched {
+            Ok(agent) => self.create_agent_call(now, Some(agent), out),
+            Err(CreateFault::NotFound) => self.on_no_such_agent(now, out),
+            Err(CreateFault::Unauthorized) => {
+                let cause = Refusal::AgentCall(CreateFault::Unauthorized);
+                self.finish(now, EndCause::Refused(cause), out);
+            }
+            // The creation will tell what is wrong, if it still is. Without the schema no
+            // automatic value is sent, since a strict agent would refuse the call for it.
+            Err(_) => {
+                self.note(now, Lane::Agent, "agent not read; automatic context left out");
+                self.create_agent_call(now, None, out);
+            }
+        }
+    }
+
+    /// The implicit rule matched a name that is no agent of the account: it was no match.
+    fn on_no_such_agent(&mut self, now: Now, out: &mut Vec<Act>) {
+        let refusal = match &self.route {
+            Route::Implicit { .. } => {
+                Refusal::NoMatch { to_user: format!("agent_{}", self.agent_id) }
+            }
+            Route::Allowance { .. } | Route::Fallback | Route::None => {
+                Refusal::AgentCall(CreateFault::NotFound)
+            }
+        };
+        self.note(now, Lane::Agent, "404  no such agent");
+        self.finish(now, EndCause::Refused(refusal), out);
+    }
+
+    /// Asks Ultravox for the call, with the context that the agent's schema lets through.
+    fn create_agent_call(&mut self, now: Now, agent: Option<&Agent>, out: &mut Vec<Act>) {
+        let schema = agent.and_then(|agent| agent.context_schema.as_ref());
+        let automatic = agent.map(|_| &self.caller);
+        let template_context = context::template_context(&self.context, automatic, schema);
+        let body = create_call::body(&CreateCall {
+            input_hz: self.rates.input_hz,
+            output_hz: self.rates.output_hz,
+            client_buffer_ms: self.client_buffer_ms(),
+            template_context,
+            metadata: self.metadata(),
+            ..CreateCall::default()
+        });
+        self.state = match self.state {
+            State::SettingUp { media_open, .. } => {
+                State::SettingUp { media_open, agent: AgentTrack::Creating { retried: false } }
+            }
+            _ => return,
+        };
+        self.ask_for_agent_call(now, body, out);
+    }
+
+    fn ask_for_agent_call(&mut self, now: Now, body: serde_json::Value, out: &mut Vec<Act>) {
+        let budget = self.time_left(now).min(limits::CREATE_CALL);
+        self.note(now, Lane::Agent, "create call  edge → Ultravox");
+        self.creation = Some(body.clone());
+        out.push(Act::CreateAgentCall { agent_id: self.agent_id.clone(), body, budget });
+    }
+
+    /// How far ahead the agent may push: what the playout queue surely holds, at most 30 s.
+    fn client_buffer_ms(&self) -> u32 {
+        let kind = self.leg.unwrap_or_else(|| self.provisional_leg()).codec.kind;
+        self.rates.client_buffer_ms(kind).min(limits::CLIENT_BUFFER_MS)
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        vec![
+            ("edge.call".to_owned(), self.key.to_string()),
+            ("edge.sip_call_id".to_owned(), self.cdr.sip_call_id.clone()),
+        ]
+    }
+
+    /// Ultravox answered, or did not.
+    pub fn on_agent_call(
+        &mut self,
+        now: Now,
+        answer: Result<Created, CreateFault>,
+        out: &mut Vec<Act>,
+    ) {
+        self.job = None;
+        let State::SettingUp { agent: AgentTrack::Creating { retried }, .. } = self.state else {
+            return;
+        };
+        match answer {
+            Ok(created) => self.on_agent_call_created(now, created, out),
+            Err(fault) if !retried && fault.is_transient() => {
+                self.note(now, Lane::Agent, format!("{fault}; one retry"));
+                if let State::SettingUp { agent, .. } = &mut self.state {
+                    *agent = AgentTrack::Creating { retried: true };
+                }
+                let body = self.creation.take().expect("a creation was asked for");
+                self.ask_for_agent_call(now, body, out);
+            }
+            Err(CreateFault::NotFound) => self.on_no_such_agent(now, out),
+            Err(fault) => {
+                self.note(now, Lane::Agent, fault.to_string());
+                self.finish(now, EndCause::Refused(Refusal::AgentCall(fault)), out);
+            }
+        }
+    }
+
+    fn on_agent_call_created(&mut self, now: Now, created: Created, out: &mut Vec<Act>) {
+        self.note(now, Lane::Agent, "201 Created  Ultravox → edge");
+        self.creation = None;
+        self.cdr.ultravox_call_id = Some(created.call_id.to_string());
+        if let State::SettingUp { agent, .. } = &mut self.state {
+            *agent = AgentTrack::Created { join_url: created.join_url };
+        }
+        self.advance(now, out);
+    }
+
+    /// Prepares the stream as soon as the session stands and the join URL is known.
+    fn advance(&mut self, now: Now, out: &mut Vec<Act>) {
+        let State::SettingUp { media_open: true, agent } = &mut self.state else { return };
+        let AgentTrack::Created { join_url } = agent else { return };
+        let join_url: Secret = std::mem::take(join_url);
+        *agent = AgentTrack::Preparing;
+        self.note(now, Lane::Agent, "stream connect  edge → Ultravox");
+        out.push(Act::Media(MediaCommand::Prepare { join_url }));
+    }
+
+    /// TCP and TLS stand: join at once, since nothing else is awaited.
+    pub fn on_prepared(&mut self, now: Now, out: &mut Vec<Act>) {
+        let State::SettingUp { agent: AgentTrack::Preparing, .. } = self.state else { return };
+        self.note(now, Lane::Agent, "stream ready; upgrade  edge → Ultravox");
+        self.state = State::Joining;
+        out.push(Act::Media(MediaCommand::Join));
+    }
+
+    /// The stream could not be prepared or joined: a 503, never an answered dead call.
+    pub fn on_stream_failed(&mut self, now: Now, fault: AgentStreamFault, out: &mut Vec<Act>) {
+        match self.state {
+            State::SettingUp { .. } | State::Joining => {
+                self.finish(now, EndCause::Refused(Refusal::AgentStream(fault)), out);
+            }
+            State::Answered { .. } | State::Ending { .. } => {}
+        }
+    }
+
+    /// 101 came: answer. Both clocks start here.
+    pub fn on_joined(&mut self, now: Now, out: &mut Vec<Act>) {
+        let State::Joining = self.state else { return };
+        self.note(now, Lane::Agent, "101 Switching Protocols  Ultravox → edge");
+        self.note(now, Lane::Sip, "200 OK  edge → caller");
+        self.state = State::Answered { acked: false };
+        self.ledger.answer(now.at, LegId::CALLER);
+        self.agent_joined = Some(now.at);
+        self.deadline = Some(now.at + HEARTBEAT);
+        self.cdr.answered_at = Some(now.wall);
+        self.cdr.joined_at = Some(now.wall);
+        record::set_status(&mut self.cdr, 200, "OK");
+        out.push(Act::Accept { description: self.description.clone() });
+        out.push(Act::Record);
+    }
+
+    /// ACK of our 200. After a late offer it must bring the caller's answer.
+    pub fn on_confirmed(&mut self, now: Now, body: Option<(String, Bytes)>, out: &mut Vec<Act>) {
+        let State::Answered { acked } = &mut self.state else { return };
+        if std::mem::replace(acked, true) {
+            return;
+        }
+        self.note(now, Lane::Sip, "ACK  caller → edge");
+        if self.offer.is_some() {
+            return;
+        }
+        let agreed = match &body {
+            Some((_, answer)) => self.offer_answer.accept_answer(answer).ok(),
+            None => None,
+        };
+        match agreed {
+            Some(agreed) => {
+                let leg = self.leg_plan(&agreed);
+                self.take_leg(leg, out);
+            }
+            None => self.finish(now, EndCause::BadAnswer, out),
+        }
+    }
+
+    /// Makes `leg` the plan in force.
+    pub fn take_leg(&mut self, leg: LegPlan, out: &mut Vec<Act>) {
+        self.leg = Some(leg);
+        self.cdr.codec = Some(leg.codec.kind.encoding_name().to_owned());
+        self.revision += 1;
+        out.push(Act::Media(MediaCommand::Change { revision: self.revision, leg: Box::new(leg) }));
+    }
+
+    /// The first packet of the caller's media.
+    pub fn on_caller_heard(&mut self, now: Now, _source: SocketAddr) {
+        self.note(now, Lane::Media, "first RTP  caller → edge");
+    }
+
+    /// The first agent audio on the wire.
+    pub fn on_agent_heard(&mut self, now: Now) {
+        self.note(now, Lane::Media, "first agent audio  edge → caller");
+    }
+
+    /// A key was pressed; which one is not written down.
+    pub fn on_digit(&mut self, now: Now, duration_ms: u32) {
+        self.note(now, Lane::Media, format!("telephone-event, {duration_ms} ms"));
+    }
+
+    /// The agent left, and what it said has been played.
+    pub fn on_agent_left(&mut self, now: Now, close: AgentClose, out: &mut Vec<Act>) {
+        let cause = match close {
+            AgentClose::Code(1000) => EndCause::AgentHungUp,
+            AgentClose::Code(code) => EndCause::AgentLost(Some(code)),
+            AgentClose::Lost => EndCause::AgentLost(None),
+        };
+        if !self.is_ending() {
+            self.note(now, Lane::Agent, "stream closed  Ultravox → edge");
+        }
+        self.finish(now, cause, out);
+    }
+
+    /// A deadline of this call came: the set-up took too long, or a heartbeat is due.
+    pub fn on_timeout(&mut self, now: Now, out: &mut Vec<Act>) {
+        match &self.state {
+            State::SettingUp { media_open, agent } => {
+                let stage = match agent {
+                    AgentTrack::Fetching => Stage::Agent,
+                    AgentTrack::Creating { .. } => Stage::AgentCall,
+                    AgentTrack::Created { .. } | AgentTrack::Preparing if !media_open => {
+                        Stage::Media
+                    }
+                    AgentTrack::Created { .. } | AgentTrack::Preparing => Stage::AgentStream,
+                };
+                self.finish(now, EndCause::Refused(Refusal::SetupTimedOut(stage)), out);
+            }
+            State::Joining => {
+                let refusal = Refusal::SetupTimedOut(Stage::AgentStream);
+                self.finish(now, EndCause::Refused(refusal), out);
+            }
+            State::Answered { .. } => {
+                let (sip_time, agent_time) = self.clocks(now.at);
+                self.cdr.set_times(sip_time, agent_time);
+                self.deadline = Some(now.at + HEARTBEAT);
+                out.push(Act::Record);
+            }
+            State::Ending { .. } => self.deadline = None,
+        }
+    }
+
+    fn time_left(&self, now: Now) -> Duration {
+        self.deadline.map_or(Duration::ZERO, |deadline| deadline.since(now.at))
+    }
+}

@@ -1,0 +1,59 @@
+//! What a call writes into its record: at the INVITE, at the answer, at each heartbeat and at the
+//! end. The record's own shape is `billing::cdr`; this file only fills it in.
+
+use crate::billing::cdr::{CallDirection, Cdr, MediaSummary, Source};
+use crate::ground::{CallKey, Flow, Now};
+use crate::media::plan::MediaReport;
+use crate::refusal::{EndCause, RefusalPolicy};
+use crate::sip::msg::Request;
+use std::time::Duration;
+
+/// The record of an INVITE that has just been admitted.
+pub fn open(key: CallKey, now: Now, flow: Flow, request: &Request) -> Cdr {
+    let source = Source { address: flow.peer, transport: flow.transport };
+    let call_id = request.call_id().to_owned();
+    let mut cdr = Cdr::opened(key, CallDirection::Incoming, source, call_id, now.wall);
+    let from = request.from();
+    cdr.from_uri = from.uri().as_str().to_owned();
+    cdr.from_display = from.display_name().map(|name| name.into_owned());
+    cdr.to_uri = request.to().uri().as_str().to_owned();
+    cdr
+}
+
+/// Closes the record: both clocks, who ended the call and why, and the final status.
+pub fn close(
+    cdr: &mut Cdr,
+    now: Now,
+    clocks: (Duration, Duration),
+    cause: &EndCause,
+    policy: RefusalPolicy,
+) {
+    cdr.set_times(clocks.0, clocks.1);
+    cdr.ended_at = Some(now.wall);
+    cdr.left_at = cdr.left_at.or(cdr.joined_at.and(Some(now.wall)));
+    cdr.ended_by = Some(cause.ended_by());
+    let words = cause.words(policy);
+    match cause {
+        EndCause::CallerCancelled => set_status(cdr, 487, "Request Terminated"),
+        EndCause::Refused(refusal) => {
+            let status = refusal.answer(policy).status;
+            set_status(cdr, status.code, &status.reason);
+            cdr.warning = Some(words.clone());
+        }
+        _ => {}
+    }
+    // A Reason header that the caller sent with its BYE or CANCEL is worth more than our words.
+    let told = cdr.end_reason.take();
+    cdr.end_reason = Some(told.map_or(words.clone(), |told| format!("{words} ({told})")));
+}
+
+/// The final status of the INVITE.
+pub fn set_status(cdr: &mut Cdr, code: u16, reason: &str) {
+    cdr.status = Some(code);
+    cdr.status_reason = Some(reason.to_owned());
+}
+
+/// The figures of the media session.
+pub fn set_media(cdr: &mut Cdr, report: &MediaReport) {
+    cdr.media = Some(MediaSummary::from(report));
+}

@@ -1,0 +1,85 @@
+//! What goes into the Switchboard and what comes out: the whole contract with the shell, as values.
+
+use crate::account::SipConfig;
+use crate::billing::cdr::Cdr;
+use crate::call::ladder::Ladder;
+use crate::ground::{CallKey, Flow, FlowId, JobId};
+use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
+use crate::sip::msg::Message;
+use crate::sip::ua::Destination;
+use crate::ultravox::agent::Agent;
+use crate::ultravox::create_call::{CreateFault, Created};
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A message from an admitted source, framed and parsed.
+    Message {
+        flow: Flow,
+        message: Message,
+    },
+    /// A TCP or TLS connection closed.
+    FlowClosed {
+        flow: FlowId,
+    },
+    AgentFetched {
+        job: JobId,
+        result: Result<Agent, CreateFault>,
+    },
+    AgentCallAnswered {
+        job: JobId,
+        result: Result<Created, CreateFault>,
+    },
+    Media(ForCall<MediaEvent>),
+    ConfigReplaced(Arc<SipConfig>),
+    /// Measured media load: new calls are refused while `true`.
+    Overload(bool),
+    /// SIGTERM: refuse new calls, let running ones go on for `grace`, then end them.
+    Drain {
+        grace: Duration,
+    },
+}
+
+/// What is to be done. Jobs are answered by an [`Input`] with the same id.
+#[derive(Debug)]
+pub enum Command {
+    Send {
+        flow: Flow,
+        to: Destination,
+        bytes: Bytes,
+    },
+    FetchAgent {
+        job: JobId,
+        agent_id: String,
+    },
+    CreateAgentCall {
+        job: JobId,
+        agent_id: String,
+        body: Value,
+        budget: Duration,
+    },
+    /// Nobody waits for this job any more.
+    AbortJob(JobId),
+    Media(ForCall<MediaCommand>),
+    /// Write this record as it stands, and keep its ladder; the last one of a call is closed.
+    Record {
+        cdr: Box<Cdr>,
+        ladder: Ladder,
+    },
+    /// The flow carries a live call (keep it open when idle), or no longer does.
+    KeepFlow {
+        flow: FlowId,
+        keep: bool,
+    },
+    /// A refusal that somebody should look at, in words without secrets.
+    Alarm {
+        call: CallKey,
+        words: String,
+    },
+    /// The last call of a drain has ended.
+    Drained,
+}
