@@ -1,8 +1,11 @@
 //! `voxedge run`: the daemon, until SIGTERM and its drain.
 
-use crate::shell::config::Loaded;
-use crate::shell::log;
+use crate::shell::config::{Config, Loaded};
+use crate::shell::daemon::Daemon;
+use crate::shell::{log, supervise};
 use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Starts logging, tells the configuration's warnings, and runs the daemon.
 pub fn run(loaded: Loaded) -> ExitCode {
@@ -17,11 +20,69 @@ pub fn run(loaded: Loaded) -> ExitCode {
             problem.what
         );
     }
-    daemon(loaded)
+    daemon(&loaded)
 }
 
-/// The seam to the shell.
-fn daemon(loaded: Loaded) -> ExitCode {
-    tracing::error!(file = %loaded.path.display(), "this build holds no daemon");
-    ExitCode::FAILURE
+/// Runs until SIGTERM or SIGINT and its drain; a second signal ends the drain at once.
+fn daemon(loaded: &Loaded) -> ExitCode {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        match serve(&loaded.config).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(words) => {
+                tracing::error!("{words}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+async fn serve(config: &Config) -> Result<(), String> {
+    let signals = |error: std::io::Error| format!("signals cannot be awaited: {error}");
+    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    let daemon = Daemon::start(config).await.map_err(|fault| fault.to_string())?;
+    announce(&daemon);
+    supervise::ready();
+    let mut watch = supervise::interval();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = watch.tick() => if daemon.is_alive() { supervise::feed() },
+        }
+    }
+    supervise::stopping();
+    let grace = config.limits.grace;
+    tracing::info!(grace_s = grace.as_secs(), "draining: new calls get 503");
+    tokio::select! {
+        () = daemon.drain(grace) => {}
+        _ = terminate.recv() => tracing::warn!("second signal: ending the calls now"),
+        _ = interrupt.recv() => tracing::warn!("second signal: ending the calls now"),
+    }
+    daemon.stop(Duration::ZERO).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What listens where, in one line each.
+fn announce(daemon: &Daemon) {
+    for (transport, address) in daemon.bound() {
+        tracing::info!("listening for SIP over {} on {address}", transport.via_token());
+    }
+    tracing::info!("admin on http://{}", daemon.admin_address());
+    if let Some(standin) = daemon.standin() {
+        tracing::info!("agents: the embedded stand-in at {}", standin.base_url());
+        for (name, agent_id) in super::standin::AGENTS {
+            tracing::info!("  {name:<9} call sip:agent_{agent_id}@<this host>");
+        }
+    }
 }

@@ -54,7 +54,7 @@ async fn serve(arguments: &Arguments) -> Result<(), String> {
 }
 
 /// The agents that every stand-in has.
-const AGENTS: [(&str, &str); 7] = [
+pub const AGENTS: [(&str, &str); 7] = [
     ("echo", script::ECHO),
     ("tone", script::TONE),
     ("speech", script::SPEECH),

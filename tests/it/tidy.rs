@@ -69,7 +69,7 @@ const DOORS: [(&str, &[&str]); 33] = [
     ("rustix", &["shell/media"]),
     ("rustls", &["shell/tls"]),
     ("rustls_native_certs", &["shell/tls"]),
-    ("sd_notify", &["shell/daemon"]),
+    ("sd_notify", &["shell/supervise"]),
     ("sdp_types", &["sdp/text"]),
     ("serde", &["*"]),
     ("serde_json", &["*"]),

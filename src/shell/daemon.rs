@@ -1,0 +1,333 @@
+//! The daemon as a whole: builds the parts in the order in which they need each other, keeps them
+//! for as long as they run, and takes them down in reverse. What a part does is in its own file.
+
+mod observe;
+mod settings;
+
+use crate::account::SipConfig;
+use crate::call::ladder::Ladder;
+use crate::ground::{CallKey, Entropy, Secret, Transport};
+use crate::shell::admin;
+use crate::shell::agent::rest::{AgentService, AgentServiceSettings};
+use crate::shell::config::{BaseUrl, Config, UnlistedUdp};
+use crate::shell::entropy;
+use crate::shell::flow::{FlowFault, FlowSettings, FlowTasks, Flows, Patience};
+use crate::shell::media::{MediaPlane, MediaSettings};
+use crate::shell::signalling::{Inlets, Published, Request, Signalling, Snapshot};
+use crate::shell::store::{Store, StoreFault, StoreThread};
+use crate::shell::tls::{self, ClientConfig, Pem, ServerConfig, TlsFault};
+use crate::standin::{Standin, StandinOptions};
+use crate::switchboard::Switchboard;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// Why the daemon does not start; each in one sentence with what to do.
+#[derive(Debug)]
+pub enum StartFault {
+    /// The system gives no randomness.
+    Entropy(std::io::Error),
+    Tls(TlsFault),
+    Flow(FlowFault),
+    Store(StoreFault),
+    Media(std::io::Error),
+    Agent(String),
+    Admin {
+        address: SocketAddr,
+        error: std::io::Error,
+    },
+}
+
+impl fmt::Display for StartFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartFault::Entropy(error) => write!(f, "the system gives no randomness: {error}"),
+            StartFault::Agent(words) => f.write_str(words),
+            StartFault::Tls(fault) => write!(f, "{fault}"),
+            StartFault::Flow(fault) => write!(f, "{fault}"),
+            StartFault::Store(fault) => write!(f, "{fault}"),
+            StartFault::Media(error) => write!(f, "the media threads do not start: {error}"),
+            StartFault::Admin { address, error } => write!(
+                f,
+                "the admin listener cannot be bound to {address}: {error}; choose another \
+                 address under [admin] listen"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StartFault {}
+
+/// Bytes of the channels into signalling.
+const REQUESTS_MAX: usize = 64;
+
+/// A running daemon.
+pub struct Daemon {
+    requests: mpsc::Sender<Request>,
+    signalling: JoinHandle<()>,
+    flows: Flows,
+    flow_tasks: FlowTasks,
+    media: Arc<MediaPlane>,
+    store: Store,
+    store_thread: StoreThread,
+    standin: Option<Standin>,
+    admin: JoinHandle<()>,
+    admin_stop: oneshot::Sender<()>,
+    admin_address: SocketAddr,
+    published: Arc<Mutex<Published>>,
+}
+
+impl Daemon {
+    /// Starts everything; when it returns, calls are taken.
+    ///
+    /// # Errors
+    ///
+    /// One sentence for whatever is missing, busy or unreadable. Nothing keeps running then.
+    pub async fn start(config: &Config) -> Result<Daemon, StartFault> {
+        let account = Arc::clone(&config.sip.account);
+        let api_key = api_key(config)?;
+        let standin = start_standin(config, &api_key).await?;
+        let client_tls = client_tls(standin.as_ref()).map_err(StartFault::Tls)?;
+        let agents = Arc::new(agent_service(config, api_key, standin.as_ref(), &client_tls)?);
+        let (store, store_thread) = Store::open(&config.store.path).map_err(StartFault::Store)?;
+        let (media_events, media_inlet) = mpsc::unbounded_channel();
+        let media = start_media(config, standin.is_some(), client_tls, media_events)?;
+        let (flow_inputs, flow_inlet) = mpsc::channel(crate::ground::limits::SIGNALLING_QUEUE_MAX);
+        let flow_settings = flow_settings(config, &account)?;
+        let (flows, flow_tasks) =
+            Flows::start(flow_settings, flow_inputs).await.map_err(StartFault::Flow)?;
+        let board =
+            Switchboard::new(settings::of(config, flows.bound()), Arc::clone(&account), from_os()?);
+        let published = Arc::new(Mutex::new(Published::default()));
+        let parts = Signalling {
+            board,
+            flows: flows.clone(),
+            media: Arc::clone(&media),
+            agents,
+            store: store.clone(),
+            published: Arc::clone(&published),
+        };
+        let (requests, request_inlet) = mpsc::channel(REQUESTS_MAX);
+        let inlets = Inlets { flow: flow_inlet, media: media_inlet, requests: request_inlet };
+        let signalling = tokio::spawn(parts.run(inlets));
+        let observed = observe::Observed {
+            flows: flows.clone(),
+            media: Arc::clone(&media),
+            store: store.clone(),
+            published: Arc::clone(&published),
+            account,
+            ports: *config.media.ports.start()..=*config.media.ports.end(),
+        };
+        let (admin, admin_stop, admin_address) = start_admin(config, observed).await?;
+        Ok(Daemon {
+            requests,
+            signalling,
+            flows,
+            flow_tasks,
+            media,
+            store,
+            store_thread,
+            standin,
+            admin,
+            admin_stop,
+            admin_address,
+            published,
+        })
+    }
+
+    /// The SIP listeners with the addresses that they really have.
+    pub fn bound(&self) -> &[(Transport, SocketAddr)] {
+        self.flows.bound()
+    }
+
+    /// The first listener of a transport.
+    pub fn address(&self, transport: Transport) -> Option<SocketAddr> {
+        self.bound().iter().find(|(kind, _)| *kind == transport).map(|(_, address)| *address)
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The embedded stand-in, when `ultravox.base_url = "embedded"`.
+    pub fn standin(&self) -> Option<&Standin> {
+        self.standin.as_ref()
+    }
+
+    /// What is going on in signalling now.
+    pub async fn snapshot(&self) -> Snapshot {
+        let (reply, snapshot) = oneshot::channel();
+        // A signalling task that is gone has nothing going on.
+        let _ = self.requests.send(Request::Snapshot(reply)).await;
+        snapshot.await.unwrap_or_default()
+    }
+
+    /// The ladder of a call, live or ended lately.
+    pub async fn ladder(&self, call: CallKey) -> Option<Ladder> {
+        let (reply, ladder) = oneshot::channel();
+        let _ = self.requests.send(Request::Ladder(call, reply)).await;
+        ladder.await.ok().flatten()
+    }
+
+    /// True while signalling and every shard make progress: what the watchdog is fed by.
+    pub fn is_alive(&self) -> bool {
+        observe::is_alive(&self.published, &self.media)
+    }
+
+    /// Refuses new calls, waits until running ones have ended or `grace` is over, and resolves when
+    /// the last record is written.
+    pub async fn drain(&self, grace: Duration) {
+        let (done, drained) = oneshot::channel();
+        let _ = self.requests.send(Request::Drain { grace, done }).await;
+        let _ = drained.await;
+    }
+
+    /// Drains and takes every part down; the store is flushed last.
+    pub async fn stop(self, grace: Duration) {
+        self.drain(grace).await;
+        self.flow_tasks.stop().await;
+        drop(self.requests);
+        if self.signalling.await.is_err() {
+            tracing::error!("signalling had panicked");
+        }
+        drop(self.admin_stop);
+        if self.admin.await.is_err() {
+            tracing::error!("the admin listener had panicked");
+        }
+        if let Some(media) = Arc::into_inner(self.media) {
+            media.stop();
+        }
+        if let Some(standin) = self.standin {
+            standin.stop().await;
+        }
+        let store_thread = self.store_thread;
+        // The writer thread ends when its last record is on disk.
+        let _ = tokio::task::spawn_blocking(move || store_thread.stop()).await;
+    }
+}
+
+/// The configured key; the embedded stand-in gets one for this run when the file gives none.
+fn api_key(config: &Config) -> Result<Secret, StartFault> {
+    let embedded = config.ultravox.base_url == BaseUrl::Embedded;
+    match config.ultravox.api_key.is_empty() && embedded {
+        true => Ok(Secret::new(from_os()?.token(128))),
+        false => Ok(config.ultravox.api_key.clone()),
+    }
+}
+
+async fn start_standin(config: &Config, key: &Secret) -> Result<Option<Standin>, StartFault> {
+    match &config.ultravox.base_url {
+        BaseUrl::Url(_) => Ok(None),
+        BaseUrl::Embedded => {
+            let own = from_os()?;
+            let options = StandinOptions { tls: true, ..StandinOptions::local(key.clone(), own) };
+            let standin = Standin::start(options).await;
+            standin.map(Some).map_err(|error| StartFault::Agent(error.to_string()))
+        }
+    }
+}
+
+fn from_os() -> Result<Entropy, StartFault> {
+    entropy::from_os().map_err(StartFault::Entropy)
+}
+
+fn client_tls(standin: Option<&Standin>) -> Result<Arc<ClientConfig>, TlsFault> {
+    let root = standin.and_then(Standin::root_certificate);
+    let extra: Vec<Pem> = root.map(|pem| Pem::from_text("the stand-in", pem)).into_iter().collect();
+    tls::client_config(standin.is_none(), &extra)
+}
+
+fn agent_service(
+    config: &Config,
+    api_key: Secret,
+    standin: Option<&Standin>,
+    tls: &Arc<ClientConfig>,
+) -> Result<AgentService, StartFault> {
+    let base_url = match (&config.ultravox.base_url, standin) {
+        (BaseUrl::Url(url), _) => url.clone(),
+        (BaseUrl::Embedded, standin) => {
+            standin.map(|standin| standin.base_url().to_owned()).unwrap_or_default()
+        }
+    };
+    let settings = AgentServiceSettings {
+        plain: is_loopback_http(&base_url),
+        base_url,
+        api_key,
+        tls: Arc::clone(tls),
+    };
+    AgentService::new(&settings).map_err(|fault| StartFault::Agent(fault.to_string()))
+}
+
+/// Plain HTTP is taken towards this machine only.
+fn is_loopback_http(url: &str) -> bool {
+    let host = url.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next());
+    matches!(host, Some(Some("127.0.0.1" | "localhost")))
+}
+
+fn start_media(
+    config: &Config,
+    embedded: bool,
+    tls: Arc<ClientConfig>,
+    events: mpsc::UnboundedSender<crate::media::plan::ForCall<crate::media::plan::MediaEvent>>,
+) -> Result<Arc<MediaPlane>, StartFault> {
+    let mut settings = MediaSettings::new(tls);
+    settings.shards = config.media.shards.unwrap_or(settings.shards);
+    settings.join_hosts = config.ultravox.join_domains.clone();
+    settings.plain_ws_loopback = embedded;
+    // Signalling outlives the shards; an event after its end has no receiver and no meaning.
+    let sink = move |event| drop(events.send(event));
+    let seed = entropy::os_seed().map_err(StartFault::Entropy)?;
+    MediaPlane::start(settings, sink, seed).map(Arc::new).map_err(StartFault::Media)
+}
+
+fn flow_settings(config: &Config, account: &Arc<SipConfig>) -> Result<FlowSettings, StartFault> {
+    let list = |transport, addresses: &[SocketAddr]| {
+        addresses.iter().map(move |address| (transport, *address)).collect::<Vec<_>>()
+    };
+    let mut listeners = list(Transport::Udp, &config.listen.udp);
+    listeners.extend(list(Transport::Tcp, &config.listen.tcp));
+    listeners.extend(list(Transport::Tls, &config.listen.tls));
+    let account = Arc::clone(account);
+    let tls = server_tls(config).map_err(StartFault::Tls)?;
+    Ok(FlowSettings {
+        tls: tls.map(|tls| watch::channel(tls).1),
+        answer_unlisted: config.sip.unlisted_udp == UnlistedUdp::Forbidden,
+        gate: Arc::new(move |source| crate::admission::admit(&account, source).is_some()),
+        listeners,
+        patience: Patience::default(),
+    })
+}
+
+fn server_tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, TlsFault> {
+    let Some(files) = &config.tls else { return Ok(None) };
+    let certificate = Pem::read(&files.certificate)?;
+    let key = Pem::read(&files.private_key)?;
+    let client_ca = files.client_ca.as_deref().map(Pem::read).transpose()?;
+    tls::server_config(&certificate, &key, client_ca.as_ref()).map(Some)
+}
+
+async fn start_admin(
+    config: &Config,
+    observed: observe::Observed,
+) -> Result<(JoinHandle<()>, oneshot::Sender<()>, SocketAddr), StartFault> {
+    let address = config.admin.listen;
+    let fault = |error| StartFault::Admin { address, error };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(fault)?;
+    let bound = listener.local_addr().map_err(fault)?;
+    let state = observed.admin_state(config, bound);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(async move {
+        let stopped = async move { drop(stopped.await) };
+        if let Err(error) = admin::serve(listener, state, stopped).await {
+            tracing::error!(%error, "the admin listener broke");
+        }
+    });
+    Ok((task, stop, bound))
+}

@@ -1,0 +1,132 @@
+//! What the operator sees of a running daemon: health and metrics, gathered when somebody asks.
+
+use crate::account::SipConfig;
+use crate::shell::admin::AdminState;
+use crate::shell::admin::health::Health;
+use crate::shell::admin::metrics::{MediaFigures, SipFigures, Snapshot, StoreFigures};
+use crate::shell::clock::Clock;
+use crate::shell::config::Config;
+use crate::shell::flow::Flows;
+use crate::shell::media::MediaPlane;
+use crate::shell::signalling::Published;
+use crate::shell::store::Store;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+/// A part that has not moved for so long is stuck: it publishes, or begins a round, each second.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// The parts that are looked at.
+#[derive(Clone)]
+pub struct Observed {
+    pub flows: Flows,
+    pub media: Arc<MediaPlane>,
+    pub store: Store,
+    pub published: Arc<Mutex<Published>>,
+    pub account: Arc<SipConfig>,
+    pub ports: RangeInclusive<u16>,
+}
+
+impl Observed {
+    /// What the admin listener is lent. It holds the media plane weakly, so that the daemon alone
+    /// decides when the shards end.
+    pub fn admin_state(self, config: &Config, listen: SocketAddr) -> AdminState {
+        let Observed { flows, media, store, published, account, ports } = self;
+        let weak = Arc::downgrade(&media);
+        let seen = Arc::new(Seen { flows, media: weak, store, published, ports });
+        let (for_metrics, for_health) = (Arc::clone(&seen), seen);
+        AdminState {
+            api_key: config.admin.api_key.clone(),
+            listen,
+            account: Arc::new(move || account.document()),
+            metrics: Arc::new(move || for_metrics.metrics()),
+            health: Arc::new(move || for_health.health()),
+            store: Arc::new(config.store.path.clone()),
+        }
+    }
+}
+
+struct Seen {
+    flows: Flows,
+    media: Weak<MediaPlane>,
+    store: Store,
+    published: Arc<Mutex<Published>>,
+    ports: RangeInclusive<u16>,
+}
+
+impl Seen {
+    fn published(&self) -> Published {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn metrics(&self) -> Snapshot {
+        let published = self.published();
+        let (snapshot, totals) = (&published.snapshot, &published.totals);
+        let flows = self.flows.counters();
+        Snapshot {
+            uptime: Clock::instant().since(crate::ground::Instant::ZERO),
+            calls_live: snapshot.calls.len() as u64,
+            calls_total: snapshot.counters.invites,
+            calls_answered: snapshot.counters.answered,
+            calls_by_status: totals.by_status.clone(),
+            deciminutes: totals.deciminutes,
+            sip_time: totals.sip_time,
+            agent_time: totals.agent_time,
+            sip: SipFigures {
+                messages_received: totals.messages_received,
+                messages_sent: totals.messages_sent,
+                unlisted: flows.unlisted,
+                malformed: flows.malformed,
+                shed: flows.shed,
+                transactions: snapshot.transactions as u64,
+                dialogs: snapshot.sessions as u64,
+                connections: flows.connections,
+            },
+            media: self.media_figures(snapshot.ports_in_use),
+            store: StoreFigures::from(&**self.store.counters()),
+            draining: snapshot.draining,
+        }
+    }
+
+    fn media_figures(&self, ports_in_use: usize) -> MediaFigures {
+        let mut figures = MediaFigures {
+            ports_in_use: ports_in_use as u64,
+            ports_capacity: (self.ports.end() - self.ports.start()) as u64 / 2,
+            ..MediaFigures::default()
+        };
+        let shards = self.media.upgrade().map(|media| media.snapshot()).unwrap_or_default();
+        for shard in shards {
+            figures.sessions += shard.sessions;
+        }
+        figures
+    }
+
+    fn health(&self) -> Health {
+        let published = self.published();
+        let stuck = self.media.upgrade().map(|media| stuck_shards(&media)).unwrap_or_default();
+        Health {
+            signalling_alive: Clock::instant().since(published.at) < STUCK,
+            shards_stuck: stuck,
+            draining: published.snapshot.draining,
+            full: published.snapshot.full,
+            store_failing: StoreFigures::from(&**self.store.counters()).failing,
+            started: true,
+            calls: published.snapshot.calls.len(),
+        }
+    }
+}
+
+fn stuck_shards(media: &MediaPlane) -> Vec<usize> {
+    let now = Clock::instant();
+    let beats = media.heartbeats();
+    let stuck = beats.iter().enumerate().filter(|(_, beat)| now.since(**beat) >= STUCK);
+    stuck.map(|(shard, _)| shard).collect()
+}
+
+/// True while signalling and every shard make progress.
+pub fn is_alive(published: &Mutex<Published>, media: &MediaPlane) -> bool {
+    let at = published.lock().unwrap_or_else(PoisonError::into_inner).at;
+    Clock::instant().since(at) < STUCK && stuck_shards(media).is_empty()
+}

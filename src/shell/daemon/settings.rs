@@ -1,0 +1,101 @@
+//! From the configuration file's words to the Switchboard's settings.
+
+use crate::call::{CallSettings, MediaAddress};
+use crate::ground::{Transport, limits};
+use crate::refusal::RefusalPolicy;
+use crate::shell::clock::Clock;
+use crate::shell::config::Config;
+use crate::sip::transaction::Timing;
+use crate::sip::ua::UaConfig;
+use crate::switchboard::Settings;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+/// The Switchboard's settings; `bound` are the listeners with their real addresses.
+pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
+    let media = media_address(config);
+    let v4 = media.bind.is_ipv4();
+    Settings {
+        ua: ua(config, bound),
+        call: CallSettings {
+            codecs: config.media.codecs.clone(),
+            opus_output_hz: config.media.opus_output_hz,
+            ptime_ms: config.media.ptime_ms,
+            setup: limits::SETUP,
+            rtp_timeout: config.limits.rtp_timeout,
+            refusals: RefusalPolicy { no_match_status: config.sip.no_match_status },
+        },
+        media_v4: v4.then_some(media),
+        media_v6: (!v4).then_some(media),
+        ports: (*config.media.ports.start(), *config.media.ports.end()),
+        calls_max: config.limits.calls_max,
+        warn_agent: config.sip.account.domain().to_owned(),
+        epoch_s: u32::try_from(Clock::now().wall.unix_micros() / 1_000_000).unwrap_or(u32::MAX),
+    }
+}
+
+fn ua(config: &Config, bound: &[(Transport, SocketAddr)]) -> UaConfig {
+    let contact = |address: &SocketAddr| {
+        let host = match (&config.listen.advertise, address.ip().is_unspecified()) {
+            (Some(host), _) => bracketed(host),
+            (None, true) => bracketed(&primary_address(address.is_ipv4()).to_string()),
+            (None, false) => bracketed(&address.ip().to_string()),
+        };
+        format!("{host}:{}", address.port())
+    };
+    UaConfig {
+        contacts: bound.iter().map(|(kind, at)| ((*kind, *at), contact(at))).collect(),
+        advertise: config.listen.advertise.clone(),
+        domain: Some(config.sip.account.domain().to_owned()),
+        early_calls_per_source_max: config.limits.early_calls_per_source_max,
+        timing: timing(),
+        ..UaConfig::default()
+    }
+}
+
+/// RFC 3261's timers. Tests over real sockets shorten T1 through the environment, since they
+/// cannot wait 32 s for each lost ACK; no configuration key does.
+fn timing() -> Timing {
+    let t1 = std::env::var("VOXEDGE_TEST_T1_MS").ok().and_then(|text| text.parse().ok());
+    t1.map(Duration::from_millis).map_or_else(Timing::default, |t1| Timing {
+        t1,
+        t2: t1 * 8,
+        t4: t1 * 10,
+    })
+}
+
+fn media_address(config: &Config) -> MediaAddress {
+    let bind = config.media.address;
+    let advertise = match config.media.advertise {
+        Some(address) => address,
+        None if bind.is_unspecified() => primary_address(bind.is_ipv4()),
+        None => bind,
+    };
+    MediaAddress { bind, advertise }
+}
+
+fn bracketed(host: &str) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => host.to_owned(),
+    }
+}
+
+/// The address that the kernel would send from towards the internet; no packet is sent (the target
+/// is a documentation address). Loopback when there is no route.
+pub fn primary_address(v4: bool) -> IpAddr {
+    let (any, target): (IpAddr, IpAddr) = match v4 {
+        true => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        false => {
+            (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into())
+        }
+    };
+    let probe = UdpSocket::bind(SocketAddr::new(any, 0))
+        .and_then(|socket| socket.connect(SocketAddr::new(target, 9)).map(|()| socket))
+        .and_then(|socket| socket.local_addr());
+    match (probe, v4) {
+        (Ok(address), _) => address.ip(),
+        (Err(_), true) => Ipv4Addr::LOCALHOST.into(),
+        (Err(_), false) => Ipv6Addr::LOCALHOST.into(),
+    }
+}

@@ -1,0 +1,372 @@
+//! The one task that drives the Switchboard: inputs come in by channels, commands go out to flows,
+//! the media plane, REST and the store. Jobs (REST) sit in one join set; no other task is made.
+//! A panic in one call's step ends that call and nothing else.
+//!
+//! It decides nothing: what a call does is in `call`, who may come in is in `flow` and `admission`.
+
+use crate::account::SipConfig;
+use crate::billing::cdr::Cdr;
+use crate::call::ladder::Ladder;
+use crate::ground::limits::SIGNALLING_QUEUE_MAX;
+use crate::ground::{CallKey, Instant, JobId};
+use crate::media::plan::{ForCall, MediaEvent};
+use crate::shell::agent::rest::AgentService;
+use crate::shell::clock::Clock;
+use crate::shell::flow::{FlowInput, Flows};
+use crate::shell::media::MediaPlane;
+use crate::shell::store::Store;
+use crate::switchboard::{Command, Counters, Input, Switchboard};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// What the rest of the shell may ask of the signalling task.
+#[derive(Debug)]
+pub enum Request {
+    /// Stop taking calls, let running ones go on for `grace`; answered when the last has ended.
+    Drain { grace: Duration, done: oneshot::Sender<()> },
+    /// What is going on now.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// The ladder of a call, live or ended lately.
+    Ladder(CallKey, oneshot::Sender<Option<Ladder>>),
+    /// The account's configuration was replaced.
+    Reconfigure(Arc<SipConfig>),
+}
+
+/// A copy of the Switchboard's visible state.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub counters: Counters,
+    pub calls: Vec<LiveCall>,
+    pub ports_in_use: usize,
+    pub transactions: usize,
+    pub sessions: usize,
+    pub strays: u64,
+    pub draining: bool,
+    /// No further call is taken: calls, ports or load.
+    pub full: bool,
+    /// No call, dialog, transaction, job or port is left.
+    pub idle: bool,
+}
+
+/// One call that is up, as the operator sees it.
+#[derive(Clone, Debug)]
+pub struct LiveCall {
+    pub key: CallKey,
+    pub answered: bool,
+    pub sip_time: Duration,
+    pub agent_time: Duration,
+}
+
+/// What the closed calls since the start add up to.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    pub by_status: BTreeMap<u16, u64>,
+    pub deciminutes: u64,
+    pub sip_time: Duration,
+    pub agent_time: Duration,
+    pub messages_received: u64,
+    pub messages_sent: u64,
+}
+
+/// What the signalling task publishes once a second, for health and metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// When it was written: the proof of life.
+    pub at: Instant,
+    pub snapshot: Snapshot,
+    pub totals: Totals,
+}
+
+/// Everything that the signalling task drives.
+pub struct Signalling {
+    pub board: Switchboard,
+    pub flows: Flows,
+    pub media: Arc<MediaPlane>,
+    pub agents: Arc<AgentService>,
+    pub store: Store,
+    pub published: Arc<Mutex<Published>>,
+}
+
+/// The ends of the channels into the signalling task.
+pub struct Inlets {
+    pub flow: mpsc::Receiver<FlowInput>,
+    pub media: mpsc::UnboundedReceiver<ForCall<MediaEvent>>,
+    pub requests: mpsc::Receiver<Request>,
+}
+
+/// Ladders of ended calls that are kept.
+const LADDERS_MAX: usize = 1_000;
+/// Inputs that one round takes before commands and timers have their turn again.
+const ROUND: usize = 64;
+/// Overload is declared when this many messages wait, and taken back at a quarter of it.
+const QUEUE_HIGH: usize = SIGNALLING_QUEUE_MAX / 4;
+
+impl Signalling {
+    /// Runs until the request channel closes.
+    pub async fn run(self, mut inlets: Inlets) {
+        let mut task = Task {
+            parts: self,
+            jobs: JoinSet::new(),
+            running: BTreeMap::new(),
+            drains: Vec::new(),
+            ladders: BTreeMap::new(),
+            totals: Totals::default(),
+            overloaded: false,
+        };
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let deadline = task.parts.board.poll_timeout();
+            let wake = deadline.map(|at| tokio::time::Instant::now() + at.since(Clock::instant()));
+            tokio::select! {
+                biased;
+                request = inlets.requests.recv() => match request {
+                    Some(request) => task.on_request(request),
+                    None => break,
+                },
+                Some(event) = inlets.media.recv() => {
+                    task.handle(Input::Media(event));
+                    for _ in 0..ROUND {
+                        let Ok(event) = inlets.media.try_recv() else { break };
+                        task.handle(Input::Media(event));
+                    }
+                }
+                Some(done) = task.jobs.join_next() => task.on_job_done(done),
+                () = sleep_until(wake) => {}
+                _ = second.tick() => task.publish(),
+                Some(input) = inlets.flow.recv() => {
+                    task.on_flow(input);
+                    for _ in 0..ROUND {
+                        let Ok(input) = inlets.flow.try_recv() else { break };
+                        task.on_flow(input);
+                    }
+                    task.weigh_queue(inlets.flow.len());
+                }
+            }
+            task.handle_due();
+        }
+        task.jobs.shutdown().await;
+    }
+}
+
+async fn sleep_until(wake: Option<tokio::time::Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The running task: the parts and what is under way.
+struct Task {
+    parts: Signalling,
+    jobs: JoinSet<Input>,
+    running: BTreeMap<JobId, AbortHandle>,
+    drains: Vec<oneshot::Sender<()>>,
+    /// Ladders of calls that ended lately, at most [`LADDERS_MAX`]; older ones make place.
+    ladders: BTreeMap<CallKey, Ladder>,
+    totals: Totals,
+    overloaded: bool,
+}
+
+impl Task {
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Drain { grace, done } => {
+                self.drains.push(done);
+                self.handle(Input::Drain { grace });
+            }
+            Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
+            Request::Ladder(key, reply) => drop(reply.send(self.ladder(key))),
+            Request::Reconfigure(config) => self.handle(Input::ConfigReplaced(config)),
+        }
+    }
+
+    fn on_flow(&mut self, input: FlowInput) {
+        match input {
+            FlowInput::Message { flow, message } => {
+                self.totals.messages_received += 1;
+                self.handle(Input::Message { flow, message });
+            }
+            FlowInput::Closed { flow } => self.handle(Input::FlowClosed { flow: flow.id }),
+            FlowInput::Opened { .. } => {}
+        }
+    }
+
+    fn on_job_done(&mut self, done: Result<Input, tokio::task::JoinError>) {
+        match done {
+            Ok(input) => {
+                if let Input::AgentFetched { job, .. } | Input::AgentCallAnswered { job, .. } =
+                    &input
+                {
+                    self.running.remove(job);
+                }
+                self.handle(input);
+            }
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => tracing::error!(%error, "a REST job failed by our own bug"),
+        }
+    }
+
+    /// When messages age in the queue, new INVITEs are shed with 503; dialogs go on.
+    fn weigh_queue(&mut self, waiting: usize) {
+        let overloaded =
+            if self.overloaded { waiting > QUEUE_HIGH / 4 } else { waiting > QUEUE_HIGH };
+        if overloaded != self.overloaded {
+            self.overloaded = overloaded;
+            tracing::warn!(waiting, overloaded, "signalling queue");
+            self.handle(Input::Overload(overloaded));
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.guarded(|board, now| board.handle(now, input));
+    }
+
+    fn handle_due(&mut self) {
+        let now = Clock::now();
+        if self.parts.board.poll_timeout().is_some_and(|at| at <= now.at) {
+            self.guarded(|board, now| board.handle_timeout(now));
+        }
+    }
+
+    /// One round of the Switchboard; a panic costs the call in hand, not the process.
+    fn guarded(&mut self, act: impl FnOnce(&mut Switchboard, crate::ground::Now)) {
+        let now = Clock::now();
+        let board = &mut self.parts.board;
+        if catch_unwind(AssertUnwindSafe(|| act(board, now))).is_err() {
+            tracing::error!("a call's step panicked; that call is ended");
+            self.parts.board.handle_panic(now);
+        }
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(command) = self.parts.board.poll_command() {
+            match command {
+                Command::Send { flow, to, bytes } => {
+                    self.totals.messages_sent += 1;
+                    self.parts.flows.send(flow, to, bytes);
+                }
+                Command::KeepFlow { flow, keep } => self.parts.flows.keep(flow, keep),
+                Command::Media(ForCall { call, what }) => self.parts.media.send(call, what),
+                Command::Record { cdr, ladder } => self.record(cdr, ladder),
+                Command::FetchAgent { job, agent_id } => self.fetch_agent(job, agent_id),
+                Command::CreateAgentCall { job, agent_id, body, budget } => {
+                    self.create_agent_call(job, agent_id, body, budget);
+                }
+                Command::AbortJob(job) => {
+                    if let Some(handle) = self.running.remove(&job) {
+                        handle.abort();
+                    }
+                }
+                Command::Alarm { call, words } => tracing::error!(%call, "{words}"),
+                Command::Drained => {
+                    for done in self.drains.drain(..) {
+                        // Whoever drained may have given up waiting.
+                        let _ = done.send(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, cdr: Box<Cdr>, ladder: Ladder) {
+        if cdr.is_closed() {
+            while self.ladders.len() >= LADDERS_MAX && !self.ladders.contains_key(&cdr.key) {
+                self.ladders.pop_first();
+            }
+            // Media figures come after the end: a record may be closed twice, and counts once.
+            if self.ladders.insert(cdr.key, ladder).is_none() {
+                self.totals.add(&cdr);
+                log_end(&cdr);
+            }
+        }
+        self.parts.store.write(*cdr);
+    }
+
+    fn publish(&mut self) {
+        let published = Published {
+            at: Clock::instant(),
+            snapshot: self.snapshot(),
+            totals: self.totals.clone(),
+        };
+        let mut slot = self.parts.published.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = published;
+    }
+
+    fn ladder(&self, key: CallKey) -> Option<Ladder> {
+        let live = self.parts.board.calls().find(|call| call.key == key);
+        live.map(|call| call.ladder.clone()).or_else(|| self.ladders.get(&key).cloned())
+    }
+
+    fn fetch_agent(&mut self, job: JobId, agent_id: String) {
+        let agents = Arc::clone(&self.parts.agents);
+        let handle = self.jobs.spawn(async move {
+            Input::AgentFetched { job, result: agents.fetch_agent(&agent_id).await }
+        });
+        self.running.insert(job, handle);
+    }
+
+    fn create_agent_call(
+        &mut self,
+        job: JobId,
+        agent_id: String,
+        body: serde_json::Value,
+        budget: Duration,
+    ) {
+        let agents = Arc::clone(&self.parts.agents);
+        let handle = self.jobs.spawn(async move {
+            let result = agents.create_agent_call(&agent_id, &body, budget).await;
+            Input::AgentCallAnswered { job, result }
+        });
+        self.running.insert(job, handle);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let board = &self.parts.board;
+        let now = Clock::now();
+        let live = |call: &crate::call::Call| {
+            let (sip_time, agent_time) = call.clocks(now.at);
+            LiveCall { key: call.key, answered: call.is_answered(), sip_time, agent_time }
+        };
+        Snapshot {
+            counters: board.counters(),
+            calls: board.calls().map(live).collect(),
+            ports_in_use: board.ports_in_use(),
+            transactions: board.user_agent().transactions(),
+            sessions: board.user_agent().sessions(),
+            strays: board.user_agent().counters().stray_responses,
+            draining: board.is_draining(),
+            full: board.is_full(),
+            idle: board.is_idle() && self.running.is_empty(),
+        }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, cdr: &Cdr) {
+        *self.by_status.entry(cdr.status.unwrap_or_default()).or_default() += 1;
+        self.deciminutes += cdr.deciminutes.count();
+        self.sip_time += cdr.sip_time;
+        self.agent_time += cdr.agent_time;
+    }
+}
+
+/// One line for each call that ended. Numbers are for debug only.
+fn log_end(cdr: &Cdr) {
+    tracing::info!(
+        call = %cdr.key,
+        status = cdr.status,
+        codec = cdr.codec.as_deref(),
+        sip_ms = cdr.sip_time.as_millis() as u64,
+        agent_ms = cdr.agent_time.as_millis() as u64,
+        deciminutes = %cdr.deciminutes,
+        end = cdr.end_reason.as_deref(),
+        "call ended"
+    );
+    tracing::debug!(call = %cdr.key, from = %cdr.from_uri, to = %cdr.to_uri, "call parties");
+}
