@@ -1,12 +1,282 @@
-//! The demo: whole calls against the embedded agent service, measured.
+//! The demo: starts the daemon on loopback with the embedded stand-in, places real calls into it,
+//! one for each codec and over each transport, and shows what happened: a ladder on one clock, the
+//! set-up time, the round trip of the audio, its quality against what was spoken, and the bill.
+//! It needs no account, no key and no network, and ends with a verdict.
 
 pub mod measure;
+pub mod phone;
+pub mod print;
+pub mod speech;
 
-use std::path::Path;
+use crate::billing::cdr::Cdr;
+use crate::call::ladder::Ladder;
+use crate::codec::CodecKind;
+use crate::ground::Transport;
+use crate::shell::config::{self, Config, Machine};
+use crate::shell::daemon::{Daemon, StartFault};
+use crate::shell::store::Filter;
+use crate::shell::tls::{self, ClientConfig, Pem};
+use measure::Quality;
+use phone::{PhoneCall, PhoneReport};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Runs the demo; heard audio goes to `out`.
+/// The demo's configuration: the same file that `voxedge run --config config/demo.toml` takes.
+const CONFIG: &str = include_str!("../../../config/demo.toml");
+/// The stand-in's agent that sends the caller's audio back.
+const ECHO: &str = "00000000-0000-4000-8000-0000000000e0";
+/// The stand-in's agent that says a sentence.
+const SPEECH: &str = "00000000-0000-4000-8000-0000000000b0";
+/// Longest round trip that is looked for.
+const ROUND_TRIP_MAX: Duration = Duration::from_millis(1_500);
+/// What follows the sentence before the phone hangs up: the echo's way back.
+const TAIL: Duration = Duration::from_millis(800);
+
+/// One call of the demo.
+struct Scene {
+    title: &'static str,
+    to_user: String,
+    codec: CodecKind,
+    transport: Transport,
+    expect: Expect,
+}
+
+/// When a scene has succeeded.
+enum Expect {
+    /// The sentence comes back with at least this segmental SNR, in dB.
+    Echo { segmental_snr_db: f64 },
+    /// The agent's sentence is heard.
+    Voice,
+    /// The call is refused with this status.
+    Refused(u16),
+}
+
+/// A scene with all that was seen of it.
+pub struct Played {
+    pub title: &'static str,
+    pub codec: CodecKind,
+    pub transport: Transport,
+    pub report: PhoneReport,
+    pub quality: Option<Quality>,
+    pub cdr: Option<Cdr>,
+    pub ladder: Option<Ladder>,
+    pub wav: Option<PathBuf>,
+    /// Why the scene did not come out as it should.
+    pub fault: Option<String>,
+}
+
+fn scenes() -> Vec<Scene> {
+    let echo = |title, codec, transport, segmental_snr_db| Scene {
+        title,
+        to_user: format!("agent_{ECHO}"),
+        codec,
+        transport,
+        expect: Expect::Echo { segmental_snr_db },
+    };
+    vec![
+        echo("PCMU over UDP to the echo agent", CodecKind::Pcmu, Transport::Udp, 25.0),
+        echo("PCMA over TCP to the echo agent", CodecKind::Pcma, Transport::Tcp, 25.0),
+        echo("G.722 over TLS to the echo agent", CodecKind::G722, Transport::Tls, 10.0),
+        echo("Opus over UDP to the echo agent", CodecKind::Opus, Transport::Udp, 2.0),
+        Scene {
+            title: "G.722 over UDP to an agent that speaks first",
+            to_user: format!("agent_{SPEECH}"),
+            codec: CodecKind::G722,
+            transport: Transport::Udp,
+            expect: Expect::Voice,
+        },
+        Scene {
+            title: "A number that no rule matches",
+            to_user: "nobody".to_owned(),
+            codec: CodecKind::Pcmu,
+            transport: Transport::Tcp,
+            expect: Expect::Refused(404),
+        },
+    ]
+}
+
+/// Runs the demo; the audio goes to `out`.
 pub fn run(out: &Path) -> ExitCode {
-    eprintln!("voxedge demo: this build holds no demo; nothing was written to {}", out.display());
-    ExitCode::FAILURE
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return print::failed(&format!("the runtime does not start: {error}")),
+    };
+    match runtime.block_on(play_all(out)) {
+        Ok(played) => print::verdict(&played, out),
+        Err(words) => print::failed(&words),
+    }
+}
+
+async fn play_all(out: &Path) -> Result<Vec<Played>, String> {
+    let because = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    std::fs::create_dir_all(out).map_err(because("the folder for the audio cannot be made"))?;
+    let (config, trust) = prepare(out)?;
+    let daemon = Daemon::start(&config).await.map_err(|fault: StartFault| fault.to_string())?;
+    print::opening(&daemon, out);
+    let mut played = Vec::new();
+    for (number, scene) in scenes().into_iter().enumerate() {
+        let result = play(&daemon, &trust, &config, scene, number + 1, out).await;
+        let scene = result.map_err(because("a call could not be placed"))?;
+        print::scene(number + 1, &scene);
+        played.push(scene);
+    }
+    daemon.stop(Duration::from_secs(2)).await;
+    Ok(played)
+}
+
+/// The demo's configuration on free ports, with a certificate of its own, and a store beside the
+/// audio that starts empty.
+fn prepare(out: &Path) -> Result<(Config, Arc<ClientConfig>), String> {
+    let (config, report) = config::read("config/demo.toml", CONFIG, out, &Machine::this());
+    let mut config = config.ok_or_else(|| report.to_string())?;
+    let free: SocketAddr = ([127, 0, 0, 1], 0).into();
+    config.listen.udp = vec![free];
+    config.listen.tcp = vec![free];
+    config.listen.tls = vec![free];
+    config.admin.listen = free;
+    config.store.path = out.join("calls.sqlite");
+    remove_store(&config.store.path);
+    let (certificate, key) =
+        tls::self_signed(&["localhost", "127.0.0.1"]).map_err(|fault| fault.to_string())?;
+    let files = (out.join("demo.crt"), out.join("demo.key"));
+    std::fs::write(&files.0, &certificate)
+        .and_then(|()| write_private(&files.1, &key))
+        .map_err(|error| format!("the demo's certificate cannot be written: {error}"))?;
+    let client_ca = None;
+    config.tls = Some(config::Tls { certificate: files.0, private_key: files.1, client_ca });
+    let trust =
+        tls::client_config(false, &[Pem::from_text("the demo's certificate", &certificate)]);
+    Ok((config, trust.map_err(|fault| fault.to_string())?))
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)?.write_all(text.as_bytes())
+}
+
+fn remove_store(path: &Path) {
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        // What is not there need not go.
+        let _ = std::fs::remove_file(name);
+    }
+}
+
+async fn play(
+    daemon: &Daemon,
+    trust: &Arc<ClientConfig>,
+    config: &Config,
+    scene: Scene,
+    number: usize,
+    out: &Path,
+) -> io::Result<Played> {
+    let rate = phone::sample_rate(scene.codec);
+    let speech = speech::sentence(rate);
+    let seconds = speech.len() as f64 / f64::from(rate);
+    let server = daemon.address(scene.transport).ok_or(io::ErrorKind::NotConnected)?;
+    let report = phone::place(PhoneCall {
+        server,
+        transport: scene.transport,
+        tls: Some(Arc::clone(trust)),
+        to_user: scene.to_user.clone(),
+        domain: "localhost".to_owned(),
+        codec: scene.codec,
+        speech: speech.clone(),
+        talk: Duration::from_secs_f64(seconds) + TAIL,
+        headers: vec![("X-Customer-Name".to_owned(), "Ada".to_owned())],
+        seed: number as u64,
+    })
+    .await?;
+    let delay_max = (f64::from(rate) * ROUND_TRIP_MAX.as_secs_f64()) as usize;
+    // An agent with words of its own is heard, not compared.
+    let quality = match scene.expect {
+        Expect::Echo { .. } => measure::compare(&speech, &report.heard, rate, delay_max),
+        Expect::Voice | Expect::Refused(_) => None,
+    };
+    let (cdr, ladder) = records(daemon, config, &report).await;
+    let wav = write_wav(out, number, &scene, &report)?;
+    let fault = judge(&scene.expect, &report, quality.as_ref(), cdr.as_ref());
+    let Scene { title, codec, transport, .. } = scene;
+    Ok(Played { title, codec, transport, report, quality, cdr, ladder, wav, fault })
+}
+
+/// The daemon's own record and ladder of the call.
+async fn records(
+    daemon: &Daemon,
+    config: &Config,
+    report: &PhoneReport,
+) -> (Option<Cdr>, Option<Ladder>) {
+    let store = daemon.store().clone();
+    let path = config.store.path.clone();
+    let call_id = report.call_id.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        store.flush();
+        let reader = crate::shell::store::Reader::open(&path).ok()?;
+        let list = reader.list(&Filter::default(), 10).ok()?;
+        list.into_iter().find(|cdr| cdr.sip_call_id == call_id)
+    });
+    let cdr = found.await.ok().flatten();
+    let ladder = match &cdr {
+        Some(cdr) => daemon.ladder(cdr.key).await,
+        None => None,
+    };
+    (cdr, ladder)
+}
+
+fn write_wav(
+    out: &Path,
+    number: usize,
+    scene: &Scene,
+    report: &PhoneReport,
+) -> io::Result<Option<PathBuf>> {
+    let Some(file) = measure::wav(&report.heard, report.sample_rate, 1) else { return Ok(None) };
+    if report.heard.is_empty() {
+        return Ok(None);
+    }
+    let codec = scene.codec.encoding_name().to_lowercase();
+    let name = format!("{number}-{codec}-{}.wav", scene.transport.uri_param());
+    let path = out.join(name);
+    std::fs::write(&path, file)?;
+    Ok(Some(path))
+}
+
+fn judge(
+    expect: &Expect,
+    report: &PhoneReport,
+    quality: Option<&Quality>,
+    cdr: Option<&Cdr>,
+) -> Option<String> {
+    let Some(cdr) = cdr else { return Some("the daemon has no record of the call".into()) };
+    if let Expect::Refused(status) = expect {
+        return (report.status != *status)
+            .then(|| format!("expected {status}, got {}", report.status));
+    }
+    if report.status != 200 {
+        let warning = report.warning.as_deref().unwrap_or("no warning");
+        return Some(format!("refused: {} {} ({warning})", report.status, report.reason));
+    }
+    if cdr.deciminutes.count() == 0 {
+        return Some("an answered call was billed nothing".into());
+    }
+    match (expect, quality) {
+        (Expect::Voice, _) => {
+            let level = measure::level_dbfs(&report.heard);
+            (level < -45.0).then(|| format!("the agent was not heard (level {level:.1} dBFS)"))
+        }
+        (Expect::Echo { segmental_snr_db }, Some(quality)) => {
+            let found = quality.segmental_snr_db;
+            (found < *segmental_snr_db)
+                .then(|| format!("segmental SNR {found:.1} dB is below {segmental_snr_db:.0} dB"))
+        }
+        (Expect::Echo { .. }, None) => Some("the sentence was not found in what came back".into()),
+        (Expect::Refused(_), _) => None,
+    }
 }

@@ -1,0 +1,558 @@
+//! A small softphone of our own, for the demo and the loopback tests: it places one call over UDP,
+//! TCP or TLS, speaks what it was given, keeps what it heard, and hangs up. It shares the message
+//! layer and the codecs with the daemon, and nothing else: its calls cross real sockets.
+
+use crate::codec::{CodecKind, Decoder, Encoder, EncoderSettings};
+use crate::ground::{Entropy, Instant, Transport};
+use crate::rtp::packet::{RtpHeader, RtpPacket};
+use crate::shell::clock::Clock;
+use crate::shell::connect::{self, BoxedStream};
+use crate::sip::msg::frame::{Framed, StreamFramer};
+use crate::sip::msg::{Builder, Framing, Message, Method, Response};
+use bytes::Bytes;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket as MediaSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UdpSocket;
+
+/// How a call is placed.
+#[derive(Clone)]
+pub struct PhoneCall {
+    pub server: SocketAddr,
+    pub transport: Transport,
+    /// For TLS: trusts the daemon's certificate.
+    pub tls: Option<Arc<crate::shell::tls::ClientConfig>>,
+    pub to_user: String,
+    pub domain: String,
+    pub codec: CodecKind,
+    /// What is spoken after the answer, at [`sample_rate`] of the codec.
+    pub speech: Vec<i16>,
+    /// How long the call lasts after the answer.
+    pub talk: Duration,
+    /// Additional headers of the INVITE.
+    pub headers: Vec<(String, String)>,
+    /// Distinguishes calls that are placed at once; equal seeds give equal tags.
+    pub seed: u64,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, Default)]
+pub struct PhoneReport {
+    /// The final status of the INVITE.
+    pub status: u16,
+    pub reason: String,
+    pub warning: Option<String>,
+    pub call_id: String,
+    /// When the INVITE left, on the clock of the rungs.
+    pub began: Instant,
+    /// From the INVITE to its final answer.
+    pub setup: Duration,
+    /// From the INVITE to the first audible sample, when there was one.
+    pub first_sound: Option<Duration>,
+    pub sample_rate: u32,
+    /// What was heard, on the timeline of what was spoken: index 0 is the first sample spoken.
+    pub heard: Vec<i16>,
+    pub packets_sent: u64,
+    pub packets_received: u64,
+    /// Sequence numbers that never came.
+    pub packets_lost: u64,
+    /// What the phone saw and did, with the time since the INVITE.
+    pub rungs: Vec<(Duration, String)>,
+    /// The daemon hung up, with this Reason.
+    pub far_end_left: Option<String>,
+}
+
+/// The rate at which the phone samples for a codec, in hertz.
+pub fn sample_rate(codec: CodecKind) -> u32 {
+    match codec {
+        CodecKind::Pcmu | CodecKind::Pcma => 8_000,
+        CodecKind::G722 => 16_000,
+        CodecKind::Opus => 48_000,
+    }
+}
+
+/// Places the call and waits for its end.
+///
+/// # Errors
+///
+/// When a socket fails, or no final answer comes within 40 s.
+pub async fn place(call: PhoneCall) -> io::Result<PhoneReport> {
+    let mut line = Line::open(&call).await?;
+    let mut phone = Phone::new(call, line.local)?;
+    let invite = phone.invite();
+    phone.note("INVITE →");
+    line.send(&invite).await?;
+    let answer = phone.await_final(&mut line, &invite).await?;
+    phone.report.setup = phone.elapsed();
+    if answer.code() >= 300 {
+        phone.report.warning = answer.get_named("Warning").map(|text| text.to_owned());
+        line.send(&phone.ack(&answer, false)).await?;
+        return Ok(phone.report);
+    }
+    phone.note("ACK →");
+    line.send(&phone.ack(&answer, true)).await?;
+    phone.talk(&mut line, &answer).await?;
+    Ok(phone.report)
+}
+
+struct Phone {
+    call: PhoneCall,
+    entropy: Entropy,
+    local: SocketAddr,
+    media: Arc<MediaSocket>,
+    call_id: String,
+    from_tag: String,
+    began: Instant,
+    report: PhoneReport,
+}
+
+impl Phone {
+    fn new(call: PhoneCall, local: SocketAddr) -> io::Result<Phone> {
+        let media = MediaSocket::bind(SocketAddr::new(local.ip(), 0))?;
+        let mut entropy = Entropy::from_number(call.seed);
+        let began = Clock::instant();
+        let report =
+            PhoneReport { sample_rate: sample_rate(call.codec), began, ..PhoneReport::default() };
+        let call_id = format!("{}@phone", entropy.token(64));
+        let report = PhoneReport { call_id: call_id.clone(), ..report };
+        Ok(Phone {
+            call_id,
+            from_tag: entropy.token(64),
+            call,
+            entropy,
+            local,
+            media: Arc::new(media),
+            began,
+            report,
+        })
+    }
+
+    fn elapsed(&self) -> Duration {
+        Clock::instant().since(self.began)
+    }
+
+    fn note(&mut self, text: impl Into<String>) {
+        self.report.rungs.push((self.elapsed(), text.into()));
+    }
+
+    fn uri(&self) -> String {
+        format!(
+            "sip:{}@{};transport={}",
+            self.call.to_user,
+            self.call.server,
+            self.call.transport.uri_param()
+        )
+    }
+
+    fn request(&mut self, method: &Method, uri: &str, cseq: u32, to_tag: Option<&str>) -> Builder {
+        let via = format!(
+            "SIP/2.0/{} {};branch=z9hG4bK{};rport",
+            self.call.transport.via_token(),
+            self.local,
+            self.entropy.token(64)
+        );
+        let tag = to_tag.map_or(String::new(), |tag| format!(";tag={tag}"));
+        let to = format!("<sip:{}@{}>{tag}", self.call.to_user, self.call.domain);
+        let from = format!("\"Demo phone\" <sip:phone@{}>;tag={}", self.call.domain, self.from_tag);
+        let contact =
+            format!("<sip:phone@{};transport={}>", self.local, self.call.transport.uri_param());
+        Builder::request(method, uri)
+            .header("Via", &via)
+            .header("Max-Forwards", "70")
+            .header("From", &from)
+            .header("To", &to)
+            .header("Call-ID", &self.call_id.clone())
+            .header("CSeq", &format!("{cseq} {}", method.as_str()))
+            .header("Contact", &contact)
+            .header("User-Agent", "voxedge-phone")
+    }
+
+    fn invite(&mut self) -> Bytes {
+        let uri = self.uri();
+        let headers = self.call.headers.clone();
+        let mut builder = self.request(&Method::Invite, &uri, 1, None);
+        for (name, value) in &headers {
+            builder = builder.header(name, value);
+        }
+        let offer = self.offer();
+        builder
+            .body("application/sdp", offer.as_bytes())
+            .finish()
+            .expect("the demo's own headers hold no line ends")
+    }
+
+    fn offer(&self) -> String {
+        let port = self.media.local_addr().map_or(0, |address| address.port());
+        let ip = self.local.ip();
+        let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
+        let (number, map) = match self.call.codec {
+            CodecKind::Pcmu => (0, "PCMU/8000"),
+            CodecKind::Pcma => (8, "PCMA/8000"),
+            CodecKind::G722 => (9, "G722/8000"),
+            CodecKind::Opus => (111, "opus/48000/2"),
+        };
+        format!(
+            "v=0\r\no=phone 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n\
+             m=audio {port} RTP/AVP {number} 101\r\na=rtpmap:{number} {map}\r\n\
+             a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\na=ptime:20\r\na=sendrecv\r\n"
+        )
+    }
+
+    /// Waits for the final answer; over UDP the INVITE is sent again as RFC 3261 §17.1.1.2 says.
+    async fn await_final(&mut self, line: &mut Line, invite: &Bytes) -> io::Result<Response> {
+        let mut resend = Duration::from_millis(500);
+        let mut provisional = false;
+        loop {
+            let message = tokio::time::timeout(resend, line.receive()).await;
+            match message {
+                Ok(message) => {
+                    let Message::Response(response) = message? else { continue };
+                    if response.cseq().method != &Method::Invite {
+                        continue;
+                    }
+                    self.note(format!("← {} {}", response.code(), response.reason()));
+                    if response.code() >= 200 {
+                        self.report.status = response.code();
+                        self.report.reason = response.reason().to_owned();
+                        return Ok(response);
+                    }
+                    provisional = true;
+                }
+                Err(_) if self.elapsed() > Duration::from_secs(40) => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no final answer"));
+                }
+                Err(_) if line.is_datagram() && !provisional => {
+                    line.send(invite).await?;
+                    resend = (resend * 2).min(Duration::from_secs(4));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn ack(&mut self, answer: &Response, accepted: bool) -> Bytes {
+        let to_tag = answer.to().tag().unwrap_or_default().to_owned();
+        let uri = match answer.contact() {
+            Some(contact) if accepted => contact.uri().as_str().to_owned(),
+            _ => self.uri(),
+        };
+        self.request(&Method::Ack, &uri, 1, Some(&to_tag))
+            .finish()
+            .expect("the demo's own headers hold no line ends")
+    }
+
+    /// Speaks, listens, and hangs up when the time is over or the far end does.
+    async fn talk(&mut self, line: &mut Line, answer: &Response) -> io::Result<()> {
+        let (remote, number) = media_of(answer.body(), self.call.codec)?;
+        let remote = SocketAddr::new(remote.0, remote.1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let ears = self.spawn_ears(Arc::clone(&stop))?;
+        let mouth = self.spawn_mouth(remote, number, Arc::clone(&stop))?;
+        let to_tag = answer.to().tag().unwrap_or_default().to_owned();
+        let target = answer.contact().map(|c| c.uri().as_str().to_owned());
+        let target = target.unwrap_or_else(|| self.uri());
+        let left = self.until_over(line).await?;
+        stop.store(true, Ordering::Relaxed);
+        if !left {
+            let bye = self.request(&Method::Bye, &target, 2, Some(&to_tag)).finish();
+            self.note("BYE →");
+            line.send(&bye.expect("the demo's own headers hold no line ends")).await?;
+            let done = tokio::time::timeout(Duration::from_secs(5), line.receive()).await;
+            if let Ok(Ok(Message::Response(response))) = done {
+                self.note(format!("← {} {}", response.code(), response.reason()));
+            }
+        }
+        self.collect(ears, mouth).await
+    }
+
+    /// True when the far end hung up before the time was over.
+    async fn until_over(&mut self, line: &mut Line) -> io::Result<bool> {
+        let end = tokio::time::Instant::now() + self.call.talk;
+        loop {
+            let Ok(message) = tokio::time::timeout_at(end, line.receive()).await else {
+                return Ok(false);
+            };
+            let Message::Request(request) = message? else { continue };
+            if request.method() != &Method::Bye {
+                continue;
+            }
+            let reason = request.get_named("Reason").map(|text| text.to_owned());
+            self.report.far_end_left = Some(reason.unwrap_or_default());
+            self.note("← BYE");
+            let ok = crate::sip::status::StatusLine { code: 200, reason: "OK".into() };
+            let answer = Builder::response(&request, &ok, self.call.server).finish();
+            line.send(&answer.expect("an answer repeats what was read")).await?;
+            return Ok(true);
+        }
+    }
+
+    async fn collect(
+        &mut self,
+        ears: std::thread::JoinHandle<Heard>,
+        mouth: std::thread::JoinHandle<u64>,
+    ) -> io::Result<()> {
+        let joined = tokio::task::spawn_blocking(move || (ears.join(), mouth.join())).await;
+        let (Ok(heard), Ok(sent)) = joined.map_err(io::Error::other)? else {
+            return Err(io::Error::other("the phone's media thread failed"));
+        };
+        self.report.packets_sent = sent;
+        self.report.packets_received = heard.packets;
+        self.report.packets_lost = heard.lost;
+        self.report.first_sound = heard.first_sound.map(|at| at.since(self.began));
+        if let Some(at) = self.report.first_sound {
+            self.report.rungs.push((at, "first sound heard".into()));
+            self.report.rungs.sort_by_key(|(at, _)| *at);
+        }
+        self.report.heard = heard.samples;
+        Ok(())
+    }
+
+    /// Sends a packet each 20 ms by absolute deadlines, until told to stop.
+    fn spawn_mouth(
+        &mut self,
+        remote: SocketAddr,
+        number: u8,
+        stop: Arc<AtomicBool>,
+    ) -> io::Result<std::thread::JoinHandle<u64>> {
+        let media = Arc::clone(&self.media);
+        let codec = self.call.codec;
+        let speech = std::mem::take(&mut self.call.speech);
+        let mut header = RtpHeader {
+            marker: true,
+            payload_type: number,
+            sequence: self.entropy.u32() as u16,
+            timestamp: self.entropy.u32(),
+            ssrc: self.entropy.u32(),
+        };
+        let settings = EncoderSettings::default();
+        let mut encoder =
+            Encoder::new(codec, sample_rate(codec), settings).map_err(io::Error::other)?;
+        let start = Clock::instant();
+        let frame = sample_rate(codec) as usize / 50;
+        std::thread::Builder::new().name("phone-mouth".into()).spawn(move || {
+            let mut packets = 0u64;
+            let (mut pcm, mut wire) = (vec![0i16; frame], [0u8; 1_500]);
+            while !stop.load(Ordering::Relaxed) {
+                let from = packets as usize * frame;
+                pcm.fill(0);
+                for (slot, sample) in pcm.iter_mut().zip(speech.iter().skip(from)) {
+                    *slot = *sample;
+                }
+                let head = header.write(&mut wire);
+                if let Ok(length) = encoder.encode(&pcm, &mut wire[head..]) {
+                    // A refused send (the far end is gone) is seen as missing audio.
+                    let _ = media.send_to(&wire[..head + length], remote);
+                }
+                packets += 1;
+                header.marker = false;
+                header.sequence = header.sequence.wrapping_add(1);
+                header.timestamp = header.timestamp.wrapping_add(codec.rtp_clock_hz() / 50);
+                let next = start + Duration::from_millis(20) * packets as u32;
+                std::thread::sleep(next.since(Clock::instant()));
+            }
+            packets
+        })
+    }
+
+    /// Keeps what comes, each packet where its timestamp puts it on the speaker's timeline.
+    fn spawn_ears(&self, stop: Arc<AtomicBool>) -> io::Result<std::thread::JoinHandle<Heard>> {
+        let media = Arc::clone(&self.media);
+        let codec = self.call.codec;
+        let rate = sample_rate(codec);
+        let mut decoder = Decoder::new(codec, rate).map_err(io::Error::other)?;
+        let spoken_from = Clock::instant();
+        media.set_read_timeout(Some(Duration::from_millis(100)))?;
+        std::thread::Builder::new().name("phone-ears".into()).spawn(move || {
+            let mut heard = Heard::new(spoken_from, rate, codec.rtp_clock_hz());
+            let (mut wire, mut pcm) = ([0u8; 2_048], vec![0i16; 5_760]);
+            while !stop.load(Ordering::Relaxed) {
+                let Ok((length, _)) = media.recv_from(&mut wire) else { continue };
+                let now = Clock::instant();
+                let Ok(packet) = RtpPacket::parse(&wire[..length]) else { continue };
+                if let Ok(samples) = decoder.decode(packet.payload, &mut pcm) {
+                    let header = packet.header;
+                    heard.place(now, header.sequence, header.timestamp, &pcm[..samples]);
+                }
+            }
+            heard
+        })
+    }
+}
+
+/// What the phone hears, on the timeline of its own speech.
+struct Heard {
+    spoken_from: Instant,
+    sample_rate: u32,
+    rtp_clock_hz: u32,
+    anchor: Option<(usize, u32, u16)>,
+    last_sequence: u16,
+    samples: Vec<i16>,
+    packets: u64,
+    lost: u64,
+    first_sound: Option<Instant>,
+}
+
+/// A sample above this is taken for sound (about −50 dBFS).
+const AUDIBLE: u16 = 100;
+/// Longest recording, in seconds: later packets are counted only.
+const HEARD_SECONDS_MAX: usize = 600;
+
+impl Heard {
+    fn new(spoken_from: Instant, sample_rate: u32, rtp_clock_hz: u32) -> Heard {
+        Heard {
+            spoken_from,
+            sample_rate,
+            rtp_clock_hz,
+            anchor: None,
+            last_sequence: 0,
+            samples: Vec::new(),
+            packets: 0,
+            lost: 0,
+            first_sound: None,
+        }
+    }
+
+    fn place(&mut self, now: Instant, sequence: u16, timestamp: u32, pcm: &[i16]) {
+        self.packets += 1;
+        let rate = u64::from(self.sample_rate);
+        let (index, first, _) = *self.anchor.get_or_insert_with(|| {
+            let late = now.since(self.spoken_from).as_micros() as u64;
+            self.last_sequence = sequence.wrapping_sub(1);
+            ((late * rate / 1_000_000) as usize, timestamp, sequence)
+        });
+        let step = sequence.wrapping_sub(self.last_sequence);
+        if step > 0 && step < 1_000 {
+            self.lost += u64::from(step - 1);
+            self.last_sequence = sequence;
+        }
+        let ticks = timestamp.wrapping_sub(first) as i32;
+        let offset = i64::from(ticks) * i64::from(self.sample_rate) / i64::from(self.rtp_clock_hz);
+        let Ok(at) = usize::try_from(index as i64 + offset) else { return };
+        if at + pcm.len() > HEARD_SECONDS_MAX * self.sample_rate as usize {
+            return;
+        }
+        if self.samples.len() < at + pcm.len() {
+            self.samples.resize(at + pcm.len(), 0);
+        }
+        self.samples[at..at + pcm.len()].copy_from_slice(pcm);
+        if self.first_sound.is_none() && pcm.iter().any(|s| s.unsigned_abs() > AUDIBLE) {
+            self.first_sound = Some(now);
+        }
+    }
+}
+
+/// Media address and payload number of the daemon's answer. The phone reads just what it needs.
+fn media_of(description: &[u8], codec: CodecKind) -> io::Result<((IpAddr, u16), u8)> {
+    let text = String::from_utf8_lossy(description);
+    let bad = || io::Error::new(io::ErrorKind::InvalidData, "the answer has no usable audio line");
+    let address = text
+        .lines()
+        .find_map(|line| line.strip_prefix("c=IN IP4 ").or(line.strip_prefix("c=IN IP6 ")))
+        .and_then(|address| address.trim().parse().ok())
+        .ok_or_else(bad)?;
+    let media = text.lines().find_map(|line| line.strip_prefix("m=audio ")).ok_or_else(bad)?;
+    let mut words = media.split_ascii_whitespace();
+    let port: u16 = words.next().and_then(|port| port.parse().ok()).ok_or_else(bad)?;
+    let number: u8 = words.nth(1).and_then(|number| number.parse().ok()).ok_or_else(bad)?;
+    let expected = match codec {
+        CodecKind::Opus => 111,
+        other => other.static_payload_type().ok_or_else(bad)?,
+    };
+    if port == 0 || number != expected {
+        return Err(bad());
+    }
+    Ok(((address, port), number))
+}
+
+/// The phone's signalling connection.
+struct Line {
+    local: SocketAddr,
+    server: SocketAddr,
+    kind: LineKind,
+}
+
+enum LineKind {
+    Datagram(UdpSocket),
+    Stream { stream: BoxedStream, framer: StreamFramer },
+}
+
+impl Line {
+    async fn open(call: &PhoneCall) -> io::Result<Line> {
+        let any = SocketAddr::new(local_ip_towards(call.server)?, 0);
+        if call.transport == Transport::Udp {
+            let socket = UdpSocket::bind(any).await?;
+            socket.connect(call.server).await?;
+            let local = socket.local_addr()?;
+            return Ok(Line { local, server: call.server, kind: LineKind::Datagram(socket) });
+        }
+        let stream = tokio::net::TcpStream::connect(call.server).await?;
+        let local = stream.local_addr()?;
+        let stream: BoxedStream = match (&call.transport, &call.tls) {
+            (Transport::Tls, Some(config)) => {
+                connect::tls(stream, &call.domain, Arc::clone(config)).await?
+            }
+            _ => Box::new(stream),
+        };
+        let kind = LineKind::Stream { stream, framer: StreamFramer::new(call.server) };
+        Ok(Line { local, server: call.server, kind })
+    }
+
+    fn is_datagram(&self) -> bool {
+        matches!(self.kind, LineKind::Datagram(_))
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.kind {
+            LineKind::Datagram(socket) => socket.send(bytes).await.map(drop),
+            LineKind::Stream { stream, .. } => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> io::Result<Message> {
+        let bad = |fault: &dyn std::fmt::Debug| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} sent {fault:?}", self.server))
+        };
+        match &mut self.kind {
+            LineKind::Datagram(socket) => {
+                let mut buffer = vec![0; 65_536];
+                let length = socket.recv(&mut buffer).await?;
+                buffer.truncate(length);
+                Message::parse(buffer.into(), Framing::Datagram).map_err(|fault| bad(&fault.reason))
+            }
+            LineKind::Stream { stream, framer } => loop {
+                match framer.next() {
+                    Ok(Some(Framed::Message(bytes))) => {
+                        return Message::parse(bytes, Framing::Stream)
+                            .map_err(|fault| bad(&fault.reason));
+                    }
+                    Ok(Some(Framed::KeepAlive)) => continue,
+                    Ok(None) => {}
+                    Err(_) => return Err(bad(&"a broken frame")),
+                }
+                let mut buffer = [0; 4_096];
+                let length = stream.read(&mut buffer).await?;
+                if length == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                framer.push(&buffer[..length]);
+            },
+        }
+    }
+}
+
+/// The address that the kernel would use towards `server`; no packet is sent.
+fn local_ip_towards(server: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let probe = MediaSocket::bind(SocketAddr::new(any, 0))?;
+    probe.connect(server)?;
+    Ok(probe.local_addr()?.ip())
+}
