@@ -26,10 +26,8 @@ pub struct PortPool {
 impl PortPool {
     /// The pool of all even ports whose pair lies in `first..=last`.
     pub fn new(first: u16, last: u16) -> PortPool {
-        let free = (first..=last)
-            .filter(|port| port % 2 == 0 && *port < last)
-            .map(RtpPort)
-            .collect();
+        let free =
+            (first..=last).filter(|port| port % 2 == 0 && *port < last).map(RtpPort).collect();
         PortPool { free, used: BTreeSet::new(), resting: VecDeque::new() }
     }
 

@@ -276,8 +276,8 @@ impl Speech {
     /// nothing: a new stream, a jump back, or a stall that is over.
     fn gap_before(&mut self, now: Instant, header: RtpHeader) -> Option<i64> {
         let ticks = header.timestamp.wrapping_sub(self.expected?) as i32;
-        let gap = i64::from(ticks) * i64::from(self.rate_hz)
-            / i64::from(self.plan.kind.rtp_clock_hz());
+        let gap =
+            i64::from(ticks) * i64::from(self.rate_hz) / i64::from(self.plan.kind.rtp_clock_hz());
         if gap < 0 {
             self.filled = 0;
             return None;

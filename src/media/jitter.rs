@@ -17,7 +17,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arrival {
     /// Play it now. `restarted`: a new stream begins here, unrelated to what came before.
-    InOrder { restarted: bool },
+    InOrder {
+        restarted: bool,
+    },
     /// Kept until the gap before it closes or is given up.
     Waits,
     /// The gap before it was given up already.
@@ -183,9 +185,8 @@ impl JitterBuffer {
     }
 
     fn keep(&mut self, now: Instant, header: RtpHeader, payload: &[u8]) -> Arrival {
-        let later = |entry: &Entry| {
-            entry.header.sequence.wrapping_sub(header.sequence) < u16::MAX / 2
-        };
+        let later =
+            |entry: &Entry| entry.header.sequence.wrapping_sub(header.sequence) < u16::MAX / 2;
         let place = self.waiting.iter().position(later).unwrap_or(self.waiting.len());
         let same = self.waiting.get(place).map(|entry| entry.header.sequence);
         if same == Some(header.sequence) {
@@ -249,7 +250,13 @@ mod tests {
         out.join(" ")
     }
 
-    fn arrive(buffer: &mut JitterBuffer, at: Instant, ssrc: u32, number: u16, out: &mut Vec<String>) {
+    fn arrive(
+        buffer: &mut JitterBuffer,
+        at: Instant,
+        ssrc: u32,
+        number: u16,
+        out: &mut Vec<String>,
+    ) {
         let header =
             RtpHeader { ssrc, sequence: number, timestamp: 0, marker: false, payload_type: 0 };
         match buffer.arrive(at, header, &number.to_be_bytes()) {
@@ -299,25 +306,39 @@ mod tests {
     fn more_than_fits_gives_the_gap_up_and_loses_nothing_else() {
         let script: Vec<String> = (7..40).map(|number| number.to_string()).collect();
         let rest: Vec<String> = (8..40).map(|number| number.to_string()).collect();
-        assert_eq!(play(&format!("5 {}", script.join(" "))), format!("start:5 +7 {}", rest.join(" ")));
+        assert_eq!(
+            play(&format!("5 {}", script.join(" "))),
+            format!("start:5 +7 {}", rest.join(" "))
+        );
     }
 
     #[test]
     fn payloads_of_any_size_survive_moves() {
         let mut buffer = JitterBuffer::new(Duration::from_millis(60));
         let payload = |sequence: u16| vec![sequence as u8; usize::from(sequence) * 37 % 900];
-        let header = |sequence| RtpHeader { ssrc: 1, sequence, timestamp: 0, marker: false, payload_type: 0 };
+        let header = |sequence| RtpHeader {
+            ssrc: 1,
+            sequence,
+            timestamp: 0,
+            marker: false,
+            payload_type: 0,
+        };
         buffer.arrive(Instant::ZERO, header(0), &[]);
         for base in (2..4_000).step_by(4) {
             for sequence in [base + 2, base, base + 1] {
-                if buffer.arrive(Instant::ZERO, header(sequence), &payload(sequence)) == Arrival::Full {
+                if buffer.arrive(Instant::ZERO, header(sequence), &payload(sequence))
+                    == Arrival::Full
+                {
                     panic!("three packets fit");
                 }
             }
             buffer.give_up();
             for sequence in base..base + 3 {
                 let ready = buffer.pop(Instant::ZERO).expect("the gap was given up");
-                assert_eq!((ready.header.sequence, ready.payload), (sequence, &payload(sequence)[..]));
+                assert_eq!(
+                    (ready.header.sequence, ready.payload),
+                    (sequence, &payload(sequence)[..])
+                );
             }
         }
     }

@@ -143,7 +143,13 @@ impl SourceLatch {
         self.sent_unheard = 0;
     }
 
-    fn proves_itself(&mut self, now: Instant, source: SocketAddr, ssrc: u32, sequence: u16) -> bool {
+    fn proves_itself(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        ssrc: u32,
+        sequence: u16,
+    ) -> bool {
         let fresh = Candidate { source, ssrc, sequence, in_sequence: 1, last: now };
         let mut known = self.candidates.iter_mut().flatten();
         if let Some(candidate) = known.find(|candidate| candidate.source == source) {
@@ -202,7 +208,11 @@ mod tests {
             let accepted = latch.accepts(now, parse(words[1]), ssrc, sequence);
             let sent_to = latch.destination().map_or("nobody".into(), |to| to.to_string());
             let verdict = if accepted { "yes" } else { "no" };
-            assert_eq!(format!("{verdict} {sent_to}"), format!("{} {}", words[3], words[4]), "{line}");
+            assert_eq!(
+                format!("{verdict} {sent_to}"),
+                format!("{} {}", words[3], words[4]),
+                "{line}"
+            );
         }
     }
 
@@ -289,7 +299,8 @@ mod tests {
 
     #[test]
     fn spraying_with_random_headers_does_not_crowd_the_caller_out() {
-        let mut latch = SourceLatch::new("10.0.0.5:4000".parse().ok(), "203.0.113.9".parse().unwrap());
+        let mut latch =
+            SourceLatch::new("10.0.0.5:4000".parse().ok(), "203.0.113.9".parse().unwrap());
         let caller: SocketAddr = "203.0.113.9:700".parse().unwrap();
         let mut accepted = 0;
         for packet in 0..2_000u32 {
@@ -306,7 +317,8 @@ mod tests {
     #[test]
     fn an_address_that_never_answers_gets_fifty_packets_unless_it_is_the_signallings() {
         let mut decoy = SourceLatch::new(ANCHOR.parse().ok(), "203.0.113.9".parse().unwrap());
-        let mut near = SourceLatch::new("203.0.113.9:8".parse().ok(), "203.0.113.9".parse().unwrap());
+        let mut near =
+            SourceLatch::new("203.0.113.9:8".parse().ok(), "203.0.113.9".parse().unwrap());
         let mut sent = [0, 0];
         for _ in 0..500 {
             for (latch, sent) in [&mut decoy, &mut near].into_iter().zip(&mut sent) {
@@ -319,7 +331,8 @@ mod tests {
         assert_eq!(sent, [50, 500]);
         assert!(decoy.accepts(at(9), ANCHOR.parse().unwrap(), 1, 1));
         assert_eq!(decoy.destination(), ANCHOR.parse().ok());
-        let multicast = SourceLatch::new("224.0.0.1:9".parse().ok(), "203.0.113.9".parse().unwrap());
+        let multicast =
+            SourceLatch::new("224.0.0.1:9".parse().ok(), "203.0.113.9".parse().unwrap());
         assert_eq!((multicast.destination(), multicast.has_address()), (None, false));
     }
 

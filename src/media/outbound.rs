@@ -218,7 +218,11 @@ impl Outbound {
 
     /// Writes the packet that is due into `buffer`; gives its length and whether it carries the
     /// agent's audio.
-    pub(super) fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Option<(usize, bool)> {
+    pub(super) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        buffer: &mut [u8],
+    ) -> Option<(usize, bool)> {
         while self.deadline()? <= now {
             let (head, body) = buffer.split_at_mut_checked(HEADER_BYTES)?;
             let marker = self.begin_frame(now);
@@ -322,8 +326,7 @@ impl Outbound {
     fn advance(&mut self, frames: u32) {
         let span = self.voice.frame * frames;
         self.slot += span;
-        self.timestamp =
-            self.timestamp.wrapping_add(self.voice.frame_ticks.wrapping_mul(frames));
+        self.timestamp = self.timestamp.wrapping_add(self.voice.frame_ticks.wrapping_mul(frames));
         if let Talk::Speaking { next } = &mut self.talk {
             *next += span;
         }

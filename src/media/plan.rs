@@ -178,19 +178,28 @@ pub enum MediaEvent {
     PrepareFailed(AgentStreamFault),
     Joined,
     JoinFailed(AgentStreamFault),
-    Changed { revision: u32 },
+    Changed {
+        revision: u32,
+    },
     /// The first packet of the caller's media was accepted, from this source.
-    CallerHeard { source: SocketAddr },
+    CallerHeard {
+        source: SocketAddr,
+    },
     /// The first agent audio went out on the wire.
     AgentHeard,
     /// One telephone-event ended (RFC 4733): `0`–`9`, `*`, `#`, `A`–`D`.
-    Digit { digit: char, duration_ms: u32 },
+    Digit {
+        digit: char,
+        duration_ms: u32,
+    },
     /// No media from the caller for `rtp_timeout`.
     CallerSilent,
     /// A data message of the agent that signalling may act on; audio-only ones stay in the shard.
     AgentText(String),
     /// The agent closed the stream; what was queued for the caller has been played.
-    AgentLeft { close: AgentClose },
+    AgentLeft {
+        close: AgentClose,
+    },
     /// The session failed by our own bug; the call is to be ended.
     Broken(String),
     /// The last event of a call: everything is closed.

@@ -52,7 +52,10 @@ enum AgentState {
     Awaited,
     Joined,
     /// The stream ended; its last words are being played, until `until` at the latest.
-    Leaving { close: AgentClose, until: Instant },
+    Leaving {
+        close: AgentClose,
+        until: Instant,
+    },
     Left,
 }
 
@@ -95,8 +98,7 @@ impl MediaSession {
     /// A session that waits for its agent. Fails when the agent's rates do not suit the codec.
     pub fn new(now: Now, plan: &MediaPlan, mut entropy: Entropy) -> Result<Self, CodecFault> {
         let leg = plan.leg;
-        let outbound =
-            Outbound::new(now.at, &leg.codec, plan.agent.output_hz, &mut entropy)?;
+        let outbound = Outbound::new(now.at, &leg.codec, plan.agent.output_hz, &mut entropy)?;
         let clock_hz = leg.codec.kind.rtp_clock_hz();
         let control = Control::new(&plan.cname, outbound.ssrc(), clock_hz, entropy);
         Ok(MediaSession {
@@ -122,13 +124,7 @@ impl MediaSession {
     }
 
     /// A datagram came to the RTP port. Whatever is not the caller's is counted and dropped.
-    pub fn handle_rtp(
-        &mut self,
-        now: Now,
-        source: SocketAddr,
-        packet: &[u8],
-        uplink: &mut Uplink,
-    ) {
+    pub fn handle_rtp(&mut self, now: Now, source: SocketAddr, packet: &[u8], uplink: &mut Uplink) {
         if is_rtcp(packet) {
             return self.handle_rtcp(now, source, packet);
         }

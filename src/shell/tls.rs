@@ -21,16 +21,34 @@ pub use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection}
 /// Why TLS could not be set up; each names the file to look at.
 #[derive(Debug)]
 pub enum TlsFault {
-    Unreadable { path: PathBuf, error: std::io::Error },
+    Unreadable {
+        path: PathBuf,
+        error: std::io::Error,
+    },
     /// The file holds no PEM certificate.
-    NoCertificate { path: PathBuf },
+    NoCertificate {
+        path: PathBuf,
+    },
     /// The file holds no PEM private key (PKCS#8, SEC1 or PKCS#1).
-    NoKey { path: PathBuf },
-    BadCertificate { path: PathBuf, detail: String },
-    BadKey { path: PathBuf, detail: String },
-    KeyMismatch { certificate: PathBuf, key: PathBuf },
+    NoKey {
+        path: PathBuf,
+    },
+    BadCertificate {
+        path: PathBuf,
+        detail: String,
+    },
+    BadKey {
+        path: PathBuf,
+        detail: String,
+    },
+    KeyMismatch {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
     /// A bundle of roots without one that can be used.
-    NoRoots { path: PathBuf },
+    NoRoots {
+        path: PathBuf,
+    },
     Provider(String),
 }
 
@@ -41,7 +59,9 @@ impl fmt::Display for TlsFault {
             TlsFault::NoCertificate { path } => {
                 write!(f, "{}: no certificate in PEM format", path.display())
             }
-            TlsFault::NoKey { path } => write!(f, "{}: no private key in PEM format", path.display()),
+            TlsFault::NoKey { path } => {
+                write!(f, "{}: no private key in PEM format", path.display())
+            }
             TlsFault::BadCertificate { path, detail } => {
                 write!(f, "{}: the certificate cannot be used: {detail}", path.display())
             }
@@ -95,10 +115,9 @@ impl Pem {
                 Err(TlsFault::NoCertificate { path: self.path.clone() })
             }
             Ok(chain) => Ok(chain),
-            Err(error) => Err(TlsFault::BadCertificate {
-                path: self.path.clone(),
-                detail: error.to_string(),
-            }),
+            Err(error) => {
+                Err(TlsFault::BadCertificate { path: self.path.clone(), detail: error.to_string() })
+            }
         }
     }
 
@@ -311,7 +330,11 @@ mod tests {
     }
 
     /// Shakes hands in memory, sends `ping` and reads it at the server; the client's fault if any.
-    fn shake(client: Arc<ClientConfig>, server: Arc<ServerConfig>, name: &str) -> Result<(), String> {
+    fn shake(
+        client: Arc<ClientConfig>,
+        server: Arc<ServerConfig>,
+        name: &str,
+    ) -> Result<(), String> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let mut client = ClientConnection::new(client, name).expect("a client");
         let mut server = ServerConnection::new(server).expect("a server");
@@ -371,7 +394,10 @@ mod tests {
         );
         assert_eq!(text(&junk, &key, None), "junk.pem: no certificate in PEM format");
         assert_eq!(text(&certificate, &junk, None), "junk.pem: no private key in PEM format");
-        assert_eq!(text(&certificate, &certificate, None), "cert.pem: no private key in PEM format");
+        assert_eq!(
+            text(&certificate, &certificate, None),
+            "cert.pem: no private key in PEM format"
+        );
         assert_eq!(
             text(&certificate, &other_key, None),
             "key.pem: the private key does not belong to the certificate in cert.pem"

@@ -243,7 +243,9 @@ mod tests {
         let text = String::from_utf8(bytes.expect("writable").to_vec()).expect("text");
         let mut shown: Vec<&str> = text
             .lines()
-            .filter(|line| !line.starts_with("Via") && !line.starts_with("Content") && !line.is_empty())
+            .filter(|line| {
+                !line.starts_with("Via") && !line.starts_with("Content") && !line.is_empty()
+            })
             .collect();
         let to = format!("{to:?}");
         shown.push(&to);
@@ -275,7 +277,8 @@ mod tests {
 
     #[test]
     fn a_strict_router_takes_the_request_uri_and_the_target_goes_last() {
-        let routes = "Record-Route: <sip:198.51.100.1;x?Subject=y>\nRecord-Route: <sip:b.example.com;lr>\n";
+        let routes =
+            "Record-Route: <sip:198.51.100.1;x?Subject=y>\nRecord-Route: <sip:b.example.com;lr>\n";
         let expected = format!(
             "BYE sip:198.51.100.1;x SIP/2.0\nRoute: <sip:b.example.com;lr>\n\
              Route: <sip:a@10.0.0.9>\n{TAIL}Address(198.51.100.1:5060)"

@@ -13,7 +13,13 @@ pub fn check(schema: &Value, context: &Value) -> Vec<(String, String)> {
     problems
 }
 
-fn check_at(schema: &Value, value: &Value, path: &str, depth: usize, out: &mut Vec<(String, String)>) {
+fn check_at(
+    schema: &Value,
+    value: &Value,
+    path: &str,
+    depth: usize,
+    out: &mut Vec<(String, String)>,
+) {
     if depth > DEPTH_MAX {
         return;
     }
@@ -67,15 +73,27 @@ mod tests {
 
     #[test]
     fn the_strict_agent_takes_what_it_names_and_nothing_else() {
-        let strict = built_in().into_iter().find(|agent| agent.agent_id == STRICT).expect("built in");
+        let strict =
+            built_in().into_iter().find(|agent| agent.agent_id == STRICT).expect("built in");
         let schema = strict.context_schema.expect("it has one");
-        let paths = |context| check(&schema, &context).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+        let paths = |context| {
+            check(&schema, &context).into_iter().map(|(path, _)| path).collect::<Vec<_>>()
+        };
         let none: Vec<String> = vec![];
         assert_eq!(paths(json!({})), none);
-        assert_eq!(paths(json!({"customer_name": "Ada", "ultravox": {"sip": {"caller_id": "1"}}})), none);
         assert_eq!(
-            paths(json!({"customer_name": 5, "x": 1, "ultravox": {"sip": {"from_uri": "sip:a@b"}}})),
-            ["templateContext.customer_name", "templateContext.x", "templateContext.ultravox.sip.from_uri"]
+            paths(json!({"customer_name": "Ada", "ultravox": {"sip": {"caller_id": "1"}}})),
+            none
+        );
+        assert_eq!(
+            paths(
+                json!({"customer_name": 5, "x": 1, "ultravox": {"sip": {"from_uri": "sip:a@b"}}})
+            ),
+            [
+                "templateContext.customer_name",
+                "templateContext.x",
+                "templateContext.ultravox.sip.from_uri"
+            ]
         );
     }
 

@@ -69,14 +69,16 @@ impl Medium {
     pub fn of(body: &Value) -> Option<Medium> {
         let medium = body.pointer("/medium/serverWebSocket")?;
         let number = |name: &str| medium.get(name).and_then(Value::as_u64);
-        let duration = |value: Option<&Value>| value.and_then(Value::as_str).and_then(parse_duration);
+        let duration =
+            |value: Option<&Value>| value.and_then(Value::as_str).and_then(parse_duration);
         let input_hz = u32::try_from(number("inputSampleRate")?).ok()?;
         let output_hz = number("outputSampleRate").and_then(|hz| u32::try_from(hz).ok());
         Some(Medium {
             input_hz,
             output_hz: output_hz.unwrap_or(input_hz),
             buffer_ms: number("clientBufferSizeMs").unwrap_or(60),
-            media_idle: duration(medium.get("mediaIdleTimeout")).map(|idle| idle.max(MEDIA_IDLE_MIN)),
+            media_idle: duration(medium.get("mediaIdleTimeout"))
+                .map(|idle| idle.max(MEDIA_IDLE_MIN)),
             max_duration: duration(body.get("maxDuration")),
             data_messages: medium.get("dataMessages").cloned().unwrap_or_default(),
         })
@@ -338,7 +340,9 @@ impl Conversation {
                 return self.heard_bytes * 500 / u64::from(self.medium.input_hz) >= *ms;
             }
             Step::AwaitVoice => return self.voice_ms >= VOICE_MS,
-            Step::AwaitMessage { name } => return self.last_message.take_if(|last| last == name).is_some(),
+            Step::AwaitMessage { name } => {
+                return self.last_message.take_if(|last| last == name).is_some();
+            }
             Step::AwaitPlayed => return self.saying.is_empty() && now >= self.played_until,
             Step::Say { sound } => {
                 if entered {
@@ -350,11 +354,16 @@ impl Conversation {
             Step::Transcript { text } => self.transcript(text.clone()),
             Step::Send { message } => self.control.push_back(Output::Text(message.to_string())),
             Step::SendRaw { text } => self.control.push_back(Output::Text(text.clone())),
-            Step::SendBytes { bytes } => self.control.push_back(Output::Binary(vec![0; *bytes].into())),
+            Step::SendBytes { bytes } => {
+                self.control.push_back(Output::Binary(vec![0; *bytes].into()))
+            }
             Step::ClearBuffer => self.clear_buffer(now),
             Step::Close { code } => {
                 let normal = *code == 1000;
-                self.close(*code, if normal { EndReason::AgentHangup } else { EndReason::ConnectionError });
+                self.close(
+                    *code,
+                    if normal { EndReason::AgentHangup } else { EndReason::ConnectionError },
+                );
             }
             Step::Drop => {
                 self.closed = true;
@@ -454,12 +463,15 @@ mod tests {
     }
 
     fn audio_ms(outputs: &[Output]) -> u64 {
-        let bytes = outputs.iter().map(|output| if let Output::Binary(frame) = output { frame.len() } else { 0 });
+        let bytes = outputs
+            .iter()
+            .map(|output| if let Output::Binary(frame) = output { frame.len() } else { 0 });
         bytes.sum::<usize>() as u64 / 16
     }
 
     fn texts(outputs: &[Output]) -> Vec<&str> {
-        let text = |output| if let &Output::Text(ref text) = output { Some(text.as_str()) } else { None };
+        let text =
+            |output| if let &Output::Text(ref text) = output { Some(text.as_str()) } else { None };
         outputs.iter().filter_map(text).collect()
     }
 
@@ -503,7 +515,10 @@ mod tests {
         let mut farewell = start(agent(script::FAREWELL), medium(30_000), Pace::Eager);
         drain(&mut farewell, 0);
         let last = drain(&mut farewell, 3_840);
-        assert_eq!(last.last(), Some(&Output::Close { code: 1000, end_reason: EndReason::AgentHangup }));
+        assert_eq!(
+            last.last(),
+            Some(&Output::Close { code: 1000, end_reason: EndReason::AgentHangup })
+        );
         assert_eq!((drain(&mut farewell, 9_000), farewell.poll_timeout()), (vec![], None));
     }
 
@@ -560,7 +575,10 @@ mod tests {
             Step::Drop,
         ]);
         let mut conversation = start(script, medium(60), Pace::Eager);
-        assert_eq!((drain(&mut conversation, 99), conversation.poll_timeout()), (vec![], Some(at(199))));
+        assert_eq!(
+            (drain(&mut conversation, 99), conversation.poll_timeout()),
+            (vec![], Some(at(199)))
+        );
         assert_eq!(drain(&mut conversation, 199), [Output::Text("waited".into())]);
         conversation.handle_audio(at(200), &to_bytes(&[0; 319]));
         assert_eq!(drain(&mut conversation, 200), []);
@@ -570,7 +588,10 @@ mod tests {
         conversation.handle_message(at(230), &ping, "ping");
         assert_eq!(texts(&drain(&mut conversation, 230)), [r#"{"type":"pong","timestamp":2.0}"#]);
         conversation.handle_message(at(240), &ClientMessage::Malformed, "user_text_message");
-        assert_eq!(drain(&mut conversation, 240), [Output::Binary(vec![0; 3].into()), Output::Drop]);
+        assert_eq!(
+            drain(&mut conversation, 240),
+            [Output::Binary(vec![0; 3].into()), Output::Drop]
+        );
     }
 
     #[test]
@@ -583,7 +604,9 @@ mod tests {
     fn a_silent_line_and_the_longest_duration_end_the_call() {
         let body = |more: Value| {
             let mut body = json!({"medium": {"serverWebSocket": {"inputSampleRate": 8000, "mediaIdleTimeout": "1s"}}});
-            body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            body.as_object_mut()
+                .expect("an object")
+                .extend(more.as_object().expect("an object").clone());
             Medium::of(&body).expect("our medium")
         };
         let mut idle = start(agent(script::SILENT), body(json!({})), Pace::Eager);
@@ -592,16 +615,24 @@ mod tests {
         assert_eq!(drain(&mut idle, 9_999), []);
         let close = |code, end_reason| vec![Output::Close { code, end_reason }];
         assert_eq!(drain(&mut idle, 10_000), close(1008, EndReason::ConnectionError));
-        let mut long = start(agent(script::SILENT), body(json!({"maxDuration": "5s"})), Pace::Eager);
+        let mut long =
+            start(agent(script::SILENT), body(json!({"maxDuration": "5s"})), Pace::Eager);
         drain(&mut long, 0);
         assert_eq!(drain(&mut long, 5_000), close(1000, EndReason::Timeout));
     }
 
     #[test]
     fn a_message_that_was_not_asked_for_is_not_sent() {
-        let quiet = Medium { data_messages: json!({"state": false, "callStarted": true}), ..medium(60) };
-        let mut conversation =
-            start(steps(vec![Step::State { state: script::StateName::Thinking }]), quiet, Pace::Eager);
-        assert_eq!(texts(&drain(&mut conversation, 0)), [r#"{"type":"call_started","callId":"c1"}"#]);
+        let quiet =
+            Medium { data_messages: json!({"state": false, "callStarted": true}), ..medium(60) };
+        let mut conversation = start(
+            steps(vec![Step::State { state: script::StateName::Thinking }]),
+            quiet,
+            Pace::Eager,
+        );
+        assert_eq!(
+            texts(&drain(&mut conversation, 0)),
+            [r#"{"type":"call_started","callId":"c1"}"#]
+        );
     }
 }

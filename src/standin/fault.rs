@@ -26,14 +26,21 @@ pub enum Stage {
 #[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
     /// Answers with this HTTP status (create, fetch, join).
-    Status { status: u16, #[serde(default)] retry_after: Option<String> },
+    Status {
+        status: u16,
+        #[serde(default)]
+        retry_after: Option<String>,
+    },
     /// Does the right thing, but later (create, fetch, join).
     Slow { ms: u64 },
     /// Never answers (create, fetch, join).
     NeverAnswers,
     /// Closes the TCP connection without an answer (create, fetch, join), or without a close frame
     /// after so many milliseconds of the caller's audio (media).
-    Drop { #[serde(default)] after_audio_ms: u64 },
+    Drop {
+        #[serde(default)]
+        after_audio_ms: u64,
+    },
     /// A 201 or 200 whose body is not JSON (create, fetch).
     BadJson,
     /// A 201 whose `joinUrl` is null (create).
@@ -43,7 +50,11 @@ pub enum Fault {
     /// Redirects to another place (create, fetch).
     Redirect { location: String },
     /// A close frame with this code after so many milliseconds of the caller's audio (media).
-    Close { code: u16, #[serde(default)] after_audio_ms: u64 },
+    Close {
+        code: u16,
+        #[serde(default)]
+        after_audio_ms: u64,
+    },
     /// Text that is not JSON, and a binary frame of three bytes (media).
     Garbage,
     /// Never reads the socket after the join (media).

@@ -83,7 +83,12 @@ enum Twist {
 }
 
 /// Lets a fault strike. `Err` is the answer instead of the right one.
-async fn strike(world: &World, peer: &Peer, stage: Stage, agent_id: Option<&str>) -> Result<Twist, Response> {
+async fn strike(
+    world: &World,
+    peer: &Peer,
+    stage: Stage,
+    agent_id: Option<&str>,
+) -> Result<Twist, Response> {
     let created = if stage == Stage::Create { 201 } else { 200 };
     match world.faults.strike(stage, agent_id) {
         None => Ok(Twist::None),
@@ -176,7 +181,9 @@ async fn create_call(
         return Err(field_problems(problems.into_iter().map(|p| (p.path, p.what.to_string()))));
     }
     let prior = match queries.get("priorCallId") {
-        Some(id) => Some(world.calls().find(id).ok_or_else(|| refuse(400, "priorCallId: no such call"))?),
+        Some(id) => {
+            Some(world.calls().find(id).ok_or_else(|| refuse(400, "priorCallId: no such call"))?)
+        }
         None => None,
     };
     let prior = prior.map(|call| {
@@ -193,7 +200,10 @@ async fn create_call(
 }
 
 fn other_medium() -> Response {
-    field_problems(std::iter::once(("medium".into(), "the stand-in has serverWebSocket only".into())))
+    field_problems(std::iter::once((
+        "medium".into(),
+        "the stand-in has serverWebSocket only".into(),
+    )))
 }
 
 fn open(
@@ -241,7 +251,12 @@ pub fn call_json(world: &World, record: &CallRecord) -> Value {
     let request = &seen.request;
     let (joined, ended) = record.walls();
     let part = |name: &str, absent: Value| request.get(name).cloned().unwrap_or(absent);
-    let join_url = format!("{}/calls/{}/server_web_socket?token={}", world.stream_origin, seen.call_id, record.token.reveal());
+    let join_url = format!(
+        "{}/calls/{}/server_web_socket?token={}",
+        world.stream_origin,
+        seen.call_id,
+        record.token.reveal()
+    );
     json!({
         "callId": seen.call_id,
         "clientVersion": null,
@@ -279,7 +294,8 @@ fn iso_time(wall: WallTime) -> String {
     let (days, within) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
@@ -320,8 +336,12 @@ async fn fetch_agent(
 
 async fn list_agents(State(world): Shared, headers: HeaderMap) -> Result<Response, Response> {
     check_key(&world, &headers)?;
-    let results: Vec<Value> = world.all_agents().iter().map(|script| agent_json(&world, script)).collect();
-    Ok(answer(200, &json!({"next": null, "previous": null, "total": results.len(), "results": results})))
+    let results: Vec<Value> =
+        world.all_agents().iter().map(|script| agent_json(&world, script)).collect();
+    Ok(answer(
+        200,
+        &json!({"next": null, "previous": null, "total": results.len(), "results": results}),
+    ))
 }
 
 async fn fetch_call(
@@ -364,9 +384,14 @@ async fn join(
     }))
 }
 
-async fn add_fault(State(world): Shared, headers: HeaderMap, body: Bytes) -> Result<Response, Response> {
+async fn add_fault(
+    State(world): Shared,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Response> {
     check_key(&world, &headers)?;
-    let rule: FaultRule = serde_json::from_slice(&body).map_err(|error| refuse(400, &error.to_string()))?;
+    let rule: FaultRule =
+        serde_json::from_slice(&body).map_err(|error| refuse(400, &error.to_string()))?;
     if !world.faults.add(rule) {
         return Err(refuse(409, "too many rules"));
     }
@@ -379,9 +404,14 @@ async fn clear_faults(State(world): Shared, headers: HeaderMap) -> Result<Respon
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn add_agent(State(world): Shared, headers: HeaderMap, body: Bytes) -> Result<Response, Response> {
+async fn add_agent(
+    State(world): Shared,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Response> {
     check_key(&world, &headers)?;
-    let script: AgentScript = serde_json::from_slice(&body).map_err(|error| refuse(400, &error.to_string()))?;
+    let script: AgentScript =
+        serde_json::from_slice(&body).map_err(|error| refuse(400, &error.to_string()))?;
     if !schema::is_uuid(&script.agent_id) {
         return Err(refuse(400, "agentId must be a UUID"));
     }

@@ -37,8 +37,15 @@ pub async fn serve(world: Arc<World>, socket: WebSocket, call: SharedCall) {
     let input_hz = medium.input_hz;
     let fault = world.faults.strike(Stage::Media, Some(&script.agent_id));
     let now = Clock::instant();
-    let conversation = Conversation::new(now, &call_id, script, medium, world.pace, world.sounds.clone());
-    let mut line = Line { world, socket, call, conversation, trap: fault.map(|fault| Trap::new(fault, input_hz)) };
+    let conversation =
+        Conversation::new(now, &call_id, script, medium, world.pace, world.sounds.clone());
+    let mut line = Line {
+        world,
+        socket,
+        call,
+        conversation,
+        trap: fault.map(|fault| Trap::new(fault, input_hz)),
+    };
     let reason = line.run().await;
     lock(&line.call).on_end(Clock::instant(), reason);
     line.world.on_change();

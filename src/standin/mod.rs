@@ -102,7 +102,9 @@ pub enum StandinFault {
 impl fmt::Display for StandinFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StandinFault::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            StandinFault::Listen { address, error } => {
+                write!(f, "cannot listen on {address}: {error}")
+            }
             StandinFault::Tls(fault) => fault.fmt(f),
         }
     }
@@ -205,9 +207,11 @@ impl Standin {
         };
         let host = options.host.clone().unwrap_or_else(|| ip.to_string());
         let (config, root_certificate) = if options.tls {
-            let (certificate, key) = tls::self_signed(&[&host, "localhost", "127.0.0.1"]).map_err(StandinFault::Tls)?;
+            let (certificate, key) =
+                tls::self_signed(&[&host, "localhost", "127.0.0.1"]).map_err(StandinFault::Tls)?;
             let pem = |text: &str| Pem::from_text("the stand-in's certificate", text);
-            let config = tls::server_config(&pem(&certificate), &pem(&key), None).map_err(StandinFault::Tls)?;
+            let config = tls::server_config(&pem(&certificate), &pem(&key), None)
+                .map_err(StandinFault::Tls)?;
             (Some(config), Some(certificate))
         } else {
             (None, None)
@@ -217,10 +221,12 @@ impl Standin {
         let address = door.address().map_err(unbound)?;
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         let place = format!("{host}:{}", address.port());
-        let (rest_scheme, stream_scheme) = if options.tls { ("https", "wss") } else { ("http", "ws") };
+        let (rest_scheme, stream_scheme) =
+            if options.tls { ("https", "wss") } else { ("http", "ws") };
         let (stop, stopping) = watch::channel(false);
         let (sockets, arrivals) = mpsc::channel(ARRIVALS_MAX);
-        let world = Arc::new(world(options, format!("{stream_scheme}://{place}"), sockets, stopping));
+        let world =
+            Arc::new(world(options, format!("{stream_scheme}://{place}"), sockets, stopping));
         let base_url = format!("{rest_scheme}://{place}");
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(door, world.clone()));
@@ -305,7 +311,9 @@ fn world(
         calls_max: options.calls_max,
         faults: Faults::new(options.faults),
         sounds: Arc::new(Sounds::default()),
-        agents: Mutex::new(agents.map(|script| (script.agent_id.clone(), Arc::new(script))).collect()),
+        agents: Mutex::new(
+            agents.map(|script| (script.agent_id.clone(), Arc::new(script))).collect(),
+        ),
         calls: Mutex::new(Calls::new(options.capture_bytes_max)),
         entropy: Mutex::new(options.entropy),
         sockets,

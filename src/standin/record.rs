@@ -314,7 +314,8 @@ mod tests {
         assert_eq!(join(15_000, "a", "t"), Err(JoinFault::AlreadyJoined));
         assert_eq!(join(15_001, "b", "t"), Err(JoinFault::TooLate));
         assert_eq!(calls.live(at(15_001)), 1);
-        let reasons: Vec<_> = calls.observed(at(15_001)).into_iter().map(|seen| seen.end_reason).collect();
+        let reasons: Vec<_> =
+            calls.observed(at(15_001)).into_iter().map(|seen| seen.end_reason).collect();
         assert_eq!(reasons, [None, Some("unjoined")]);
     }
 
@@ -333,7 +334,10 @@ mod tests {
         let seen = record.observed(at(9_000));
         assert_eq!(seen.samples_per_second, [480, 160, 0, 161]);
         assert_eq!((seen.samples_received, seen.frames_received, seen.odd_frames), (801, 6, 1));
-        assert_eq!((seen.longest_gap_ms, seen.joined_ms, seen.joined_after_ms), (2_100, 3_500, Some(500)));
+        assert_eq!(
+            (seen.longest_gap_ms, seen.joined_ms, seen.joined_after_ms),
+            (2_100, 3_500, Some(500))
+        );
         assert_eq!((seen.end_reason, seen.capture.len()), (Some("hangup"), 100));
     }
 
@@ -345,6 +349,8 @@ mod tests {
         }
         lock(&calls.find("7").expect("remembered")).on_end(at(1), EndReason::Hangup);
         create(&mut calls, "new");
-        assert!(calls.find("7").is_none() && calls.find("0").is_some() && calls.find("new").is_some());
+        assert!(
+            calls.find("7").is_none() && calls.find("0").is_some() && calls.find("new").is_some()
+        );
     }
 }

@@ -10,31 +10,51 @@ use serde_json::{Value, json};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Step {
-    Wait { ms: u64 },
+    Wait {
+        ms: u64,
+    },
     /// Until so many milliseconds of the caller's audio have come since the join.
-    AwaitAudio { ms: u64 },
+    AwaitAudio {
+        ms: u64,
+    },
     /// Until the caller speaks (60 ms above the level of a line).
     AwaitVoice,
     /// Until a data message of this `type` comes.
-    AwaitMessage { name: String },
+    AwaitMessage {
+        name: String,
+    },
     /// Until the client must have played everything that was sent.
     AwaitPlayed,
     /// Sends a sound; done when the last of it is on the wire, which may be ahead of real time.
-    Say { sound: Sound },
+    Say {
+        sound: Sound,
+    },
     /// A `state` message.
-    State { state: StateName },
+    State {
+        state: StateName,
+    },
     /// A final agent `transcript`.
-    Transcript { text: String },
+    Transcript {
+        text: String,
+    },
     /// Any JSON as a text frame.
-    Send { message: Value },
+    Send {
+        message: Value,
+    },
     /// Any text as a text frame: garbage.
-    SendRaw { text: String },
+    SendRaw {
+        text: String,
+    },
     /// A binary frame of so many zero bytes, at once: odd, empty or larger than is allowed.
-    SendBytes { bytes: usize },
+    SendBytes {
+        bytes: usize,
+    },
     /// `playback_clear_buffer`.
     ClearBuffer,
     /// A WebSocket close frame.
-    Close { code: u16 },
+    Close {
+        code: u16,
+    },
     /// The connection ends without a close frame.
     Drop,
     /// Goes back to the first step.
@@ -147,7 +167,11 @@ mod tests {
         let agents = built_in();
         assert!(agents.iter().all(|agent| is_uuid(&agent.agent_id)));
         for (index, agent) in agents.iter().enumerate() {
-            assert!(agents[..index].iter().all(|other| other.agent_id != agent.agent_id && other.name != agent.name));
+            assert!(
+                agents[..index]
+                    .iter()
+                    .all(|other| other.agent_id != agent.agent_id && other.name != agent.name)
+            );
         }
     }
 

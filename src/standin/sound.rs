@@ -34,7 +34,10 @@ impl Sounds {
     /// The PCM of `sound` at `rate_hz`.
     pub fn render(&self, sound: Sound, rate_hz: u32) -> Bytes {
         let mut rendered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        rendered.entry((sound, rate_hz)).or_insert_with(|| to_bytes(&samples(sound, rate_hz))).clone()
+        rendered
+            .entry((sound, rate_hz))
+            .or_insert_with(|| to_bytes(&samples(sound, rate_hz)))
+            .clone()
     }
 }
 
@@ -122,7 +125,8 @@ impl LinearResampler {
         for pair in frame.chunks_exact(2) {
             let next = i16::from_le_bytes([pair[0], pair[1]]);
             while self.position <= 1.0 {
-                let between = f64::from(self.last) + self.position * (f64::from(next) - f64::from(self.last));
+                let between =
+                    f64::from(self.last) + self.position * (f64::from(next) - f64::from(self.last));
                 out.extend_from_slice(&(between.round() as i16).to_le_bytes());
                 self.position += self.step;
             }
@@ -160,7 +164,9 @@ mod tests {
     #[test]
     fn resampling_keeps_a_tone_and_removes_what_the_lower_rate_cannot_hold() {
         let wave = |hz: f64| -> Vec<i16> {
-            (0..16_000).map(|n| (8_000.0 * (2.0 * PI * hz * f64::from(n) / 16_000.0).sin()) as i16).collect()
+            (0..16_000)
+                .map(|n| (8_000.0 * (2.0 * PI * hz * f64::from(n) / 16_000.0).sin()) as i16)
+                .collect()
         };
         for to_hz in [8_000, 24_000, 48_000] {
             let kept = resample(&wave(1_000.0), 16_000, to_hz);
@@ -174,8 +180,13 @@ mod tests {
     #[test]
     fn the_sentence_lasts_as_long_at_every_rate() {
         let sounds = Sounds::default();
-        let millis = |rate_hz: u32| sounds.render(Sound::Sentence, rate_hz).len() as u64 * 500 / u64::from(rate_hz);
-        assert_eq!((millis(8_000), millis(24_000), millis(48_000)), (millis(16_000), millis(16_000), millis(16_000)));
+        let millis = |rate_hz: u32| {
+            sounds.render(Sound::Sentence, rate_hz).len() as u64 * 500 / u64::from(rate_hz)
+        };
+        assert_eq!(
+            (millis(8_000), millis(24_000), millis(48_000)),
+            (millis(16_000), millis(16_000), millis(16_000))
+        );
         assert!(is_voice(&sounds.render(Sound::Sentence, 16_000)));
         assert!(!is_voice(&sounds.render(Sound::Silence, 16_000)) && !is_voice(&[]));
     }

@@ -67,9 +67,13 @@ mod tests {
 
     #[test]
     fn a_bare_agent_is_enough_and_anything_else_is_none() {
-        let agent = Agent::parse(br#"{"agentId":"a1","publishedRevisionId":null,"callTemplate":null}"#);
+        let agent =
+            Agent::parse(br#"{"agentId":"a1","publishedRevisionId":null,"callTemplate":null}"#);
         let agent = agent.expect("only agentId is needed");
-        assert_eq!((agent.published_revision_id, agent.context_schema, agent.tool_names.len()), (None, None, 0));
+        assert_eq!(
+            (agent.published_revision_id, agent.context_schema, agent.tool_names.len()),
+            (None, None, 0)
+        );
         for body in [&b"{}"[..], b"[]", b"", br#"{"agentId":5}"#] {
             assert_eq!(Agent::parse(body), Err(NotAnAgent));
         }

@@ -66,7 +66,12 @@ pub struct DataMessages {
 impl Default for DataMessages {
     /// States and tool invocations; no transcripts, which carry what callers said.
     fn default() -> DataMessages {
-        DataMessages { state: true, transcript: false, client_tool_invocation: true, call_event: true }
+        DataMessages {
+            state: true,
+            transcript: false,
+            client_tool_invocation: true,
+            call_event: true,
+        }
     }
 }
 
@@ -150,10 +155,12 @@ impl From<AnswerFault> for CreateFault {
 
 /// Reads the body of a 201: `callId` and `joinUrl`. All other fields may be anything.
 pub fn parse_created(body: &[u8]) -> Result<Created, AnswerFault> {
-    let call: Map<String, Value> = serde_json::from_slice(body).map_err(|_| AnswerFault::NotJson)?;
+    let call: Map<String, Value> =
+        serde_json::from_slice(body).map_err(|_| AnswerFault::NotJson)?;
     let text = |name: &str| call.get(name).and_then(Value::as_str);
     let call_id = text("callId").and_then(CallId::parse).ok_or(AnswerFault::NoCallId)?;
-    let join_url = text("joinUrl").filter(|url| is_usable_url(url)).ok_or(AnswerFault::NoJoinUrl)?;
+    let join_url =
+        text("joinUrl").filter(|url| is_usable_url(url)).ok_or(AnswerFault::NoJoinUrl)?;
     Ok(Created { call_id, join_url: Secret::new(join_url) })
 }
 
@@ -222,11 +229,15 @@ impl CreateFault {
 impl fmt::Display for CreateFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CreateFault::BadRequest => f.write_str("the agent service refused the call's configuration"),
+            CreateFault::BadRequest => {
+                f.write_str("the agent service refused the call's configuration")
+            }
             CreateFault::NotFound => f.write_str("the agent service knows no such agent"),
             CreateFault::Unauthorized => f.write_str("the agent service refused our API key"),
             CreateFault::PaymentRequired => f.write_str("the agent service wants payment"),
-            CreateFault::TooMany { .. } => f.write_str("the agent service's rate or concurrency limit is reached"),
+            CreateFault::TooMany { .. } => {
+                f.write_str("the agent service's rate or concurrency limit is reached")
+            }
             CreateFault::Unavailable { .. } => f.write_str("the agent service has no capacity"),
             CreateFault::ServerError(status) => write!(f, "the agent service failed with {status}"),
             CreateFault::TimedOut => f.write_str("the agent service did not answer in time"),
@@ -273,7 +284,10 @@ mod tests {
     #[test]
     fn context_and_own_metadata_are_carried_and_reserved_keys_are_not() {
         let request = CreateCall {
-            template_context: json!({"customer_name": "Ada"}).as_object().expect("an object").clone(),
+            template_context: json!({"customer_name": "Ada"})
+                .as_object()
+                .expect("an object")
+                .clone(),
             metadata: vec![
                 ("edge.sip_call_id".into(), "c1a2@pbx.example".into()),
                 ("ultravox.sip.caller_id".into(), "15550001111".into()),
@@ -327,15 +341,23 @@ mod tests {
             ("soon", None),
             ("99999999999999999999999", None),
         ] {
-            assert_eq!(parse_retry_after(value, now()), seconds.map(Duration::from_secs), "{value:?}");
+            assert_eq!(
+                parse_retry_after(value, now()),
+                seconds.map(Duration::from_secs),
+                "{value:?}"
+            );
         }
     }
 
     #[test]
     fn a_created_call_needs_its_id_and_its_join_url() {
-        let created = parse_created(br#"{"callId":"0b7c","joinUrl":"wss://voice.example/x?t=1","new":[]}"#);
+        let created =
+            parse_created(br#"{"callId":"0b7c","joinUrl":"wss://voice.example/x?t=1","new":[]}"#);
         let created = created.expect("both are there");
-        assert_eq!((created.call_id.as_str(), created.join_url.reveal()), ("0b7c", "wss://voice.example/x?t=1"));
+        assert_eq!(
+            (created.call_id.as_str(), created.join_url.reveal()),
+            ("0b7c", "wss://voice.example/x?t=1")
+        );
         assert!(!format!("{created:?}").contains("voice.example"));
         for (body, fault) in [
             (&b"<html>"[..], AnswerFault::NotJson),

@@ -60,17 +60,35 @@ pub enum Words {
 /// Agent → edge.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ServerMessage {
-    CallStarted { call_id: Option<String> },
+    CallStarted {
+        call_id: Option<String>,
+    },
     State(AgentState),
     /// `medium` is `voice` or `text`, as received.
-    Transcript { role: Role, medium: String, words: Words, is_final: bool, ordinal: u64 },
+    Transcript {
+        role: Role,
+        medium: String,
+        words: Words,
+        is_final: bool,
+        ordinal: u64,
+    },
     /// Everything that was not yet played is to be dropped.
     PlaybackClearBuffer,
-    ClientToolInvocation { tool_name: String, invocation_id: String, parameters: Value },
-    Pong { timestamp: f64 },
-    Debug { message: String },
+    ClientToolInvocation {
+        tool_name: String,
+        invocation_id: String,
+        parameters: Value,
+    },
+    Pong {
+        timestamp: f64,
+    },
+    Debug {
+        message: String,
+    },
     /// An object with a `type` that is not in this table, or a known one without its fields.
-    Unknown { type_name: String },
+    Unknown {
+        type_name: String,
+    },
     /// Not a JSON object with a `type`.
     Malformed,
 }
@@ -81,11 +99,15 @@ impl ServerMessage {
         let Some(message) = Fields::parse(text) else { return ServerMessage::Malformed };
         let known = match message.type_name() {
             "call_started" => Some(ServerMessage::CallStarted { call_id: message.text("callId") }),
-            "state" => message.text("state").map(|state| ServerMessage::State(AgentState::parse(&state))),
+            "state" => {
+                message.text("state").map(|state| ServerMessage::State(AgentState::parse(&state)))
+            }
             "transcript" => transcript(&message),
             "playback_clear_buffer" => Some(ServerMessage::PlaybackClearBuffer),
             "client_tool_invocation" => tool_invocation(&message),
-            "pong" => message.number("timestamp").map(|timestamp| ServerMessage::Pong { timestamp }),
+            "pong" => {
+                message.number("timestamp").map(|timestamp| ServerMessage::Pong { timestamp })
+            }
             "debug" => message.text("message").map(|message| ServerMessage::Debug { message }),
             _ => None,
         };
@@ -96,7 +118,9 @@ impl ServerMessage {
     /// and `Malformed` an empty object.
     pub fn to_text(&self) -> String {
         let value = match self {
-            ServerMessage::CallStarted { call_id } => json!({"type": "call_started", "callId": call_id}),
+            ServerMessage::CallStarted { call_id } => {
+                json!({"type": "call_started", "callId": call_id})
+            }
             ServerMessage::State(state) => json!({"type": "state", "state": state.as_str()}),
             ServerMessage::Transcript { role, medium, words, is_final, ordinal } => {
                 let role = if *role == Role::User { "user" } else { "agent" };
@@ -210,26 +234,51 @@ impl Reaction {
 /// How a client tool ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ToolOutcome {
-    Result { result: String, reaction: Reaction },
+    Result {
+        result: String,
+        reaction: Reaction,
+    },
     /// `hang-up`: the agent ends the call; `result` may hold JSON with `strict` and `message`.
-    HangUp { result: String },
+    HangUp {
+        result: String,
+    },
     /// `errorType: undefined`: no such tool here.
     UnknownTool,
     /// `errorType: implementation-error`; the message is not shown to the model.
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
 }
 
 /// Edge → agent.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ClientMessage {
-    Ping { timestamp: f64 },
-    UserText { text: String, urgency: Urgency },
-    ForcedAgent { content: String, uninterruptible: bool, urgency: Urgency },
-    ClientToolResult { invocation_id: String, outcome: ToolOutcome },
+    Ping {
+        timestamp: f64,
+    },
+    UserText {
+        text: String,
+        urgency: Urgency,
+    },
+    ForcedAgent {
+        content: String,
+        uninterruptible: bool,
+        urgency: Urgency,
+    },
+    ClientToolResult {
+        invocation_id: String,
+        outcome: ToolOutcome,
+    },
     /// `message` is a spoken farewell; empty for none.
-    HangUp { message: String },
-    SetOutputMedium { medium: String },
-    Unknown { type_name: String },
+    HangUp {
+        message: String,
+    },
+    SetOutputMedium {
+        medium: String,
+    },
+    Unknown {
+        type_name: String,
+    },
     Malformed,
 }
 
@@ -243,7 +292,9 @@ impl ClientMessage {
             None => Some(Urgency::Soon),
         };
         let known = match message.type_name() {
-            "ping" => message.number("timestamp").map(|timestamp| ClientMessage::Ping { timestamp }),
+            "ping" => {
+                message.number("timestamp").map(|timestamp| ClientMessage::Ping { timestamp })
+            }
             "user_text_message" => message
                 .text("text")
                 .zip(urgency())
@@ -254,7 +305,9 @@ impl ClientMessage {
                 urgency,
             }),
             "client_tool_result" => tool_result(&message),
-            "hang_up" => Some(ClientMessage::HangUp { message: message.text("message").unwrap_or_default() }),
+            "hang_up" => {
+                Some(ClientMessage::HangUp { message: message.text("message").unwrap_or_default() })
+            }
             "set_output_medium" => {
                 message.text("medium").map(|medium| ClientMessage::SetOutputMedium { medium })
             }
@@ -273,9 +326,13 @@ impl ClientMessage {
             ClientMessage::ForcedAgent { content, uninterruptible, urgency } => json!({
                 "type": "forced_agent_message", "content": content,
                 "uninterruptible": uninterruptible, "urgency": urgency.as_str()}),
-            ClientMessage::ClientToolResult { invocation_id, outcome } => tool_result_value(invocation_id, outcome),
+            ClientMessage::ClientToolResult { invocation_id, outcome } => {
+                tool_result_value(invocation_id, outcome)
+            }
             ClientMessage::HangUp { message } => json!({"type": "hang_up", "message": message}),
-            ClientMessage::SetOutputMedium { medium } => json!({"type": "set_output_medium", "medium": medium}),
+            ClientMessage::SetOutputMedium { medium } => {
+                json!({"type": "set_output_medium", "medium": medium})
+            }
             ClientMessage::Unknown { type_name } => json!({"type": type_name}),
             ClientMessage::Malformed => json!({}),
         };
@@ -287,16 +344,20 @@ fn tool_result(message: &Fields) -> Option<ClientMessage> {
     let invocation_id = message.text("invocationId")?;
     let result = message.text("result").unwrap_or_default();
     let reaction = message.text("agentReaction");
-    let outcome = match (message.text("errorType").as_deref(), message.text("responseType").as_deref()) {
-        (Some("undefined"), _) => ToolOutcome::UnknownTool,
-        (Some(_), _) => ToolOutcome::Failed { message: message.text("errorMessage").unwrap_or_default() },
-        (None, Some("hang-up")) => ToolOutcome::HangUp { result },
-        (None, None | Some("tool-response")) => {
-            let reaction = reaction.map_or(Some(Reaction::Speaks), |text| Reaction::parse(&text))?;
-            ToolOutcome::Result { result, reaction }
-        }
-        (None, Some(_)) => return None,
-    };
+    let outcome =
+        match (message.text("errorType").as_deref(), message.text("responseType").as_deref()) {
+            (Some("undefined"), _) => ToolOutcome::UnknownTool,
+            (Some(_), _) => {
+                ToolOutcome::Failed { message: message.text("errorMessage").unwrap_or_default() }
+            }
+            (None, Some("hang-up")) => ToolOutcome::HangUp { result },
+            (None, None | Some("tool-response")) => {
+                let reaction =
+                    reaction.map_or(Some(Reaction::Speaks), |text| Reaction::parse(&text))?;
+                ToolOutcome::Result { result, reaction }
+            }
+            (None, Some(_)) => return None,
+        };
     Some(ClientMessage::ClientToolResult { invocation_id, outcome })
 }
 
@@ -400,8 +461,14 @@ mod tests {
 
     #[test]
     fn server_messages_are_read() {
-        server(r#"{"type":"call_started","callId":"c1"}"#, ServerMessage::CallStarted { call_id: Some("c1".into()) });
-        server(r#"{"type":"state","state":"speaking"}"#, ServerMessage::State(AgentState::Speaking));
+        server(
+            r#"{"type":"call_started","callId":"c1"}"#,
+            ServerMessage::CallStarted { call_id: Some("c1".into()) },
+        );
+        server(
+            r#"{"type":"state","state":"speaking"}"#,
+            ServerMessage::State(AgentState::Speaking),
+        );
         server(r#"{"type":"state","state":"dreaming"}"#, ServerMessage::State(AgentState::Other));
         server(r#"{"type":"playback_clear_buffer","extra":1}"#, ServerMessage::PlaybackClearBuffer);
         server(r#"{"type":"pong","timestamp":12.5}"#, ServerMessage::Pong { timestamp: 12.5 });
@@ -425,9 +492,18 @@ mod tests {
             ordinal: 2,
         };
         let head = r#"{"type":"transcript","role":"agent","medium":"voice","ordinal":2"#;
-        server(&format!(r#"{head},"text":"Hi","final":false}}"#), agent(Words::Text("Hi".into()), false));
-        server(&format!(r#"{head},"text":"","delta":" there"}}"#), agent(Words::Delta(" there".into()), false));
-        server(&format!(r#"{head},"text":"Hi there","delta":null,"final":true}}"#), agent(Words::Text("Hi there".into()), true));
+        server(
+            &format!(r#"{head},"text":"Hi","final":false}}"#),
+            agent(Words::Text("Hi".into()), false),
+        );
+        server(
+            &format!(r#"{head},"text":"","delta":" there"}}"#),
+            agent(Words::Delta(" there".into()), false),
+        );
+        server(
+            &format!(r#"{head},"text":"Hi there","delta":null,"final":true}}"#),
+            agent(Words::Text("Hi there".into()), true),
+        );
         server(r#"{"type":"transcript","role":"narrator","text":"x"}"#, unknown("transcript"));
     }
 
@@ -471,11 +547,16 @@ mod tests {
 
     #[test]
     fn client_messages_read_back_as_they_were_written_and_satisfy_the_schema() {
-        let result = |outcome| ClientMessage::ClientToolResult { invocation_id: "i1".into(), outcome };
+        let result =
+            |outcome| ClientMessage::ClientToolResult { invocation_id: "i1".into(), outcome };
         for message in [
             ClientMessage::Ping { timestamp: 1.0 },
             ClientMessage::UserText { text: "12#".into(), urgency: Urgency::Immediate },
-            ClientMessage::ForcedAgent { content: "Bye".into(), uninterruptible: true, urgency: Urgency::Later },
+            ClientMessage::ForcedAgent {
+                content: "Bye".into(),
+                uninterruptible: true,
+                urgency: Urgency::Later,
+            },
             ClientMessage::HangUp { message: String::new() },
             ClientMessage::SetOutputMedium { medium: "text".into() },
             result(ToolOutcome::Result { result: "OK".into(), reaction: Reaction::SpeaksOnce }),
@@ -496,7 +577,10 @@ mod tests {
             ClientMessage::parse(r#"{"type":"user_text_message","text":"1"}"#),
             ClientMessage::UserText { text: "1".into(), urgency: Urgency::Soon }
         );
-        assert_eq!(ClientMessage::parse(r#"{"type":"hang_up"}"#), ClientMessage::HangUp { message: String::new() });
+        assert_eq!(
+            ClientMessage::parse(r#"{"type":"hang_up"}"#),
+            ClientMessage::HangUp { message: String::new() }
+        );
         assert_eq!(
             ClientMessage::parse(r#"{"type":"user_text_message","text":"1","urgency":"now"}"#),
             ClientMessage::Unknown { type_name: "user_text_message".into() }

@@ -91,7 +91,9 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["", "s", "15", "-1s", "01s", "1.s", "1.0000000001s", ".5s", "1e3s", "1234567890123s"] {
+        for text in
+            ["", "s", "15", "-1s", "01s", "1.s", "1.0000000001s", ".5s", "1e3s", "1234567890123s"]
+        {
             assert_eq!(parse_duration(text), None, "{text:?}");
         }
     }

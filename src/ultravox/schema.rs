@@ -22,7 +22,10 @@ pub enum Kind {
     /// ISO 8601; checked for its outline only.
     DateTime,
     /// A whole number within these bounds, both included.
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     Number,
     Flag,
     /// An object of a known shape.
@@ -96,7 +99,10 @@ pub enum Fault {
     NotNullable,
     /// The kind that was wanted, in words.
     Wants(&'static str),
-    OutOfRange { min: i64, max: i64 },
+    OutOfRange {
+        min: i64,
+        max: i64,
+    },
     ReservedKey,
     OnlyOneOf,
 }
@@ -161,7 +167,12 @@ fn check_object(shape: &Shape, value: &Value, path: &str, problems: &mut Vec<Pro
     }
 }
 
-fn check_unknown(shape: &Shape, members: &Map<String, Value>, path: &str, problems: &mut Vec<Problem>) {
+fn check_unknown(
+    shape: &Shape,
+    members: &Map<String, Value>,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) {
     for name in members.keys().filter(|name| shape.field(name).is_none()) {
         push(problems, &join(path, name), Fault::Unknown);
     }
@@ -179,9 +190,10 @@ fn check_value(kind: &Kind, value: &Value, path: &str, problems: &mut Vec<Proble
         Kind::Choice(names) => {
             want(text.is_some_and(|text| names.contains(&text)), "one of the documented values")
         }
-        Kind::Duration => {
-            want(text.is_some_and(|text| parse_duration(text).is_some()), "a duration such as \"15s\"")
-        }
+        Kind::Duration => want(
+            text.is_some_and(|text| parse_duration(text).is_some()),
+            "a duration such as \"15s\"",
+        ),
         Kind::Uuid => want(text.is_some_and(is_uuid), "a UUID"),
         Kind::DateTime => want(text.is_some_and(is_date_time), "an ISO 8601 time"),
         Kind::Integer { min, max } => match value.as_i64() {
@@ -227,7 +239,11 @@ pub fn is_uuid(text: &str) -> bool {
 
 fn is_date_time(text: &str) -> bool {
     let bytes = text.as_bytes();
-    bytes.len() >= 20 && bytes.is_ascii() && bytes[4] == b'-' && bytes[7] == b'-' && bytes[10] == b'T'
+    bytes.len() >= 20
+        && bytes.is_ascii()
+        && bytes[4] == b'-'
+        && bytes[7] == b'-'
+        && bytes[10] == b'T'
 }
 
 /// Checks a request to start a call: the shape, and that no metadata key is a reserved one.
@@ -469,7 +485,11 @@ pub static START_CALL: Shape = closed(
         field("recordingEnabled", Kind::Flag),
         field(
             "firstSpeaker",
-            Kind::Choice(&["FIRST_SPEAKER_UNSPECIFIED", "FIRST_SPEAKER_AGENT", "FIRST_SPEAKER_USER"]),
+            Kind::Choice(&[
+                "FIRST_SPEAKER_UNSPECIFIED",
+                "FIRST_SPEAKER_AGENT",
+                "FIRST_SPEAKER_USER",
+            ]),
         ),
         field("transcriptOptional", Kind::Flag),
         field("initialOutputMedium", OUTPUT_MEDIA),
@@ -497,15 +517,27 @@ pub static CALL: Shape = open(
         field("ended", Kind::DateTime).required().nullable(),
         field(
             "endReason",
-            Kind::Choice(&["unjoined", "hangup", "agent_hangup", "timeout", "connection_error", "system_error"]),
+            Kind::Choice(&[
+                "unjoined",
+                "hangup",
+                "agent_hangup",
+                "timeout",
+                "connection_error",
+                "system_error",
+            ]),
         )
         .required()
         .nullable(),
         field("billedDuration", Kind::Text).required().nullable(),
-        field("billedSideInputTokens", Kind::Integer { min: 0, max: i64::MAX }).required().nullable(),
-        field("billedSideOutputTokens", Kind::Integer { min: 0, max: i64::MAX }).required().nullable(),
+        field("billedSideInputTokens", Kind::Integer { min: 0, max: i64::MAX })
+            .required()
+            .nullable(),
+        field("billedSideOutputTokens", Kind::Integer { min: 0, max: i64::MAX })
+            .required()
+            .nullable(),
         field("billingStatus", BILLING_STATUS).required(),
-        field("firstSpeaker", Kind::Choice(&["FIRST_SPEAKER_AGENT", "FIRST_SPEAKER_USER"])).required(),
+        field("firstSpeaker", Kind::Choice(&["FIRST_SPEAKER_AGENT", "FIRST_SPEAKER_USER"]))
+            .required(),
         field("firstSpeakerSettings", Kind::Object(&FIRST_SPEAKER_SETTINGS)).required(),
         field(
             "initialOutputMedium",
@@ -600,7 +632,10 @@ pub static CLIENT_MESSAGES: &[Shape] = &[
         "user_text_message",
         &[TYPE, field("text", Kind::Text).required(), URGENCY, field("threadId", Kind::Text)],
     ),
-    closed("set_output_medium", &[TYPE, field("medium", Kind::Choice(&["voice", "text"])).required()]),
+    closed(
+        "set_output_medium",
+        &[TYPE, field("medium", Kind::Choice(&["voice", "text"])).required()],
+    ),
     closed(
         "client_tool_result",
         &[
@@ -660,9 +695,18 @@ mod tests {
             (json!({"joinTimeout": 15}), "joinTimeout: must be a duration such as \"15s\""),
             (json!({"joinTimeout": null}), "joinTimeout: this field may not be null"),
             (json!({"metadata": {"n": 1}}), "metadata: must be an object of strings"),
-            (json!({"metadata": {"ultravox.x": "1"}}), "metadata.ultravox.x: keys may not start with \"ultravox.\""),
-            (json!({"medium": {"webRtc": {}, "sip": {}}}), "medium: only one of its members may be set"),
-            (json!({"medium": {"serverWebSocket": {}}}), "medium.serverWebSocket.inputSampleRate: this field is required"),
+            (
+                json!({"metadata": {"ultravox.x": "1"}}),
+                "metadata.ultravox.x: keys may not start with \"ultravox.\"",
+            ),
+            (
+                json!({"medium": {"webRtc": {}, "sip": {}}}),
+                "medium: only one of its members may be set",
+            ),
+            (
+                json!({"medium": {"serverWebSocket": {}}}),
+                "medium.serverWebSocket.inputSampleRate: this field is required",
+            ),
             (
                 json!({"medium": {"serverWebSocket": {"inputSampleRate": 7999}}}),
                 "medium.serverWebSocket.inputSampleRate: must be between 8000 and 48000",
@@ -672,9 +716,15 @@ mod tests {
                 "medium.serverWebSocket.inputSampleRate: must be a whole number",
             ),
             (json!({"recordingEnabled": "yes"}), "recordingEnabled: must be true or false"),
-            (json!({"retentionPolicy": "KEEP"}), "retentionPolicy: must be one of the documented values"),
+            (
+                json!({"retentionPolicy": "KEEP"}),
+                "retentionPolicy: must be one of the documented values",
+            ),
             (json!({"sharedSecrets": [1]}), "sharedSecrets: must be a list of strings"),
-            (json!({"toolOverrides": {"add": [{}, {"id": 1}]}}), "toolOverrides.add[1].id: no such field"),
+            (
+                json!({"toolOverrides": {"add": [{}, {"id": 1}]}}),
+                "toolOverrides.add[1].id: no such field",
+            ),
         ];
         for (body, expected) in rows {
             assert_eq!(problems(body.clone()), [expected], "{body}");
@@ -689,12 +739,15 @@ mod tests {
 
     #[test]
     fn client_messages_of_unknown_type_or_with_wrong_fields_are_problems() {
-        let check = |value| check_client_message(&value).iter().map(Problem::to_string).collect::<Vec<_>>();
+        let check =
+            |value| check_client_message(&value).iter().map(Problem::to_string).collect::<Vec<_>>();
         assert_eq!(check(json!({"type": "ping", "timestamp": 1})), Vec::<String>::new());
         assert_eq!(check(json!({"type": "dance"})), ["type: no such field"]);
         assert_eq!(check(json!({"type": "ping"})), ["timestamp: this field is required"]);
         assert_eq!(
-            check(json!({"type": "client_tool_result", "invocationId": "i", "agent_reaction": "speaks"})),
+            check(
+                json!({"type": "client_tool_result", "invocationId": "i", "agent_reaction": "speaks"})
+            ),
             ["agent_reaction: no such field"]
         );
     }

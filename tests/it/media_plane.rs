@@ -487,7 +487,10 @@ fn data_messages_pass_and_chatter_stays_in_the_shard() {
     let world = World::with_call(&far);
     world.join(&url(&far));
     let event = world.next(CALL);
-    assert!(matches!(&event, MediaEvent::AgentText(text) if text.contains("toolName")), "{event:?}");
+    assert!(
+        matches!(&event, MediaEvent::AgentText(text) if text.contains("toolName")),
+        "{event:?}"
+    );
     let pong = texts.recv_timeout(PATIENCE).expect("in time");
     assert_eq!(pong, Some((PONG, b"are you there".to_vec())));
     let text = format!(r#"{{"type":"client_tool_result","result":"{}"}}"#, "x".repeat(70_000));

@@ -36,7 +36,11 @@ fn a_difference_is_found() {
     compare(&shape, &components.0["Thing"], &components, &mut differences);
     assert_eq!(
         differences,
-        ["Thing.a: table has Flag, document has string", "Thing.c: not in the document", "Thing.b: not in the table"]
+        [
+            "Thing.a: table has Flag, document has string",
+            "Thing.c: not in the document",
+            "Thing.b: not in the table"
+        ]
     );
 }
 
@@ -125,8 +129,10 @@ fn fits(kind: &Kind, property: &Property, components: &Components) -> bool {
         Kind::Choice(names) => {
             let own = property.values.iter();
             let referenced = property.references.iter().filter_map(|name| components.0.get(name));
-            let mut values: Vec<&str> =
-                own.chain(referenced.flat_map(|target| &target.values)).map(String::as_str).collect();
+            let mut values: Vec<&str> = own
+                .chain(referenced.flat_map(|target| &target.values))
+                .map(String::as_str)
+                .collect();
             let mut names = names.to_vec();
             values.sort_unstable();
             names.sort_unstable();
@@ -162,14 +168,17 @@ impl Property {
 
     /// Reads one line below the property. `depth` counts spaces from the property's own members.
     fn read(&mut self, depth: usize, line: &str) {
-        let (key, value) = line.split_once(':').map_or((line, ""), |(key, value)| (key, value.trim()));
+        let (key, value) =
+            line.split_once(':').map_or((line, ""), |(key, value)| (key, value.trim()));
         match (depth, key) {
             (0, "type") => self.kind = value.into(),
             (0, "format") => self.format = value.into(),
             (0, "nullable") => self.nullable = value == "true",
             (0, "pattern") => self.is_duration = value.ends_with("s$"),
             (2, "type") => self.item_kind = value.into(),
-            (0, _) if line.starts_with("- ") && !line.contains(':') => self.values.push(line[2..].into()),
+            (0, _) if line.starts_with("- ") && !line.contains(':') => {
+                self.values.push(line[2..].into())
+            }
             _ => {}
         }
         if let Some((_, target)) = line.split_once("$ref: '#/components/schemas/") {
@@ -208,14 +217,20 @@ impl Components {
             }
             let component: &mut Component = components.entry(name.clone()).or_default();
             match (section.as_str(), depth) {
-                ("required", 6) if text.starts_with("- ") => component.required.push(text[2..].into()),
+                ("required", 6) if text.starts_with("- ") => {
+                    component.required.push(text[2..].into())
+                }
                 ("enum", 6) if text.starts_with("- ") => component.values.push(text[2..].into()),
                 ("properties", 8) => {
                     property = key;
                     component.properties.entry(property.clone()).or_default();
                 }
                 ("properties", deeper) if deeper >= 10 => {
-                    component.properties.entry(property.clone()).or_default().read(deeper - 10, text);
+                    component
+                        .properties
+                        .entry(property.clone())
+                        .or_default()
+                        .read(deeper - 10, text);
                 }
                 _ => {}
             }

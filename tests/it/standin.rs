@@ -9,7 +9,9 @@ use voxedge::ground::{Entropy, Secret};
 use voxedge::shell::agent::{AgentService, AgentServiceSettings};
 use voxedge::shell::tls::{self, Pem, ServerName};
 use voxedge::standin::script::{BARGE_IN, ECHO, FAREWELL, SILENT, SPEECH, STRICT, Step, TONE};
-use voxedge::standin::{AgentScript, Fault, FaultRule, Observed, Pace, Stage, Standin, StandinOptions};
+use voxedge::standin::{
+    AgentScript, Fault, FaultRule, Observed, Pace, Stage, Standin, StandinOptions,
+};
 use voxedge::ultravox::create_call::{self, CreateCall, CreateFault, Created};
 use voxedge::ultravox::data_message::{AgentState, ClientMessage, ServerMessage, Urgency};
 use voxedge::ultravox::stream::{FrameReader, FrameWriter, Incoming, StreamUrl, Upgrade};
@@ -20,7 +22,8 @@ const BUDGET: Duration = Duration::from_secs(5);
 
 /// Runs `test` on a runtime of its own, with a limit that only a hang can meet.
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async { tokio::time::timeout(LIMIT, test).await.expect("the test hangs") });
 }
 
@@ -35,7 +38,8 @@ async fn start(options: StandinOptions) -> (Standin, AgentService) {
 }
 
 fn service(standin: &Standin, key: &str) -> AgentService {
-    let roots: Vec<Pem> = standin.root_certificate().map(|pem| Pem::from_text("root", pem)).into_iter().collect();
+    let roots: Vec<Pem> =
+        standin.root_certificate().map(|pem| Pem::from_text("root", pem)).into_iter().collect();
     let settings = AgentServiceSettings {
         base_url: standin.base_url().into(),
         api_key: Secret::new(key),
@@ -81,7 +85,8 @@ impl Client {
         let mut wire: Box<dyn Wire> = match standin.root_certificate() {
             None => Box::new(tcp),
             Some(pem) => {
-                let config = tls::client_config(false, &[Pem::from_text("root", pem)]).expect("a root");
+                let config =
+                    tls::client_config(false, &[Pem::from_text("root", pem)]).expect("a root");
                 let name = ServerName::try_from("127.0.0.1").expect("a name");
                 let connector = tokio_rustls::TlsConnector::from(config);
                 Box::new(connector.connect(name, tcp).await.expect("the root is trusted"))
@@ -104,7 +109,11 @@ impl Client {
                 }
                 Err(fault) => {
                     let text = fault.to_string();
-                    return Err(text.rsplit(' ').next().and_then(|code| code.parse().ok()).unwrap_or(1));
+                    return Err(text
+                        .rsplit(' ')
+                        .next()
+                        .and_then(|code| code.parse().ok())
+                        .unwrap_or(1));
                 }
             }
         }
@@ -198,14 +207,20 @@ fn each_fault_of_the_service_has_its_meaning() {
             (status(429), CreateFault::TooMany { retry_after: seven }),
             (status(500), CreateFault::ServerError(500)),
             (status(503), CreateFault::Unavailable { retry_after: seven }),
-            (Fault::Status { status: 503, retry_after: None }, CreateFault::Unavailable { retry_after: None }),
+            (
+                Fault::Status { status: 503, retry_after: None },
+                CreateFault::Unavailable { retry_after: None },
+            ),
             (Fault::Drop { after_audio_ms: 0 }, CreateFault::Unreachable),
             (Fault::BadJson, CreateFault::BadAnswer),
             (Fault::MissingJoinUrl, CreateFault::BadAnswer),
             (Fault::Oversize { bytes: 1024 * 1024 + 1 }, CreateFault::BadAnswer),
             (Fault::Redirect { location: "http://127.0.0.1:1/".into() }, CreateFault::BadAnswer),
         ] {
-            standin.add_fault(FaultRule { times: Some(1), ..FaultRule::always(Stage::Create, fault.clone()) });
+            standin.add_fault(FaultRule {
+                times: Some(1),
+                ..FaultRule::always(Stage::Create, fault.clone())
+            });
             assert_eq!(create(&service, ECHO).await, Err(expected), "{fault:?}");
         }
         assert!(create(&service, ECHO).await.is_ok(), "the faults are used up");
@@ -234,8 +249,12 @@ fn a_date_in_retry_after_is_a_wait_from_now() {
     run(async {
         let (standin, service) = start(options()).await;
         let date = Some("Fri, 31 Dec 2100 23:59:59 GMT".into());
-        standin.add_fault(FaultRule::always(Stage::Create, Fault::Status { status: 429, retry_after: date }));
-        let Err(CreateFault::TooMany { retry_after: Some(wait) }) = create(&service, ECHO).await else {
+        standin.add_fault(FaultRule::always(
+            Stage::Create,
+            Fault::Status { status: 429, retry_after: date },
+        ));
+        let Err(CreateFault::TooMany { retry_after: Some(wait) }) = create(&service, ECHO).await
+        else {
             panic!("a date is read");
         };
         assert!(wait > Duration::from_secs(365 * 24 * 3_600), "{wait:?}");
@@ -263,7 +282,9 @@ fn a_wrong_key_and_an_unknown_agent_are_refused() {
 fn bodies_that_break_the_schema_or_the_agents_context_are_refused() {
     run(async {
         let (standin, service) = start(options()).await;
-        let try_body = async |agent_id: &str, body: Value| service.create_agent_call(agent_id, &body, BUDGET).await.err();
+        let try_body = async |agent_id: &str, body: Value| {
+            service.create_agent_call(agent_id, &body, BUDGET).await.err()
+        };
         let with = |name: &str, value: Value| {
             let mut body = body();
             body[name] = value;
@@ -276,7 +297,10 @@ fn bodies_that_break_the_schema_or_the_agents_context_are_refused() {
         assert_eq!(try_body(ECHO, with("medium", json!({"webRtc": {}}))).await, refused);
         assert_eq!(try_body(ECHO, json!({})).await, refused, "no medium that the stand-in has");
         assert_eq!(try_body(STRICT, with("templateContext", json!({"pin": 1}))).await, refused);
-        assert_eq!(try_body(STRICT, with("templateContext", json!({"customer_name": "Ada"}))).await, None);
+        assert_eq!(
+            try_body(STRICT, with("templateContext", json!({"customer_name": "Ada"}))).await,
+            None
+        );
         assert_eq!(try_body(ECHO, with("templateContext", json!({"pin": 1}))).await, None);
         let observed = standin.observed();
         assert_eq!(observed.len(), 2);
@@ -291,7 +315,10 @@ fn an_agent_is_fetched_with_its_context_schema() {
         let (standin, service) = start(options()).await;
         let strict = service.fetch_agent(STRICT).await.expect("it is there");
         let schema = strict.context_schema.expect("it has one");
-        assert_eq!((strict.agent_id.as_str(), &schema["additionalProperties"]), (STRICT, &json!(false)));
+        assert_eq!(
+            (strict.agent_id.as_str(), &schema["additionalProperties"]),
+            (STRICT, &json!(false))
+        );
         assert_eq!(service.fetch_agent(ECHO).await.expect("it is there").context_schema, None);
         standin.add_fault(FaultRule::always(Stage::Fetch, Fault::BadJson));
         assert_eq!(service.fetch_agent(ECHO).await, Err(CreateFault::BadAnswer));
@@ -302,7 +329,8 @@ fn an_agent_is_fetched_with_its_context_schema() {
 #[test]
 fn the_echo_agent_returns_what_was_said_and_everything_is_counted() {
     run(async {
-        let (standin, service) = start(StandinOptions { capture_bytes_max: 4_000, ..options() }).await;
+        let (standin, service) =
+            start(StandinOptions { capture_bytes_max: 4_000, ..options() }).await;
         let mut client = join(&standin, &service, ECHO).await;
         let mut said = Vec::new();
         for n in 0..10 {
@@ -320,14 +348,22 @@ fn the_echo_agent_returns_what_was_said_and_everything_is_counted() {
         assert_eq!(heard, said);
         client.send(&ClientMessage::Ping { timestamp: 1.5 }).await;
         assert_eq!(client.next().await, Got::Message(ServerMessage::Pong { timestamp: 1.5 }));
-        client.send(&ClientMessage::UserText { text: "5".into(), urgency: Urgency::Immediate }).await;
+        client
+            .send(&ClientMessage::UserText { text: "5".into(), urgency: Urgency::Immediate })
+            .await;
         client.send_text(r#"{"type":"user_text_message","txt":"5"}"#).await;
         client.close(1000).await;
         assert_eq!(client.next().await, Got::Close(1000));
         let seen = standin.wait_until(|all| last_end(all).is_some()).await.remove(0);
-        assert_eq!((seen.samples_received, seen.frames_received, seen.samples_sent), (1_600, 10, 1_600));
+        assert_eq!(
+            (seen.samples_received, seen.frames_received, seen.samples_sent),
+            (1_600, 10, 1_600)
+        );
         assert_eq!(seen.samples_per_second.iter().sum::<u32>(), 1_600);
-        assert_eq!((seen.end_reason, seen.client_close, seen.server_close), (Some("hangup"), Some(1000), None));
+        assert_eq!(
+            (seen.end_reason, seen.client_close, seen.server_close),
+            (Some("hangup"), Some(1000), None)
+        );
         assert_eq!((seen.texts.len(), seen.capture), (3, said));
         assert_eq!(seen.text_problems, ["text: this field is required", "txt: no such field"]);
         assert_eq!(seen.request, body());
@@ -341,7 +377,10 @@ fn speech_comes_ahead_of_time_and_a_hang_up_closes_with_1000() {
         run(async {
             let (standin, service) = start(StandinOptions { pace, ..options() }).await;
             let mut client = join(&standin, &service, SPEECH).await;
-            assert_eq!(client.next().await, Got::Message(ServerMessage::State(AgentState::Speaking)));
+            assert_eq!(
+                client.next().await,
+                Got::Message(ServerMessage::State(AgentState::Speaking))
+            );
             let mut samples = 0;
             while samples < 3 * 8_000 {
                 match client.next().await {
@@ -369,7 +408,10 @@ fn a_caller_who_speaks_stops_the_agent() {
         for _ in 0..4 {
             client.send_audio(&[5_000; 160]).await;
         }
-        assert_eq!(client.audio_until_other().await.1, Got::Message(ServerMessage::PlaybackClearBuffer));
+        assert_eq!(
+            client.audio_until_other().await.1,
+            Got::Message(ServerMessage::PlaybackClearBuffer)
+        );
         assert_eq!(client.next().await, Got::Message(ServerMessage::State(AgentState::Listening)));
         standin.stop().await;
     });
@@ -389,7 +431,10 @@ fn a_join_url_works_once_with_its_token_and_only_in_time() {
         assert_eq!(join(url).await, Some(409));
         assert!(matches!(first.next().await, Got::Message(ServerMessage::CallStarted { .. })));
         let late = CreateCall { join_timeout: Duration::ZERO, ..CreateCall::default() };
-        let late = service.create_agent_call(SILENT, &create_call::body(&late), BUDGET).await.expect("created");
+        let late = service
+            .create_agent_call(SILENT, &create_call::body(&late), BUDGET)
+            .await
+            .expect("created");
         assert_eq!(join(late.join_url.reveal()).await, Some(410));
         assert_eq!(last_end(&standin.observed()), Some("unjoined"));
         standin.stop().await;
@@ -406,7 +451,8 @@ fn upgrades_are_refused_dropped_and_left_unanswered_on_demand() {
             (Fault::Status { status: 503, retry_after: None }, 503),
             (Fault::Drop { after_audio_ms: 0 }, 0),
         ] {
-            standin.add_fault(FaultRule { times: Some(1), ..FaultRule::always(Stage::Join, fault) });
+            standin
+                .add_fault(FaultRule { times: Some(1), ..FaultRule::always(Stage::Join, fault) });
             let created = create(&service, ECHO).await.expect("created");
             assert_eq!(Client::join(&standin, &created.join_url).await.err(), Some(expected));
         }
@@ -423,7 +469,8 @@ fn a_stream_is_dropped_closed_flooded_and_filled_with_garbage_on_demand() {
     run(async {
         let (standin, service) = start(options()).await;
         let joined = async |fault: Fault| {
-            standin.add_fault(FaultRule { times: Some(1), ..FaultRule::always(Stage::Media, fault) });
+            standin
+                .add_fault(FaultRule { times: Some(1), ..FaultRule::always(Stage::Media, fault) });
             join(&standin, &service, SILENT).await
         };
         let mut dropped = joined(Fault::Drop { after_audio_ms: 40 }).await;
@@ -441,7 +488,8 @@ fn a_stream_is_dropped_closed_flooded_and_filled_with_garbage_on_demand() {
         let mut garbage = joined(Fault::Garbage).await;
         assert_eq!(garbage.next().await, Got::Message(ServerMessage::Malformed));
         assert_eq!(garbage.next().await, Got::Audio(vec![1, 2, 3]));
-        let reasons: Vec<_> = standin.observed().iter().map(|seen| (seen.end_reason, seen.server_close)).collect();
+        let reasons: Vec<_> =
+            standin.observed().iter().map(|seen| (seen.end_reason, seen.server_close)).collect();
         assert_eq!(reasons[0], (Some("connection_error"), None));
         assert_eq!(reasons[1].1, Some(4598));
         standin.stop().await;
@@ -465,7 +513,8 @@ fn a_script_of_ones_own_runs_and_calls_are_limited_when_asked() {
             context_schema: None,
         };
         let id = script.agent_id.clone();
-        let (standin, service) = start(StandinOptions { agents: vec![script], calls_max: Some(1), ..options() }).await;
+        let (standin, service) =
+            start(StandinOptions { agents: vec![script], calls_max: Some(1), ..options() }).await;
         let mut client = join(&standin, &service, &id).await;
         let unknown = ServerMessage::Unknown { type_name: "user_started_speaking".into() };
         assert_eq!(client.next().await, Got::Message(unknown));
@@ -503,7 +552,8 @@ fn everything_works_over_tls_and_an_untrusted_certificate_is_unreachable() {
 #[test]
 fn the_farewell_is_whole_and_a_stop_closes_streams_with_1001() {
     run(async {
-        let (standin, service) = start(StandinOptions { pace: Pace::Burst(100), ..options() }).await;
+        let (standin, service) =
+            start(StandinOptions { pace: Pace::Burst(100), ..options() }).await;
         let standin = Arc::new(standin);
         let mut farewell = join(&standin, &service, FAREWELL).await;
         assert_eq!(farewell.next().await, Got::Message(ServerMessage::State(AgentState::Speaking)));

@@ -105,12 +105,7 @@ fn press(scene: &mut Scene, code: u8, number: &mut u16, start_ms: u64, lost: u32
     let timestamp = u32::from(*number) * 160;
     for packet in 0..8u16 {
         scene.run_to(start_ms + u64::from(packet.min(5)) * 20);
-        let given = Given {
-            payload_type: 101,
-            marker: packet == 0,
-            timestamp,
-            ..audio(*number)
-        };
+        let given = Given { payload_type: 101, marker: packet == 0, timestamp, ..audio(*number) };
         let [high, low] = ((packet + 1).min(5) * 160).to_be_bytes();
         let end = u8::from(packet >= 5) << 7;
         if lost & (1 << packet) == 0 {

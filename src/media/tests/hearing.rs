@@ -260,7 +260,8 @@ fn a_lost_opus_packet_comes_from_the_next_ones_copy() {
         let mut scene = Scene::joined(&plan);
         let settings = EncoderSettings { fec, bitrate: Some(24_000), ..Default::default() };
         let mut encoder = Encoder::new(CodecKind::Opus, 16_000, settings).unwrap();
-        let voice = |n: usize| (6_000.0 * (n as f64 * 0.09).sin() * (n as f64 * 0.002).sin()) as i16;
+        let voice =
+            |n: usize| (6_000.0 * (n as f64 * 0.09).sin() * (n as f64 * 0.002).sin()) as i16;
         let pcm: Vec<i16> = (0..16_000 * 4).map(voice).collect();
         for (number, part) in pcm.chunks(320).enumerate() {
             scene.run_to(number as u64 * 20);

@@ -34,8 +34,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
         fec: false,
     };
     let clock_hz = kind.rtp_clock_hz();
-    let event =
-        TelephoneEventPlan { send_payload_type: 101, receive_payload_type: 101, clock_hz };
+    let event = TelephoneEventPlan { send_payload_type: 101, receive_payload_type: 101, clock_hz };
     let remote = RemoteMedia {
         rtp: Some(address(CALLER)),
         rtcp: Some(address("192.0.2.1:4001")),

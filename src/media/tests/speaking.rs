@@ -38,7 +38,11 @@ fn speak(script: &str, until: u64) -> Scene {
     for step in script.split_whitespace() {
         let (at, what) = step.split_once(':').expect("at:what");
         let at = at.parse().expect("milliseconds");
-        if asleep { scene.sleep_to(at) } else { scene.run_to(at) }
+        if asleep {
+            scene.sleep_to(at)
+        } else {
+            scene.run_to(at)
+        }
         asleep = what == "sleep";
         let hold = LegPlan { direction: Direction::Inactive, ..plan.leg };
         match what {
@@ -61,7 +65,12 @@ fn ladders() {
     for (what, script, until, ladder) in [
         ("silence from the join", "", 60, "0s 20s 40s 60s"),
         ("a burst starts at once, in its own phase", "25:60", 120, "0s 20s 25mW 45W 65W 85s 120s"),
-        ("one by one: the first waits one frame", "25:20 45:20 65:20", 140, "0s 20s 40s 45mW 65W 85W 105s 140s"),
+        (
+            "one by one: the first waits one frame",
+            "25:20 45:20 65:20",
+            140,
+            "0s 20s 40s 45mW 65W 85W 105s 140s",
+        ),
         (
             "an underrun makes the next start wait longer",
             "25:20 45:20 110:20 400:20 420:20 440:20",
@@ -71,8 +80,18 @@ fn ladders() {
         ),
         ("a short word is played", "25:5", 100, "0s 20s 40s 45mW 65s 100s"),
         ("clear within one frame", "25:200 70:clear", 120, "0s 20s 25mW 45W 65W 100s 120s"),
-        ("words after a clear", "25:200 70:clear 75:60", 160, "0s 20s 25mW 45W 65W 80mW 100W 120W 140s"),
-        ("a late wake skips, never bursts", "25:200 46:sleep 131:0", 240, "0s 20s 25mW 45W 131+4W 145W 165W 185W 205W 225s"),
+        (
+            "words after a clear",
+            "25:200 70:clear 75:60",
+            160,
+            "0s 20s 25mW 45W 65W 80mW 100W 120W 140s",
+        ),
+        (
+            "a late wake skips, never bursts",
+            "25:200 46:sleep 131:0",
+            240,
+            "0s 20s 25mW 45W 131+4W 145W 165W 185W 205W 225s",
+        ),
         ("a late wake in silence", "25:sleep 131:0", 180, "0s 20s 131+5s 140s 160s 180s"),
         ("hold keeps the time", "0:100 30:hold 95:resume", 140, "0s 0mW 20W 100+4s 140s"),
         ("close drains first", "0:60 10:close", 120, "0s 0mW 20W 40W 60s 100s 120s"),

@@ -68,7 +68,10 @@ fn assert_paced(scene: &Scene, ticks: u32, seed: u64) {
     for pair in scene.sent.windows(2) {
         let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp);
         assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1), "seed {seed}");
-        assert!(step % ticks == 0 && step / ticks >= 1 && step / ticks < 200, "seed {seed}: {step}");
+        assert!(
+            step % ticks == 0 && step / ticks >= 1 && step / ticks < 200,
+            "seed {seed}: {step}"
+        );
         assert_eq!(pair[1].ssrc, pair[0].ssrc, "seed {seed}");
     }
     let first = &scene.sent[0];

@@ -53,7 +53,9 @@ impl fmt::Display for SettingsFault {
         f.write_str(match self {
             SettingsFault::BadUrl => "the agent service's base URL is not an absolute URL",
             SettingsFault::NotHttps => "the agent service's base URL must begin with https://",
-            SettingsFault::BadKey => "the agent service's API key is empty or holds unusable characters",
+            SettingsFault::BadKey => {
+                "the agent service's API key is empty or holds unusable characters"
+            }
             SettingsFault::BadTls => "the TLS configuration cannot be used for the agent service",
         })
     }
@@ -76,7 +78,8 @@ impl AgentService {
     /// [`SettingsFault`].
     pub fn new(settings: &AgentServiceSettings) -> Result<AgentService, SettingsFault> {
         let base_url = parse_base(&settings.base_url, settings.plain)?;
-        let mut api_key = HeaderValue::from_str(settings.api_key.reveal()).map_err(|_| SettingsFault::BadKey)?;
+        let mut api_key =
+            HeaderValue::from_str(settings.api_key.reveal()).map_err(|_| SettingsFault::BadKey)?;
         if api_key.is_empty() {
             return Err(SettingsFault::BadKey);
         }
@@ -169,7 +172,14 @@ impl AgentService {
         let retry_after = header(response.headers(), RETRY_AFTER.as_str());
         let fault = CreateFault::from_status(status, retry_after.as_deref(), Clock::now().wall);
         let fields = refused_fields(&read_body(response).await.unwrap_or_default());
-        tracing::warn!(path, status, elapsed_ms, ?retry_after, ?fields, "the agent service refused");
+        tracing::warn!(
+            path,
+            status,
+            elapsed_ms,
+            ?retry_after,
+            ?fields,
+            "the agent service refused"
+        );
         Err(fault)
     }
 }
@@ -217,7 +227,10 @@ async fn read_body(mut response: Response) -> Result<Vec<u8>, CreateFault> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| fault_of(&error))? {
         if body.len() + chunk.len() > limits::REST_BODY_BYTES_MAX {
-            tracing::warn!(limit = limits::REST_BODY_BYTES_MAX, "the agent service's answer is too long");
+            tracing::warn!(
+                limit = limits::REST_BODY_BYTES_MAX,
+                "the agent service's answer is too long"
+            );
             return Err(CreateFault::BadAnswer);
         }
         body.extend_from_slice(&chunk);
@@ -240,7 +253,12 @@ mod tests {
 
     fn service(base_url: &str, api_key: &str, plain: bool) -> Result<AgentService, SettingsFault> {
         let tls = tls::client_config(false, &[]).expect("no roots are fine");
-        let settings = AgentServiceSettings { base_url: base_url.into(), api_key: Secret::new(api_key), tls, plain };
+        let settings = AgentServiceSettings {
+            base_url: base_url.into(),
+            api_key: Secret::new(api_key),
+            tls,
+            plain,
+        };
         AgentService::new(&settings)
     }
 
@@ -276,6 +294,8 @@ mod tests {
         let body = br#"{"templateContext.ultravox": ["15550001111 is not allowed"], "b\n": 1}"#;
         assert_eq!(refused_fields(body), ["templateContext.ultravox", "b"]);
         assert_eq!(refused_fields(b"<html>"), Vec::<String>::new());
-        assert!(!format!("{:?}", service("https://host", "secret-key", false)).contains("secret-key"));
+        assert!(
+            !format!("{:?}", service("https://host", "secret-key", false)).contains("secret-key")
+        );
     }
 }

@@ -121,7 +121,13 @@ impl AgentStream {
     }
 
     /// Connects to the host of `join_url` and does the TLS handshake.
-    pub fn prepare(&mut self, now: Instant, join_url: &Secret, shared: &mut Shared, tell: Tell<'_>) {
+    pub fn prepare(
+        &mut self,
+        now: Instant,
+        join_url: &Secret,
+        shared: &mut Shared,
+        tell: Tell<'_>,
+    ) {
         if self.is_open() || matches!(self.state, State::Closing { .. }) {
             return;
         }
@@ -300,10 +306,9 @@ impl AgentStream {
         match &self.state {
             State::Linked { phase: Phase::Open { .. }, .. } => self.say_close(now, 1000, shared),
             State::Closing { .. } => {}
-            State::Idle
-            | State::Resolving
-            | State::Connecting { .. }
-            | State::Linked { .. } => self.drop_connection(shared),
+            State::Idle | State::Resolving | State::Connecting { .. } | State::Linked { .. } => {
+                self.drop_connection(shared)
+            }
         }
     }
 

@@ -221,9 +221,8 @@ impl Call {
     /// even those when that panics again.
     pub fn bury(mut self, shared: &mut Shared, outlet: &Outlet) {
         let Some(media) = self.media.take() else { return };
-        let report = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            media.session.report()
-        }));
+        let report =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| media.session.report()));
         media.release(shared);
         if self.counted_open {
             shared.statistics.agent_streams.subtract(1);

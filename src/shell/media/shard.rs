@@ -384,11 +384,7 @@ impl Shard {
     }
 
     /// Works on one call and then does what that made due; the call is in hand meanwhile.
-    fn with_call(
-        &mut self,
-        index: usize,
-        work: impl FnOnce(&mut Call, &mut Shared, &Outlet),
-    ) {
+    fn with_call(&mut self, index: usize, work: impl FnOnce(&mut Call, &mut Shared, &Outlet)) {
         let Some(Some(call)) = self.calls.get_mut(index) else { return };
         self.in_hand = Some(index);
         work(call, &mut self.shared, &self.outlet);

@@ -1,8 +1,8 @@
 //! The client transaction of every method but INVITE (RFC 3261 §17.1.2): the request again by
 //! Timer E on unreliable transports, until an answer or Timer F.
 
-use super::timing::{Timer, Timers, Timing};
 use super::Effect;
+use super::timing::{Timer, Timers, Timing};
 use crate::ground::Instant;
 use bytes::Bytes;
 use std::time::Duration;
@@ -129,8 +129,7 @@ mod tests {
 
     fn trying(reliable: bool) -> Client {
         let mut out = Vec::new();
-        let transaction =
-            Client::new(at(0), Timing::default(), reliable, bytes("BYE"), &mut out);
+        let transaction = Client::new(at(0), Timing::default(), reliable, bytes("BYE"), &mut out);
         assert_eq!(out, [send("BYE")]);
         transaction
     }

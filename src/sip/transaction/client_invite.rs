@@ -6,8 +6,8 @@
 //!    └─ B: silence → gone └──── 2xx → Accepted ─ M → gone
 //! ```
 
-use super::timing::{Timer, Timers, Timing};
 use super::Effect;
+use super::timing::{Timer, Timers, Timing};
 use crate::ground::Instant;
 use bytes::Bytes;
 use std::time::Duration;

@@ -23,7 +23,11 @@ enum Branch {
     Magic(Box<str>),
     /// No cookie: the rest of what RFC 2543 compares. The To tag is left out, since an ACK carries
     /// ours and the INVITE does not; the CSeq tells a re-INVITE from its INVITE.
-    Legacy { branch: Box<str>, uri: Box<str>, from_tag: Box<str> },
+    Legacy {
+        branch: Box<str>,
+        uri: Box<str>,
+        from_tag: Box<str>,
+    },
 }
 
 impl ServerKey {

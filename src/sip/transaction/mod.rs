@@ -14,9 +14,9 @@ mod client_invite;
 pub mod key;
 mod server;
 mod server_invite;
-pub mod timing;
 #[cfg(test)]
 mod testing;
+pub mod timing;
 
 pub use client::Client;
 pub use client_invite::ClientInvite;

@@ -2,8 +2,8 @@
 //! but a 100 that is owed when the answer is slow, never a 408, and no answer at all once the
 //! client has given up. ACK has no transaction of its own.
 
-use super::timing::{Timer, Timers, Timing};
 use super::Effect;
+use super::timing::{Timer, Timers, Timing};
 use crate::ground::Instant;
 use bytes::Bytes;
 

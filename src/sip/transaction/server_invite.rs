@@ -8,8 +8,8 @@
 //!     └──── 2xx → Accepted ─ L → gone
 //! ```
 
-use super::timing::{Timer, Timers, Timing};
 use super::Effect;
+use super::timing::{Timer, Timers, Timing};
 use crate::ground::Instant;
 use bytes::Bytes;
 use std::time::Duration;
@@ -25,17 +25,29 @@ pub struct ServerInvite {
 
 #[derive(Debug)]
 enum State {
-    Proceeding { provisional: Bytes },
-    Completed { answer: Bytes, interval: Duration },
+    Proceeding {
+        provisional: Bytes,
+    },
+    Completed {
+        answer: Bytes,
+        interval: Duration,
+    },
     Confirmed,
     /// `answer` until the ACK came; copies of the INVITE are absorbed in silence after that.
-    Accepted { answer: Option<Bytes> },
+    Accepted {
+        answer: Option<Bytes>,
+    },
     Terminated,
 }
 
 impl ServerInvite {
     /// Sends `trying`, the 100, at once: whoever answers is never sure to do so within 200 ms.
-    pub fn new(timing: Timing, reliable: bool, trying: Bytes, out: &mut Vec<Effect>) -> ServerInvite {
+    pub fn new(
+        timing: Timing,
+        reliable: bool,
+        trying: Bytes,
+        out: &mut Vec<Effect>,
+    ) -> ServerInvite {
         out.push(Effect::Send(trying.clone()));
         let state = State::Proceeding { provisional: trying };
         ServerInvite { state, timers: Timers::new(), timing, reliable }

@@ -65,13 +65,7 @@ impl UserAgent {
     }
 
     /// An ACK ends a non-2xx transaction, or the wait of a session for it, or is a copy.
-    pub(super) fn on_ack(
-        &mut self,
-        now: Now,
-        flow: Flow,
-        ack: &Request,
-        out: &mut Vec<UaOutput>,
-    ) {
+    pub(super) fn on_ack(&mut self, now: Now, flow: Flow, ack: &Request, out: &mut Vec<UaOutput>) {
         let key = ServerKey::of(ack, &flow);
         if let Some(token) = self.transactions.find(&key) {
             let Some(record) = self.transactions.server_mut(token) else { return };
@@ -152,8 +146,7 @@ impl UserAgent {
     ) -> Inside {
         let local_tag = request.to().tag().unwrap_or_default().to_owned();
         let request = Arc::new(request);
-        let arrival =
-            Arrival { request: Arc::clone(&request), flow, key, session, local_tag };
+        let arrival = Arrival { request: Arc::clone(&request), flow, key, session, local_tag };
         let token = if *request.method() == Method::Invite {
             self.begin_invite(arrival, out)
         } else {
@@ -186,7 +179,10 @@ impl UserAgent {
                 let event = UaEvent::InDialog { session: *session, token: *token, request };
                 out.push(UaOutput::Event(event));
             }
-            Method::Register | Method::Subscribe | Method::Publish | Method::Ack
+            Method::Register
+            | Method::Subscribe
+            | Method::Publish
+            | Method::Ack
             | Method::Cancel => self.refuse_method(now, *token, 405, out),
             Method::Other(_) => self.refuse_method(now, *token, 501, out),
         }
@@ -233,8 +229,7 @@ impl UserAgent {
             Verdict::Surface => {
                 state.reoffer = Some(*token);
                 let (method, body) = (request.method().clone(), body_of(request));
-                let event =
-                    UaEvent::Reoffered { session: *session, token: *token, method, body };
+                let event = UaEvent::Reoffered { session: *session, token: *token, method, body };
                 out.push(UaOutput::Event(event));
             }
             Verdict::Refresh => {
@@ -249,13 +244,7 @@ impl UserAgent {
         }
     }
 
-    fn refuse_method(
-        &mut self,
-        now: Now,
-        token: RequestToken,
-        code: u16,
-        out: &mut Vec<UaOutput>,
-    ) {
+    fn refuse_method(&mut self, now: Now, token: RequestToken, code: u16, out: &mut Vec<UaOutput>) {
         let allow = self.config.abilities.allow();
         self.end(now, token, code, &[("Allow", &allow)], out);
     }

@@ -85,13 +85,7 @@ impl UserAgent {
     }
 
     /// A new call, when there is room for it. The early dialog and its tag exist from here on.
-    fn on_invite(
-        &mut self,
-        flow: Flow,
-        request: Request,
-        key: ServerKey,
-        out: &mut Vec<UaOutput>,
-    ) {
+    fn on_invite(&mut self, flow: Flow, request: Request, key: ServerKey, out: &mut Vec<UaOutput>) {
         let source = flow.peer.ip();
         let crowded = self.transactions.early_of(source) >= self.config.early_calls_per_source_max;
         if self.availability != Availability::Open || crowded || !self.has_room(&flow) {
@@ -102,13 +96,10 @@ impl UserAgent {
         let local_tag = self.entropy.token(128);
         let shared = Arc::new(request.clone());
         let dialog = Dialog::answering(Arc::clone(&shared), flow, local_tag.clone());
-        let token = self.begin_invite(Arrival {
-            request: shared,
-            flow,
-            key,
-            session,
-            local_tag: local_tag.clone(),
-        }, out);
+        let token = self.begin_invite(
+            Arrival { request: shared, flow, key, session, local_tag: local_tag.clone() },
+            out,
+        );
         self.transactions.begin_early(source);
         self.sessions.insert(session, InviteSession::new(dialog, token));
         self.dialogs.insert(local_tag, session);

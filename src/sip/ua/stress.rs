@@ -17,7 +17,12 @@ enum Step {
     ToUs(String),
     ToPeer(Bytes),
     /// A caller sends a request, again with the doubled interval until it is answered.
-    Ask { call: u64, method: &'static str, cseq: u32, interval_ms: u64 },
+    Ask {
+        call: u64,
+        method: &'static str,
+        cseq: u32,
+        interval_ms: u64,
+    },
     Ring(SessionId),
     Decide(SessionId),
     Answer(RequestToken),
@@ -128,7 +133,9 @@ impl Storm {
                 self.agent.handle_message(now, flow("192.0.2.1:5062"), message, &mut self.out);
             }
             Step::ToPeer(bytes) => self.on_peer(&bytes),
-            Step::Ask { call, method, cseq, interval_ms } => self.ask(call, method, cseq, interval_ms),
+            Step::Ask { call, method, cseq, interval_ms } => {
+                self.ask(call, method, cseq, interval_ms)
+            }
             Step::Ring(session) => {
                 let _ = self.agent.ring(now, session, 180, &mut self.out);
             }
@@ -178,11 +185,12 @@ impl Storm {
             Message::Response(response) => response,
             Message::Request(_) => {
                 let lines = text.lines().filter(|line| {
-                    ["Via:", "From:", "To:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name))
+                    ["Via:", "From:", "To:", "Call-ID:", "CSeq:"]
+                        .iter()
+                        .any(|name| line.starts_with(name))
                 });
                 let head: Vec<&str> = lines.collect();
-                let answer =
-                    format!("SIP/2.0 200 OK\n{}\nContent-Length: 0\n\n", head.join("\n"));
+                let answer = format!("SIP/2.0 200 OK\n{}\nContent-Length: 0\n\n", head.join("\n"));
                 return self.carry(|| Step::ToUs(answer.clone()));
             }
         };

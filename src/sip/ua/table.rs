@@ -116,16 +116,8 @@ impl Transactions {
             self.merges.insert(merge.clone(), token);
         }
         self.server_keys.insert(key.clone(), token);
-        let record = ServerRecord {
-            machine,
-            request,
-            flow,
-            session,
-            local_tag,
-            key,
-            merge,
-            counted: false,
-        };
+        let record =
+            ServerRecord { machine, request, flow, session, local_tag, key, merge, counted: false };
         self.servers.insert(token, record);
         token
     }

@@ -1,8 +1,8 @@
 //! Ladders of the user agent: what comes in as text, the whole list of what goes out as lines.
 
 use super::*;
-use crate::sip::testing::{flow, parse, parse_request, stream};
 use crate::sip::status::StatusLine;
+use crate::sip::testing::{flow, parse, parse_request, stream};
 use std::time::Duration;
 
 /// A user agent under a clock of its own, seen from one peer.
@@ -155,8 +155,7 @@ fn request(method: &str, cseq: u32, to: &str) -> String {
         tag => format!(";tag={tag}"),
     };
     let with_sdp = matches!(method, "INVITE" | "UPDATE");
-    let (body, kind) =
-        if with_sdp { ("v=0", "Content-Type: application/sdp\n") } else { ("", "") };
+    let (body, kind) = if with_sdp { ("v=0", "Content-Type: application/sdp\n") } else { ("", "") };
     format!(
         "{method} sip:agent@example.com SIP/2.0\n\
          Via: SIP/2.0/UDP 192.0.2.1:5062;rport;branch=z9hG4bK{branch}\n\
@@ -167,7 +166,8 @@ fn request(method: &str, cseq: u32, to: &str) -> String {
     )
 }
 
-const REPEATS: [u32; 10] = [500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500];
+const REPEATS: [u32; 10] =
+    [500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500];
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -479,7 +479,8 @@ fn guards_run_in_the_order_dialog_cseq_state() {
 #[test]
 fn a_re_invite_is_answered_repeated_and_acknowledged() {
     let mut world = World::udp().connected();
-    let moved = request("INVITE", 2, "TAG").replace("a@192.0.2.1:5062>\n", "b@192.0.2.1:5099;x=y>\n");
+    let moved =
+        request("INVITE", 2, "TAG").replace("a@192.0.2.1:5062>\n", "b@192.0.2.1:5099;x=y>\n");
     assert_eq!(world.receive(&moved), ["100 INVITE", "Reoffered 1 2 INVITE body"]);
     assert_eq!(world.receive(&request("INVITE", 3, "TAG")), ["100 INVITE", "500 INVITE"]);
     assert_eq!(world.header("Retry-After").len(), 1);
@@ -505,13 +506,19 @@ fn a_rejected_re_invite_leaves_the_target_and_cancel_ends_an_open_one() {
     assert_eq!(agent.reject(world.now, RequestToken(2), &status, &[], &mut world.out), Ok(()));
     assert_eq!(world.shown(), ["488 INVITE"]);
     world.receive(&request("ACK", 2, "TAG-branch"));
-    assert_eq!(world.receive(&request("INVITE", 3, "TAG")), ["100 INVITE", "Reoffered 1 3 INVITE body"]);
+    assert_eq!(
+        world.receive(&request("INVITE", 3, "TAG")),
+        ["100 INVITE", "Reoffered 1 3 INVITE body"]
+    );
     let cancel = request("CANCEL", 3, "TAG");
     assert_eq!(world.receive(&cancel), ["200 CANCEL", "487 INVITE"]);
     world.receive(&request("ACK", 3, "TAG-branch"));
     let sdp = Some(("application/sdp", &b"v=0"[..]));
     assert_eq!(world.agent.answer(world.now, RequestToken(3), sdp, &mut world.out), Err(Gone));
-    assert_eq!(world.receive(&request("INVITE", 4, "TAG")), ["100 INVITE", "Reoffered 1 4 INVITE body"]);
+    assert_eq!(
+        world.receive(&request("INVITE", 4, "TAG")),
+        ["100 INVITE", "Reoffered 1 4 INVITE body"]
+    );
     let bye = request("BYE", 5, "TAG");
     assert_eq!(world.receive(&bye), ["200 BYE", "487 INVITE", "Ended 1 -"]);
     world.receive(&request("ACK", 4, "TAG-branch"));
@@ -526,8 +533,10 @@ fn update_refreshes_and_offers_and_waits_its_turn() {
     world.shown();
     assert_eq!(world.receive(&request("UPDATE", 2, "TAG")), ["500 UPDATE"], "an offer is open");
     let refresh = |cseq: u32| {
-        request("UPDATE", cseq, "TAG")
-            .replace("Content-Type: application/sdp\nContent-Length: 3\n\nv=0", "Session-Expires: 1800;refresher=uac\nContent-Length: 0\n\n")
+        request("UPDATE", cseq, "TAG").replace(
+            "Content-Type: application/sdp\nContent-Length: 3\n\nv=0",
+            "Session-Expires: 1800;refresher=uac\nContent-Length: 0\n\n",
+        )
     };
     assert_eq!(world.receive(&refresh(3)), ["200 UPDATE"]);
     world.accept();
@@ -545,15 +554,19 @@ fn update_refreshes_and_offers_and_waits_its_turn() {
 #[test]
 fn an_offer_that_crosses_our_late_offer_gets_491() {
     let mut world = World::udp();
-    let late = request("INVITE", 1, "")
-        .replace("Content-Type: application/sdp\nContent-Length: 3\n\nv=0", "Content-Length: 0\n\n");
+    let late = request("INVITE", 1, "").replace(
+        "Content-Type: application/sdp\nContent-Length: 3\n\nv=0",
+        "Content-Length: 0\n\n",
+    );
     world.receive(&late);
     world.accept();
     assert_eq!(world.receive(&request("INVITE", 2, "TAG")), ["100 INVITE", "491 INVITE"]);
     world.receive(&request("ACK", 2, "TAG-branch"));
     assert_eq!(world.receive(&request("UPDATE", 3, "TAG")), ["491 UPDATE"]);
-    let ack = request("ACK", 1, "TAG")
-        .replace("Content-Length: 0\n\n", "Content-Type: application/sdp\nContent-Length: 3\n\nv=0");
+    let ack = request("ACK", 1, "TAG").replace(
+        "Content-Length: 0\n\n",
+        "Content-Type: application/sdp\nContent-Length: 3\n\nv=0",
+    );
     assert_eq!(world.receive(&ack), ["Confirmed 1 body"]);
     world.receive(&request("BYE", 4, "TAG"));
     world.is_clean();
@@ -562,7 +575,8 @@ fn an_offer_that_crosses_our_late_offer_gets_491() {
 #[test]
 fn record_routes_come_back_in_order_and_lead_our_bye() {
     let mut world = World::udp();
-    let routes = "Record-Route: <sip:198.51.100.1;r2=on;lr>\nRecord-Route: <sip:10.0.0.1:5080;lr=on>\n";
+    let routes =
+        "Record-Route: <sip:198.51.100.1;r2=on;lr>\nRecord-Route: <sip:10.0.0.1:5080;lr=on>\n";
     world.receive(&request("INVITE", 1, "").replace("Max-", &format!("{routes}Max-")));
     let both = ["<sip:198.51.100.1;r2=on;lr>", "<sip:10.0.0.1:5080;lr=on>"];
     assert_eq!(world.agent.ring(world.now, SessionId(1), 180, &mut world.out), Ok(()));
@@ -603,7 +617,10 @@ fn options_and_new_calls_follow_the_door() {
 fn running_calls_are_served_while_draining() {
     let mut world = World::udp().connected();
     world.agent.set_availability(Availability::Draining);
-    assert_eq!(world.receive(&request("INVITE", 2, "TAG")), ["100 INVITE", "Reoffered 1 2 INVITE body"]);
+    assert_eq!(
+        world.receive(&request("INVITE", 2, "TAG")),
+        ["100 INVITE", "Reoffered 1 2 INVITE body"]
+    );
     assert_eq!(world.receive(&request("BYE", 3, "TAG")), ["200 BYE", "487 INVITE", "Ended 1 -"]);
 }
 
@@ -633,7 +650,9 @@ fn what_needs_a_dialog_or_an_extension_is_refused_without_state() {
 #[test]
 fn a_source_has_its_caps_and_others_do_not_feel_them() {
     let mut world = World::udp();
-    let invite = |number: u32| request("INVITE", 1, "").replace("Call-ID: c1", &format!("Call-ID: d{number}"));
+    let invite = |number: u32| {
+        request("INVITE", 1, "").replace("Call-ID: c1", &format!("Call-ID: d{number}"))
+    };
     for number in 0..50 {
         assert_eq!(world.receive(&invite(number)).len(), 2);
     }
@@ -643,7 +662,8 @@ fn a_source_has_its_caps_and_others_do_not_feel_them() {
     world.flow = flow("192.0.2.1:5062");
     let status = StatusLine::of(486);
     for session in 1..=50 {
-        let refused = world.agent.refuse(world.now, SessionId(session), &status, &[], &mut world.out);
+        let refused =
+            world.agent.refuse(world.now, SessionId(session), &status, &[], &mut world.out);
         assert_eq!(refused, Ok(()));
     }
     world.shown();
@@ -683,7 +703,8 @@ fn stray_responses_are_dropped_and_counted() {
          To: <sip:b@h>\nCall-ID: c1\nCSeq: 1 BYE\nContent-Length: 0\n\n"
     );
     assert_eq!(world.receive(&other), Vec::<String>::new());
-    let other = other.replace("Via: SIP/2.0/UDP h;branch=z9hG4bKx\n", "").replace("1 BYE", "1 INFO");
+    let other =
+        other.replace("Via: SIP/2.0/UDP h;branch=z9hG4bKx\n", "").replace("1 BYE", "1 INFO");
     assert_eq!(world.receive(&other), Vec::<String>::new());
     assert_eq!(world.agent.counters().stray_responses, 2);
     assert_eq!(world.answer_ours("200 OK"), ["Closed 1 Answered(200)"]);

@@ -94,8 +94,14 @@ enum Message {
 enum Step {
     Header,
     /// `left` payload bytes of a data frame; `last` is its FIN bit.
-    Data { left: usize, last: bool },
-    Control { opcode: u8, length: usize },
+    Data {
+        left: usize,
+        last: bool,
+    },
+    Control {
+        opcode: u8,
+        length: usize,
+    },
     Closed,
 }
 
@@ -179,7 +185,9 @@ impl FrameReader {
                         if ended {
                             self.text_is_out = true;
                             let text = std::str::from_utf8(&self.text);
-                            return Ok(Some(Incoming::Text(text.map_err(|_| FrameFault::NotUtf8)?)));
+                            return Ok(Some(Incoming::Text(
+                                text.map_err(|_| FrameFault::NotUtf8)?,
+                            )));
                         }
                     } else if !piece.is_empty() {
                         return Ok(Some(Incoming::Binary(piece)));
@@ -425,10 +433,7 @@ mod tests {
     #[test]
     fn the_frames_of_the_rfc_are_read() {
         check(&[0x81, 5, b'H', b'e', b'l', b'l', b'o'], &[r#"Text("Hello")"#]);
-        check(
-            &[0x01, 3, b'H', b'e', b'l', 0x80, 2, b'l', b'o'],
-            &[r#"Text("Hello")"#],
-        );
+        check(&[0x01, 3, b'H', b'e', b'l', 0x80, 2, b'l', b'o'], &[r#"Text("Hello")"#]);
         check(&[0x89, 2, 7, 8], &["Ping([7, 8])"]);
         check(&[0x8a, 0], &["Pong"]);
         check(&[0x82, 3, 1, 2, 3], &["Binary [1, 2, 3]"]);
@@ -508,7 +513,10 @@ mod tests {
         let mut reader = FrameReader::new();
         let mut input = &bytes[..];
         let text = reader.read(&mut input).expect("a text");
-        assert_eq!(text.map(|text| matches!(text, Incoming::Text(t) if t.len() == 0xffff)), Some(true));
+        assert_eq!(
+            text.map(|text| matches!(text, Incoming::Text(t) if t.len() == 0xffff)),
+            Some(true)
+        );
         assert_eq!(reader.read(&mut input), Ok(None));
         assert!(reader.text.capacity() <= TEXT_BYTES_KEPT);
     }

@@ -223,7 +223,10 @@ mod tests {
                 bad("Sec-WebSocket-Accept came twice"),
             ),
             (
-                GOOD.replace("upgrade:", "Sec-WebSocket-Extensions: permessage-deflate\r\nupgrade:"),
+                GOOD.replace(
+                    "upgrade:",
+                    "Sec-WebSocket-Extensions: permessage-deflate\r\nupgrade:",
+                ),
                 bad("an extension was chosen that was not offered"),
             ),
             (
