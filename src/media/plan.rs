@@ -126,7 +126,8 @@ pub struct MediaPlan {
     pub cname: String,
 }
 
-/// Signalling → shard. Every command names its call; unknown calls are ignored.
+/// Signalling → shard. Every command names its call; for unknown calls all but `Close` are ignored,
+/// which is answered by `Closed` in any case.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MediaCommand {
     /// Bind `port` (and `port + 1` unless RTCP is multiplexed) on `address` and start the session.

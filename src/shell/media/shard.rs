@@ -316,7 +316,10 @@ impl Shard {
                     self.open(call, &plan, (address, port));
                 }
                 Input::Command(ForCall { call, what }) => {
-                    let Some(index) = self.by_key.get(&call).copied() else { continue };
+                    let Some(index) = self.by_key.get(&call).copied() else {
+                        self.on_unknown(call, &what);
+                        continue;
+                    };
                     if what == MediaCommand::Close {
                         self.by_key.remove(&call);
                     }
@@ -338,6 +341,13 @@ impl Shard {
         }
         self.inputs_left = true;
         true
+    }
+
+    /// Whoever closes waits for `Closed`, also when nothing was bound or all is closed already.
+    fn on_unknown(&mut self, call: CallKey, what: &MediaCommand) {
+        if *what == MediaCommand::Close {
+            self.outlet.tell(call, MediaEvent::Closed(Box::default()));
+        }
     }
 
     fn open(&mut self, key: CallKey, plan: &MediaPlan, at: (IpAddr, u16)) {
