@@ -11,7 +11,7 @@ mod invited;
 pub use input::{Command, Input};
 
 use crate::account::SipConfig;
-use crate::call::{Act, Call, CallSettings, MediaAddress};
+use crate::call::{Act, Call, CallSettings, MediaAddress, record};
 use crate::ground::ports::{PortPool, RtpPort};
 use crate::ground::{CallKey, Entropy, FlowId, Instant, JobId, Now, TimerIndex};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
@@ -183,7 +183,10 @@ impl Switchboard {
         self.media(skeleton.key, MediaCommand::Close);
         if let Some(mut call) = self.calls.remove(&skeleton.key) {
             self.release_flow(call.flow.id);
-            call.finish(now, EndCause::Bug, &mut Vec::new());
+            // Plain assignments only: the call's own steps are not to be trusted any more.
+            let policy = self.settings.call.refusals;
+            let clocks = call.clocks(now.at);
+            record::close(&mut call.cdr, now, clocks, &EndCause::Bug, policy);
             let (cdr, ladder) = (Box::new(call.cdr), call.ladder);
             self.out.push_back(Command::Record { cdr, ladder });
         }
@@ -374,12 +377,17 @@ impl Switchboard {
                 }
                 Act::FetchAgent { agent_id } => {
                     let job = self.begin_job(key);
-                    self.out.push_back(Command::FetchAgent { job, agent_id });
+                    self.out.push_back(Command::FetchAgent { call: key, job, agent_id });
                 }
                 Act::CreateAgentCall { agent_id, body, budget } => {
                     let job = self.begin_job(key);
-                    let create = Command::CreateAgentCall { job, agent_id, body, budget };
-                    self.out.push_back(create);
+                    self.out.push_back(Command::CreateAgentCall {
+                        call: key,
+                        job,
+                        agent_id,
+                        body,
+                        budget,
+                    });
                 }
                 Act::AbortJob(job) => {
                     self.jobs.remove(&job);

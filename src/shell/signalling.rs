@@ -17,11 +17,13 @@ use crate::shell::media::MediaPlane;
 use crate::shell::store::Store;
 use crate::switchboard::{Command, Counters, Input, Switchboard};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
+use tracing::{Instrument, Span};
 
 /// What the rest of the shell may ask of the signalling task.
 #[derive(Debug)]
@@ -115,6 +117,7 @@ impl Signalling {
             drains: Vec::new(),
             ladders: BTreeMap::new(),
             totals: Totals::default(),
+            spans: BTreeMap::new(),
             overloaded: false,
         };
         let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -169,6 +172,8 @@ struct Task {
     /// Ladders of calls that ended lately, at most [`LADDERS_MAX`]; older ones make place.
     ladders: BTreeMap<CallKey, Ladder>,
     totals: Totals,
+    /// Spans of the calls that are up.
+    spans: BTreeMap<CallKey, Span>,
     overloaded: bool,
 }
 
@@ -254,16 +259,25 @@ impl Task {
                 Command::KeepFlow { flow, keep } => self.parts.flows.keep(flow, keep),
                 Command::Media(ForCall { call, what }) => self.parts.media.send(call, what),
                 Command::Record { cdr, ladder } => self.record(cdr, ladder),
-                Command::FetchAgent { job, agent_id } => self.fetch_agent(job, agent_id),
-                Command::CreateAgentCall { job, agent_id, body, budget } => {
-                    self.create_agent_call(job, agent_id, body, budget);
+                Command::FetchAgent { call, job, agent_id } => {
+                    self.fetch_agent(call, job, agent_id);
+                }
+                Command::CreateAgentCall { call, job, agent_id, body, budget } => {
+                    let agents = Arc::clone(&self.parts.agents);
+                    self.begin_job(call, job, async move {
+                        let result = agents.create_agent_call(&agent_id, &body, budget).await;
+                        Input::AgentCallAnswered { job, result }
+                    });
                 }
                 Command::AbortJob(job) => {
                     if let Some(handle) = self.running.remove(&job) {
                         handle.abort();
                     }
                 }
-                Command::Alarm { call, words } => tracing::error!(%call, "{words}"),
+                Command::Alarm { call, words } => {
+                    let _in_call = self.span(call).entered();
+                    tracing::error!("{words}");
+                }
                 Command::Drained => {
                     for done in self.drains.drain(..) {
                         // Whoever drained may have given up waiting.
@@ -275,7 +289,11 @@ impl Task {
     }
 
     fn record(&mut self, cdr: Box<Cdr>, ladder: Ladder) {
+        let span = self.spans.entry(cdr.key).or_insert_with(|| call_span(cdr.key)).clone();
+        let _in_call = span.entered();
+        log_turn(&cdr);
         if cdr.is_closed() {
+            self.spans.remove(&cdr.key);
             while self.ladders.len() >= LADDERS_MAX && !self.ladders.contains_key(&cdr.key) {
                 self.ladders.pop_first();
             }
@@ -303,27 +321,27 @@ impl Task {
         live.map(|call| call.ladder.clone()).or_else(|| self.ladders.get(&key).cloned())
     }
 
-    fn fetch_agent(&mut self, job: JobId, agent_id: String) {
+    fn fetch_agent(&mut self, call: CallKey, job: JobId, agent_id: String) {
         let agents = Arc::clone(&self.parts.agents);
-        let handle = self.jobs.spawn(async move {
+        self.begin_job(call, job, async move {
             Input::AgentFetched { job, result: agents.fetch_agent(&agent_id).await }
         });
+    }
+
+    /// A REST job, in its call's span; its answer comes back as an input.
+    fn begin_job(
+        &mut self,
+        call: CallKey,
+        job: JobId,
+        work: impl Future<Output = Input> + Send + 'static,
+    ) {
+        let handle = self.jobs.spawn(work.instrument(self.span(call)));
         self.running.insert(job, handle);
     }
 
-    fn create_agent_call(
-        &mut self,
-        job: JobId,
-        agent_id: String,
-        body: serde_json::Value,
-        budget: Duration,
-    ) {
-        let agents = Arc::clone(&self.parts.agents);
-        let handle = self.jobs.spawn(async move {
-            let result = agents.create_agent_call(&agent_id, &body, budget).await;
-            Input::AgentCallAnswered { job, result }
-        });
-        self.running.insert(job, handle);
+    /// The span of a call: every line about it carries its key.
+    fn span(&self, call: CallKey) -> Span {
+        self.spans.get(&call).cloned().unwrap_or_else(|| call_span(call))
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -356,17 +374,32 @@ impl Totals {
     }
 }
 
-/// One line for each call that ended. Numbers are for debug only.
+fn call_span(call: CallKey) -> Span {
+    tracing::info_span!("call", key = %call)
+}
+
+/// A call's turns: opened and answered. Numbers are for debug only.
+fn log_turn(cdr: &Cdr) {
+    if cdr.is_closed() {
+        return;
+    }
+    if cdr.answered_at.is_some() {
+        tracing::debug!(sip_ms = cdr.sip_time.as_millis() as u64, "call is up");
+    } else {
+        tracing::info!(agent_id = cdr.agent_id, rule = cdr.routed_by, "call rings");
+        tracing::debug!(source = %cdr.source.address, from = %cdr.from_uri, to = %cdr.to_uri);
+    }
+}
+
+/// One line for each call that ended.
 fn log_end(cdr: &Cdr) {
     tracing::info!(
-        call = %cdr.key,
         status = cdr.status,
-        codec = cdr.codec.as_deref(),
+        codec = cdr.codec,
         sip_ms = cdr.sip_time.as_millis() as u64,
         agent_ms = cdr.agent_time.as_millis() as u64,
-        deciminutes = %cdr.deciminutes,
-        end = cdr.end_reason.as_deref(),
+        deciminutes = cdr.deciminutes.count(),
+        end = cdr.end_reason,
         "call ended"
     );
-    tracing::debug!(call = %cdr.key, from = %cdr.from_uri, to = %cdr.to_uri, "call parties");
 }

@@ -53,10 +53,12 @@ pub enum Command {
         bytes: Bytes,
     },
     FetchAgent {
+        call: CallKey,
         job: JobId,
         agent_id: String,
     },
     CreateAgentCall {
+        call: CallKey,
         job: JobId,
         agent_id: String,
         body: Value,

@@ -13,8 +13,7 @@ use std::time::Duration;
 
 /// The Switchboard's settings; `bound` are the listeners with their real addresses.
 pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
-    let media = media_address(config);
-    let v4 = media.bind.is_ipv4();
+    let (media_v4, media_v6) = media_addresses(config, bound);
     Settings {
         ua: ua(config, bound),
         call: CallSettings {
@@ -25,8 +24,8 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
             rtp_timeout: config.limits.rtp_timeout,
             refusals: RefusalPolicy { no_match_status: config.sip.no_match_status },
         },
-        media_v4: v4.then_some(media),
-        media_v6: (!v4).then_some(media),
+        media_v4,
+        media_v6,
         ports: (*config.media.ports.start(), *config.media.ports.end()),
         calls_max: config.limits.calls_max,
         warn_agent: config.sip.account.domain().to_owned(),
@@ -64,14 +63,25 @@ fn timing() -> Timing {
     })
 }
 
-fn media_address(config: &Config) -> MediaAddress {
-    let bind = config.media.address;
-    let advertise = match config.media.advertise {
-        Some(address) => address,
-        None if bind.is_unspecified() => primary_address(bind.is_ipv4()),
-        None => bind,
+/// `media.address` serves its own family. The other family is served where SIP is heard in it, on
+/// the listener's address.
+fn media_addresses(
+    config: &Config,
+    bound: &[(Transport, SocketAddr)],
+) -> (Option<MediaAddress>, Option<MediaAddress>) {
+    let of_family = |v4: bool| {
+        let listener = bound.iter().map(|(_, address)| address.ip()).find(|ip| ip.is_ipv4() == v4);
+        let configured = Some(config.media.address).filter(|ip| ip.is_ipv4() == v4);
+        let advertise = config.media.advertise.filter(|ip| ip.is_ipv4() == v4);
+        configured.or(listener).map(|bind| MediaAddress {
+            bind,
+            advertise: advertise.unwrap_or_else(|| match bind.is_unspecified() {
+                true => primary_address(v4),
+                false => bind,
+            }),
+        })
     };
-    MediaAddress { bind, advertise }
+    (of_family(true), of_family(false))
 }
 
 fn bracketed(host: &str) -> String {
