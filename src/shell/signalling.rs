@@ -5,7 +5,7 @@
 //! It decides nothing: what a call does is in `call`, who may come in is in `flow` and `admission`.
 
 use crate::account::SipConfig;
-use crate::billing::cdr::Cdr;
+use crate::billing::cdr::{Cdr, MediaSummary};
 use crate::call::ladder::Ladder;
 use crate::ground::limits::SIGNALLING_QUEUE_MAX;
 use crate::ground::{CallKey, Instant, JobId};
@@ -70,6 +70,8 @@ pub struct Totals {
     pub deciminutes: u64,
     pub sip_time: Duration,
     pub agent_time: Duration,
+    /// Media figures, added up.
+    pub media: MediaSummary,
     pub messages_received: u64,
     pub messages_sent: u64,
 }
@@ -100,8 +102,8 @@ pub struct Inlets {
     pub requests: mpsc::Receiver<Request>,
 }
 
-/// Ladders of ended calls that are kept.
-const LADDERS_MAX: usize = 1_000;
+/// Ended calls whose ladders are kept.
+const ENDED_MAX: usize = 1_000;
 /// Inputs that one round takes before commands and timers have their turn again.
 const ROUND: usize = 64;
 /// Overload is declared when this many messages wait, and taken back at a quarter of it.
@@ -115,7 +117,7 @@ impl Signalling {
             jobs: JoinSet::new(),
             running: BTreeMap::new(),
             drains: Vec::new(),
-            ladders: BTreeMap::new(),
+            ended: BTreeMap::new(),
             totals: Totals::default(),
             spans: BTreeMap::new(),
             overloaded: false,
@@ -163,14 +165,20 @@ async fn sleep_until(wake: Option<tokio::time::Instant>) {
     }
 }
 
+/// What is kept of a call after its end.
+struct Ended {
+    ladder: Ladder,
+    media_counted: bool,
+}
+
 /// The running task: the parts and what is under way.
 struct Task {
     parts: Signalling,
     jobs: JoinSet<Input>,
     running: BTreeMap<JobId, AbortHandle>,
     drains: Vec<oneshot::Sender<()>>,
-    /// Ladders of calls that ended lately, at most [`LADDERS_MAX`]; older ones make place.
-    ladders: BTreeMap<CallKey, Ladder>,
+    /// Calls that ended lately, at most [`ENDED_MAX`]; older ones make place.
+    ended: BTreeMap<CallKey, Ended>,
     totals: Totals,
     /// Spans of the calls that are up.
     spans: BTreeMap<CallKey, Span>,
@@ -294,16 +302,28 @@ impl Task {
         log_turn(&cdr);
         if cdr.is_closed() {
             self.spans.remove(&cdr.key);
-            while self.ladders.len() >= LADDERS_MAX && !self.ladders.contains_key(&cdr.key) {
-                self.ladders.pop_first();
-            }
-            // Media figures come after the end: a record may be closed twice, and counts once.
-            if self.ladders.insert(cdr.key, ladder).is_none() {
-                self.totals.add(&cdr);
-                log_end(&cdr);
-            }
+            self.record_end(&cdr, ladder);
         }
         self.parts.store.write(*cdr);
+    }
+
+    /// A record is closed at the call's end, and once more when its media figures are there; each
+    /// part counts once.
+    fn record_end(&mut self, cdr: &Cdr, ladder: Ladder) {
+        while self.ended.len() >= ENDED_MAX && !self.ended.contains_key(&cdr.key) {
+            self.ended.pop_first();
+        }
+        let counted = self.ended.get(&cdr.key).map(|ended| ended.media_counted);
+        if counted.is_none() {
+            self.totals.add(cdr);
+            log_end(cdr);
+        }
+        let media = cdr.media.filter(|_| counted != Some(true));
+        if let Some(media) = &media {
+            self.totals.add_media(media);
+        }
+        let media_counted = counted == Some(true) || media.is_some();
+        self.ended.insert(cdr.key, Ended { ladder, media_counted });
     }
 
     fn publish(&mut self) {
@@ -318,7 +338,8 @@ impl Task {
 
     fn ladder(&self, key: CallKey) -> Option<Ladder> {
         let live = self.parts.board.calls().find(|call| call.key == key);
-        live.map(|call| call.ladder.clone()).or_else(|| self.ladders.get(&key).cloned())
+        live.map(|call| call.ladder.clone())
+            .or_else(|| self.ended.get(&key).map(|ended| ended.ladder.clone()))
     }
 
     fn fetch_agent(&mut self, call: CallKey, job: JobId, agent_id: String) {
@@ -371,6 +392,14 @@ impl Totals {
         self.deciminutes += cdr.deciminutes.count();
         self.sip_time += cdr.sip_time;
         self.agent_time += cdr.agent_time;
+    }
+
+    fn add_media(&mut self, media: &MediaSummary) {
+        self.media.packets_lost += media.packets_lost;
+        self.media.packets_refused += media.packets_refused;
+        self.media.concealed_ms += media.concealed_ms;
+        self.media.frames_late += media.frames_late;
+        self.media.uplink_dropped_frames += media.uplink_dropped_frames;
     }
 }
 

@@ -3,6 +3,7 @@
 //! a phone number or an address.
 
 use super::AdminState;
+use crate::shell::media::{BUCKETS_US, HistogramSnapshot};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -54,14 +55,22 @@ pub struct MediaFigures {
     pub sessions: u64,
     pub ports_in_use: u64,
     pub ports_capacity: u64,
+    pub agent_streams: u64,
     pub packets_received: u64,
     pub packets_sent: u64,
+    /// Of closed calls, as are the figures that follow.
     pub packets_lost: u64,
     pub packets_refused: u64,
     pub concealed: Duration,
     /// Frames that missed their deadline and were skipped.
     pub frames_late: u64,
     pub uplink_dropped_frames: u64,
+    /// For each shard the share of its time in which it worked, 0 to 1.
+    pub shard_busy: Vec<f64>,
+    /// How late frames were sent, over all shards.
+    pub pacing_lateness: HistogramSnapshot,
+    /// From a packet's arrival to its audio on the way to the agent.
+    pub forwarding_delay: HistogramSnapshot,
 }
 
 /// Figures of the record store.
@@ -120,6 +129,18 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
     page.gauge("media_sessions", "Media sessions open.", media.sessions);
     page.gauge("media_ports_in_use", "Pairs of media ports in use.", media.ports_in_use);
     page.gauge("media_ports_capacity", "Pairs of media ports in all.", media.ports_capacity);
+    page.gauge("agent_streams", "Agent streams joined.", media.agent_streams);
+    page.head("media_shard_busy_ratio", "Share of a shard's time in which it worked.", "gauge");
+    for (shard, busy) in media.shard_busy.iter().enumerate() {
+        page.line(&format!("media_shard_busy_ratio{{shard=\"{shard}\"}}"), busy);
+    }
+    page.histogram(
+        "media_pacing_lateness_seconds",
+        "How late frames were sent.",
+        &media.pacing_lateness,
+    );
+    let help = "From a packet's arrival to its audio written to the agent.";
+    page.histogram("media_forwarding_delay_seconds", help, &media.forwarding_delay);
     page.counter("rtp_received_total", "RTP packets accepted.", media.packets_received);
     page.counter("rtp_sent_total", "RTP packets sent.", media.packets_sent);
     page.counter("rtp_lost_total", "RTP packets that never came.", media.packets_lost);
@@ -167,6 +188,19 @@ impl Page {
         self.line(name, value);
     }
 
+    fn histogram(&mut self, name: &str, help: &str, values: &HistogramSnapshot) {
+        self.head(name, help, "histogram");
+        let mut below = 0;
+        for (bound_us, count) in BUCKETS_US.iter().zip(values.counts) {
+            below += count;
+            let bound = *bound_us as f64 / 1e6;
+            self.line(&format!("{name}_bucket{{le=\"{bound}\"}}"), below);
+        }
+        self.line(&format!("{name}_bucket{{le=\"+Inf\"}}"), values.count());
+        self.line(&format!("{name}_sum"), values.sum_us as f64 / 1e6);
+        self.line(&format!("{name}_count"), values.count());
+    }
+
     fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
         self.head(name, help, "gauge");
         self.line(name, value);
@@ -184,10 +218,22 @@ mod tests {
             calls_total: 7,
             calls_by_status: BTreeMap::from([(200, 5), (404, 2)]),
             store: StoreFigures { failing: true, ..StoreFigures::default() },
+            media: MediaFigures {
+                shard_busy: vec![0.5, 0.25],
+                pacing_lateness: HistogramSnapshot {
+                    counts: std::array::from_fn(|index| if index < 3 { 1 } else { 0 }),
+                    sum_us: 1_500,
+                },
+                ..MediaFigures::default()
+            },
             ..Snapshot::default()
         };
         let text = render(&snapshot);
         for line in [
+            "# TYPE voxedge_media_pacing_lateness_seconds histogram",
+            "voxedge_media_pacing_lateness_seconds_bucket{le=\"+Inf\"} 3",
+            "voxedge_media_pacing_lateness_seconds_sum 0.0015",
+            "voxedge_media_shard_busy_ratio{shard=\"1\"} 0.25",
             "# TYPE voxedge_uptime_seconds gauge\nvoxedge_uptime_seconds 1.5\n",
             "# TYPE voxedge_calls_total counter\nvoxedge_calls_total 7\n",
             "voxedge_calls_ended_total{status=\"200\"} 5\nvoxedge_calls_ended_total{status=\"404\"} 2\n",

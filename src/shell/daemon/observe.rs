@@ -1,13 +1,14 @@
 //! What the operator sees of a running daemon: health and metrics, gathered when somebody asks.
 
 use crate::account::SipConfig;
+use crate::billing::cdr::MediaSummary;
 use crate::shell::admin::AdminState;
 use crate::shell::admin::health::Health;
 use crate::shell::admin::metrics::{MediaFigures, SipFigures, Snapshot, StoreFigures};
 use crate::shell::clock::Clock;
 use crate::shell::config::Config;
 use crate::shell::flow::Flows;
-use crate::shell::media::MediaPlane;
+use crate::shell::media::{HistogramSnapshot, MediaPlane, ShardSnapshot};
 use crate::shell::signalling::Published;
 use crate::shell::store::Store;
 use std::net::SocketAddr;
@@ -84,23 +85,31 @@ impl Seen {
                 dialogs: snapshot.sessions as u64,
                 connections: flows.connections,
             },
-            media: self.media_figures(snapshot.ports_in_use),
+            media: self.media_figures(snapshot.ports_in_use, &totals.media),
             store: StoreFigures::from(&**self.store.counters()),
             draining: snapshot.draining,
         }
     }
 
-    fn media_figures(&self, ports_in_use: usize) -> MediaFigures {
-        let mut figures = MediaFigures {
-            ports_in_use: ports_in_use as u64,
-            ports_capacity: (self.ports.end() - self.ports.start()) as u64 / 2,
-            ..MediaFigures::default()
-        };
+    fn media_figures(&self, ports_in_use: usize, closed: &MediaSummary) -> MediaFigures {
         let shards = self.media.upgrade().map(|media| media.snapshot()).unwrap_or_default();
-        for shard in shards {
-            figures.sessions += shard.sessions;
+        let sum = |figure: fn(&ShardSnapshot) -> u64| shards.iter().map(figure).sum();
+        MediaFigures {
+            sessions: sum(|shard| shard.sessions),
+            agent_streams: sum(|shard| shard.agent_streams),
+            ports_in_use: ports_in_use as u64,
+            ports_capacity: u64::from(self.ports.end() - self.ports.start()).div_ceil(2),
+            packets_received: sum(|shard| shard.packets_received),
+            packets_sent: sum(|shard| shard.packets_sent),
+            packets_lost: closed.packets_lost,
+            packets_refused: closed.packets_refused,
+            concealed: Duration::from_millis(closed.concealed_ms),
+            frames_late: closed.frames_late,
+            uplink_dropped_frames: closed.uplink_dropped_frames,
+            shard_busy: shards.iter().map(|shard| shard.busy_permille as f64 / 1_000.0).collect(),
+            pacing_lateness: together(shards.iter().map(|shard| shard.pacing_lateness)),
+            forwarding_delay: together(shards.iter().map(|shard| shard.forwarding_delay)),
         }
-        figures
     }
 
     fn health(&self) -> Health {
@@ -116,6 +125,10 @@ impl Seen {
             calls: published.snapshot.calls.len(),
         }
     }
+}
+
+fn together(shards: impl Iterator<Item = HistogramSnapshot>) -> HistogramSnapshot {
+    shards.fold(HistogramSnapshot::default(), HistogramSnapshot::plus)
 }
 
 fn stuck_shards(media: &MediaPlane) -> Vec<usize> {

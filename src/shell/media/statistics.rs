@@ -66,6 +66,15 @@ impl HistogramSnapshot {
         u64::MAX
     }
 
+    /// Both together.
+    pub fn plus(mut self, other: HistogramSnapshot) -> HistogramSnapshot {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+        self.sum_us += other.sum_us;
+        self
+    }
+
     /// What was recorded since `earlier`, an older copy of the same histogram.
     pub fn since(&self, earlier: &HistogramSnapshot) -> HistogramSnapshot {
         HistogramSnapshot {
