@@ -512,6 +512,8 @@ impl Switchboard {
 
     fn begin_drain(&mut self, now: Now, grace: std::time::Duration) {
         self.draining = true;
+        // A second drain (a shorter grace) is told of its end too.
+        self.drained = false;
         self.set_availability();
         let end = match grace.is_zero() {
             true => now.at,

@@ -61,7 +61,9 @@ impl fmt::Display for StartFault {
 
 impl std::error::Error for StartFault {}
 
-/// Bytes of the channels into signalling.
+/// How long peers may take to answer our BYEs when the daemon stops.
+const FAREWELLS: Duration = Duration::from_secs(5);
+/// Requests that may wait for the signalling task.
 const REQUESTS_MAX: usize = 64;
 
 /// A running daemon.
@@ -181,12 +183,14 @@ impl Daemon {
         observe::is_alive(&self.published, &self.media)
     }
 
-    /// Refuses new calls, waits until running ones have ended or `grace` is over, and resolves when
-    /// the last record is written.
+    /// Refuses new calls, waits until running ones have ended or `grace` is over, and then for the
+    /// peers' answers to our BYEs, though not for as long as RFC 3261 would (32 s).
     pub async fn drain(&self, grace: Duration) {
         let (done, drained) = oneshot::channel();
         let _ = self.requests.send(Request::Drain { grace, done }).await;
-        let _ = drained.await;
+        if tokio::time::timeout(grace + FAREWELLS, drained).await.is_err() {
+            tracing::warn!("some peers did not answer our BYE");
+        }
     }
 
     /// Drains and takes every part down; the store is flushed last.
