@@ -52,8 +52,15 @@ impl fmt::Display for StartFault {
             StartFault::Media(error) => write!(f, "the media threads do not start: {error}"),
             StartFault::Admin { address, error } => write!(
                 f,
-                "the admin listener cannot be bound to {address}: {error}; choose another \
-                 address under [admin] listen"
+                "the admin listener {address} cannot be opened: {}; choose another address under \
+                 [admin] listen",
+                match error.kind() {
+                    std::io::ErrorKind::AddrInUse => "another program has this port".to_owned(),
+                    std::io::ErrorKind::AddrNotAvailable => {
+                        "no interface of this machine has it".to_owned()
+                    }
+                    _ => error.to_string(),
+                }
             ),
         }
     }

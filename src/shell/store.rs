@@ -47,9 +47,9 @@ impl fmt::Display for StoreFault {
         match self {
             StoreFault::Directory { path, error } => write!(
                 f,
-                "the call records cannot be kept in {}: {error}; let this user write there, or \
-                 change store.path",
-                path.display()
+                "the call records cannot be kept in {}: {}; correct that, or change store.path",
+                path.display(),
+                refusal_words(error)
             ),
             StoreFault::Database { path, detail } => write!(
                 f,
@@ -76,6 +76,18 @@ impl fmt::Display for StoreFault {
 }
 
 impl std::error::Error for StoreFault {}
+
+/// Why a file or directory cannot be made, without the number that the system adds.
+fn refusal_words(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::NotFound => "the directory is not there and cannot be made".to_owned(),
+        ErrorKind::PermissionDenied => "this user may not write there".to_owned(),
+        ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        ErrorKind::StorageFull => "the disk is full".to_owned(),
+        _ => error.to_string(),
+    }
+}
 
 /// What the writer did; read by the metrics.
 #[derive(Debug, Default)]

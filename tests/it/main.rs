@@ -1,4 +1,5 @@
 mod billing;
+mod docs;
 mod drain;
 mod hostile_media;
 mod hot_path;

@@ -54,7 +54,8 @@ impl fmt::Display for SettingsFault {
             SettingsFault::BadUrl => "the agent service's base URL is not an absolute URL",
             SettingsFault::NotHttps => "the agent service's base URL must begin with https://",
             SettingsFault::BadKey => {
-                "the agent service's API key is empty or holds unusable characters"
+                "the Ultravox API key is missing or holds unusable characters: look at \
+                 ultravox.api_key_file"
             }
             SettingsFault::BadTls => "the TLS configuration cannot be used for the agent service",
         })

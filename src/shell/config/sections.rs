@@ -207,7 +207,7 @@ fn warn_of_mode(path: &Path, name: &str, span: &Range<usize>, report: &mut Repor
     use std::os::unix::fs::PermissionsExt;
     let Ok(metadata) = std::fs::metadata(path) else { return };
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 || path.starts_with("/run/credentials") {
+    if mode & 0o077 == 0 || path.starts_with(CREDENTIALS) {
         return;
     }
     let what = format!("{} may be read by others (mode {mode:04o})", path.display());
@@ -385,6 +385,15 @@ fn read_key(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Opti
             }
             printable.then(|| Secret::new(key))
         }
+        Err(error) if path.starts_with(CREDENTIALS) => {
+            let what = format!("{} cannot be read: {}", path.display(), io_words(&error));
+            let fix = "nothing, outside the service: systemd makes this file for the service \
+                       alone, from LoadCredential= in its unit; to run without systemd, name a \
+                       key file of your own"
+                .to_owned();
+            report.warning(&file.span, &name, what, fix);
+            None
+        }
         Err(error) => {
             let what = format!("{} cannot be read: {}", path.display(), io_words(&error));
             let fix = format!("put the key into {} with mode 0600", path.display());
@@ -393,6 +402,9 @@ fn read_key(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Opti
         }
     }
 }
+
+/// Where systemd puts a service's credentials, for as long as the service runs.
+const CREDENTIALS: &str = "/run/credentials";
 
 fn read_sip(
     section: &mut Section<'_>,

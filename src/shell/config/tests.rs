@@ -224,6 +224,13 @@ fn the_examples_of_the_project_are_good() {
     assert_eq!(found.to_string(), "");
     assert_eq!(config.map(|config| config.ultravox.base_url), Some(BaseUrl::Embedded));
     let text = std::fs::read_to_string(root.join("voxedge.toml")).expect("it is in the project");
+    // Its keys are credentials of the service: where that does not run, they are warned of.
+    let (config, found) = read("voxedge.toml", &text, &root, &machine());
+    assert!(config.is_some(), "{found}");
+    for warning in found.problems() {
+        assert!(warning.key.ends_with("api_key_file") && warning.what.contains("cannot be read"));
+        assert!(warning.fix.contains("LoadCredential="), "{found}");
+    }
     let text = text.lines().map(|line| match line.starts_with("api_key_file") {
         true => "api_key = \"k\"",
         false => line,

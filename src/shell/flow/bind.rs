@@ -35,27 +35,22 @@ impl fmt::Display for FlowFault {
             FlowFault::Bind { transport, address, error } => (transport, address, error),
         };
         let word = transport.via_token();
-        write!(f, "SIP {word} listener {address}: {error}. ")?;
+        write!(f, "the SIP {word} listener {address} cannot be opened: ")?;
         let port = address.port();
         match error.kind() {
             io::ErrorKind::AddrInUse => write!(
                 f,
-                "Another program has this port: find it with `ss -lnp sport = :{port}` and stop it, \
-                 or choose another port for this listener"
+                "another program has this port; find it with `ss -lnp sport = :{port}` and stop \
+                 it, or choose another port under [listen]"
             ),
-            io::ErrorKind::AddrNotAvailable => {
-                write!(
-                    f,
-                    "No interface has this address: see `ip address`, or listen on 0.0.0.0 or [::]"
-                )
-            }
-            io::ErrorKind::PermissionDenied => {
-                write!(
-                    f,
-                    "Ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher port or grant it"
-                )
-            }
-            _ => write!(f, "Check the listener's address in the configuration"),
+            io::ErrorKind::AddrNotAvailable => f.write_str(
+                "no interface of this machine has that address; see `ip address`, or listen on \
+                 0.0.0.0 or [::]",
+            ),
+            io::ErrorKind::PermissionDenied => f.write_str(
+                "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port under [listen]",
+            ),
+            _ => write!(f, "{error}; correct the address under [listen]"),
         }
     }
 }
