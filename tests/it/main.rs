@@ -3,6 +3,7 @@ mod docs;
 mod drain;
 mod hostile_media;
 mod hot_path;
+mod ipv6;
 mod media_plane;
 mod ops;
 mod oracle_g722;
