@@ -11,7 +11,7 @@ use crate::shell::admin;
 use crate::shell::agent::rest::{AgentService, AgentServiceSettings};
 use crate::shell::config::{BaseUrl, Config, UnlistedUdp};
 use crate::shell::entropy;
-use crate::shell::flow::{FlowFault, FlowSettings, FlowTasks, Flows, Patience};
+use crate::shell::flow::{FlowFault, FlowSettings, FlowTasks, Flows, Patience, UnlistedSource};
 use crate::shell::media::{MediaPlane, MediaSettings};
 use crate::shell::signalling::{Inlets, Published, Request, Signalling, Snapshot};
 use crate::shell::store::{Store, StoreFault, StoreThread};
@@ -168,6 +168,11 @@ impl Daemon {
     /// The embedded stand-in, when `ultravox.base_url = "embedded"`.
     pub fn standin(&self) -> Option<&Standin> {
         self.standin.as_ref()
+    }
+
+    /// Who knocked without being listed, the one seen last first.
+    pub fn unlisted(&self) -> Vec<UnlistedSource> {
+        self.flows.unlisted().rows()
     }
 
     /// What is going on in signalling now.

@@ -206,6 +206,8 @@ impl Task {
             }
             FlowInput::Closed { flow } => self.handle(Input::FlowClosed { flow: flow.id }),
             FlowInput::Opened { .. } => {}
+            // The connection may have given up waiting.
+            FlowInput::Settle { done } => drop(done.send(())),
         }
     }
 

@@ -38,7 +38,7 @@ fn source() -> SocketAddr {
     "192.0.2.99:50600".parse().expect("an address")
 }
 
-fn mutate(bytes: &mut Vec<u8>, entropy: &mut Entropy) {
+pub fn mutate(bytes: &mut Vec<u8>, entropy: &mut Entropy) {
     for _ in 0..=entropy.below(4) {
         let len = bytes.len() as u64;
         let at = entropy.below(len + 1) as usize;

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::UdpSocket;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Whether a source may speak to us. Called for each packet and each connection, with IPv4-mapped
@@ -85,6 +85,10 @@ pub enum FlowInput {
     /// The connection is gone; nothing can be sent on it any more.
     Closed {
         flow: Flow,
+    },
+    /// To be told when all that came before it was handled.
+    Settle {
+        done: oneshot::Sender<()>,
     },
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes that are read at once.
@@ -59,8 +59,8 @@ pub(super) async fn run<S>(
     let (queue, writes) = mpsc::channel(WRITES_WAITING_MAX);
     let connection = Arc::new(Connection::new(queue));
     flows.connections().open.insert(flow.id, connection.clone());
-    let mut reader =
-        Reader { flows, flow, connection: &connection, framer: StreamFramer::new(flow.peer) };
+    let framer = StreamFramer::new(flow.peer);
+    let mut reader = Reader { flows, flow, connection: &connection, framer, passed: false };
     if flows.0.inputs.send(FlowInput::Opened { flow }).await.is_ok() {
         let reading = async {
             let end = reader.run(&mut read, started).await;
@@ -106,6 +106,8 @@ struct Reader<'a> {
     flow: Flow,
     connection: &'a Connection,
     framer: StreamFramer,
+    /// A message went on to signalling: its answer may be on the way.
+    passed: bool,
 }
 
 impl Reader<'_> {
@@ -164,6 +166,7 @@ impl Reader<'_> {
                 }
                 Err(FrameFault { answer, .. }) => {
                     self.flows.0.counters.malformed.add();
+                    self.settle().await;
                     if let Some(answer) = answer {
                         self.answer(answer);
                     }
@@ -185,6 +188,7 @@ impl Reader<'_> {
             Ok(message) => {
                 let passed = self.flows.0.inputs.send(FlowInput::Message { flow, message }).await;
                 self.flows.0.counters.received.add();
+                self.passed = true;
                 passed.map_err(|_| End::Now)
             }
             Err(fault) => {
@@ -194,6 +198,16 @@ impl Reader<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Waits until signalling has taken what was passed on, so that its answers are queued before
+    /// the connection's last one.
+    async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        if self.passed && self.flows.0.inputs.send(FlowInput::Settle { done }).await.is_ok() {
+            // A signalling task that is stuck must not hold the connection.
+            let _ = timeout(LINGER, settled).await;
         }
     }
 

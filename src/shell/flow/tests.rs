@@ -62,7 +62,7 @@ impl Bench {
         loop {
             match self.inputs.recv().await.expect("the flows are up") {
                 FlowInput::Message { flow, message } => return (flow, message),
-                FlowInput::Opened { .. } => {}
+                FlowInput::Opened { .. } | FlowInput::Settle { .. } => {}
                 FlowInput::Closed { flow } => panic!("{flow:?} closed"),
             }
         }

@@ -74,7 +74,8 @@ pub fn write(
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     {
-        // A record that was closed stays closed, whatever comes late.
+        // A record that was closed stays closed, whatever comes late; its media figures come after
+        // the end and complete it.
         let mut insert = transaction.prepare_cached(
             "INSERT INTO calls (key, opened_us, seen_us, ended_us, sip_call_id, from_uri, to_uri,
                                 agent_id, status, sip_time_ms, deciminutes, record)
@@ -85,7 +86,7 @@ pub fn write(
                 agent_id = excluded.agent_id, status = excluded.status,
                 sip_time_ms = excluded.sip_time_ms, deciminutes = excluded.deciminutes,
                 record = excluded.record
-             WHERE calls.ended_us IS NULL",
+             WHERE calls.ended_us IS NULL OR excluded.ended_us IS NOT NULL",
         )?;
         for record in records {
             insert.execute(params![

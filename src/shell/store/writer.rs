@@ -78,7 +78,7 @@ impl Writer {
     fn keep(&mut self, record: Box<Cdr>) {
         let key = record.key;
         let closed = self.waiting.get(&key).is_some_and(|waiting| waiting.is_closed());
-        if !closed {
+        if record.is_closed() || !closed {
             self.waiting.insert(key, record);
         }
         if self.waiting.len() > BACKLOG_MAX {
@@ -197,5 +197,20 @@ mod tests {
         writer.keep(Box::new(record(1)));
         assert!(writer.commit());
         assert_eq!(schema::get(&writer.connection, closed.key), Ok(Some(closed)));
+    }
+
+    #[test]
+    fn media_figures_complete_a_closed_record() {
+        for committed_between in [false, true] {
+            let mut writer = writer_with(1_000);
+            let mut closed = record(1);
+            closed.ended_at = Some(closed.opened_at);
+            writer.keep(Box::new(closed.clone()));
+            assert!(!committed_between || writer.commit());
+            closed.warning = Some("what came last".into());
+            writer.keep(Box::new(closed.clone()));
+            assert!(writer.commit());
+            assert_eq!(schema::get(&writer.connection, closed.key), Ok(Some(closed)));
+        }
     }
 }
