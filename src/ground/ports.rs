@@ -80,7 +80,7 @@ mod tests {
         let start = Instant::ZERO;
         let first = pool.take(start, &mut entropy).expect("two are free");
         let second = pool.take(start, &mut entropy).expect("one is free");
-        assert!(first.0 % 2 == 0 && second.0 % 2 == 0 && first != second);
+        assert!(first.0.is_multiple_of(2) && second.0.is_multiple_of(2) && first != second);
         assert_eq!(pool.take(start, &mut entropy), None);
         pool.put_back(start, first);
         pool.put_back(start, first);

@@ -470,8 +470,9 @@ mod tests {
     }
 
     fn texts(outputs: &[Output]) -> Vec<&str> {
-        let text =
-            |output| if let &Output::Text(ref text) = output { Some(text.as_str()) } else { None };
+        fn text(output: &Output) -> Option<&str> {
+            if let Output::Text(text) = output { Some(text.as_str()) } else { None }
+        }
         outputs.iter().filter_map(text).collect()
     }
 

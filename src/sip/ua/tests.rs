@@ -108,7 +108,7 @@ impl World {
     }
 
     /// After all timers nothing may be left.
-    fn is_clean(mut self) {
+    fn end_clean(mut self) {
         self.pass(Duration::from_secs(70));
         assert_eq!((self.agent.transactions(), self.agent.sessions()), (0, 0));
         assert!(self.agent.transactions.is_empty() && self.agent.dialogs.is_empty());
@@ -195,7 +195,7 @@ fn a_call_from_invite_to_the_peers_bye() {
         assert_eq!(world.receive(&bye), ["200 BYE", "Ended 1 Q.850;cause=16"]);
         let again = request("BYE", 3, "TAG");
         assert_eq!(world.receive(&again), ["481 BYE"]);
-        world.is_clean();
+        world.end_clean();
     }
 }
 
@@ -209,7 +209,7 @@ fn a_copy_of_the_bye_gets_the_same_200_on_udp() {
     assert_eq!(world.sent, first);
     world.pass(secs(1));
     assert_eq!(world.receive(&request("BYE", 2, "TAG")), ["481 BYE"]);
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn seven_copies_of_the_invite_make_one_call_and_one_tag() {
     assert_eq!(world.receive(&invite), Vec::<String>::new(), "absorbed after the ACK");
     world.receive(&request("BYE", 2, "TAG"));
     assert_eq!(world.receive(&invite), Vec::<String>::new(), "does not ring again");
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_lost_ack_repeats_the_200_on_every_transport_and_then_says_so() {
         assert_eq!(world.agent.sessions(), 1, "the call layer ends it");
         assert_eq!(world.bye(), ["BYE sip:a@192.0.2.1:5062"]);
         assert_eq!(world.answer_ours("481 Gone"), ["Closed 1 Answered(481)"]);
-        world.is_clean();
+        world.end_clean();
     }
 }
 
@@ -261,7 +261,7 @@ fn our_bye_waits_for_the_ack_of_the_200() {
     assert_eq!(world.header("Reason"), ["Q.850;cause=16"]);
     assert_eq!(world.answer_ours("200 OK"), ["Closed 1 Answered(200)"]);
     assert_eq!(world.answer_ours("200 OK"), Vec::<String>::new());
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn our_bye_goes_out_when_the_ack_never_comes() {
         REPEATS.iter().map(|at| format!("{at} BYE sip:a@192.0.2.1:5062")).collect();
     expected.push("32000 Closed 1 TimedOut".into());
     assert_eq!(world.pass(secs(32)), expected);
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn challenges_to_our_bye_are_not_answered() {
         assert_eq!(world.answer_ours("100 Trying"), Vec::<String>::new());
         let code = &status[..3];
         assert_eq!(world.answer_ours(status), [format!("Closed 1 Answered({code})")]);
-        world.is_clean();
+        world.end_clean();
     }
 }
 
@@ -298,7 +298,7 @@ fn byes_that_cross_end_the_call_once() {
     let crossing = request("BYE", 2, "TAG");
     assert_eq!(world.receive(&crossing), ["200 BYE", "Closed 1 Crossed"]);
     assert_eq!(world.agent.bye(world.now, SessionId(1), None, &mut world.out), Err(Gone));
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn a_bye_before_the_answer_ends_the_invite_too() {
     let bye = request("BYE", 2, "TAG");
     assert_eq!(world.receive(&bye), ["200 BYE", "487 INVITE", "Cancelled 1 -"]);
     assert_eq!(world.receive(&request("ACK", 1, "TAG-branch")), Vec::<String>::new());
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn cancel_before_the_answer_and_its_copy() {
     assert_eq!(world.pass(millis(500)), ["500 487 INVITE"]);
     assert_eq!(world.receive(&request("ACK", 1, "TAG-branch")), Vec::<String>::new());
     assert_eq!(world.pass(secs(4)), Vec::<String>::new());
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn a_refusal_is_repeated_until_its_ack() {
     assert_eq!(world.pass(millis(1_500)), ["500 404 INVITE", "1500 404 INVITE"]);
     world.receive(&request("ACK", 1, "TAG-branch"));
     assert_eq!(world.pass(secs(40)), Vec::<String>::new());
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -423,7 +423,7 @@ fn without_a_magic_cookie_rfc_2543_matching_holds() {
         assert_eq!(world.pass(secs(20)), Vec::<String>::new());
         let cancel = legacy("CANCEL", 1, "Call-ID: c1", "");
         assert_eq!(world.receive(&cancel), ["200 CANCEL", "487 INVITE", "Cancelled 1 -"]);
-        world.is_clean();
+        world.end_clean();
     }
 }
 
@@ -473,7 +473,7 @@ fn guards_run_in_the_order_dialog_cseq_state() {
     assert_eq!(world.shown(), ["200 INFO"]);
     assert_eq!(world.receive(&inside("INFO", 5)), ["200 INFO"]);
     assert_eq!(world.receive(&inside("BYE", 9)), ["200 BYE", "Ended 1 -"]);
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -493,7 +493,7 @@ fn a_re_invite_is_answered_repeated_and_acknowledged() {
     assert_eq!(world.receive(&request("ACK", 2, "TAG")), ["ReoffersAck 1 -"]);
     assert_eq!(world.bye(), ["BYE sip:b@192.0.2.1:5099;x=y"]);
     assert_eq!(world.answer_ours("200 OK"), ["Closed 1 Answered(200)"]);
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -522,7 +522,7 @@ fn a_rejected_re_invite_leaves_the_target_and_cancel_ends_an_open_one() {
     let bye = request("BYE", 5, "TAG");
     assert_eq!(world.receive(&bye), ["200 BYE", "487 INVITE", "Ended 1 -"]);
     world.receive(&request("ACK", 4, "TAG-branch"));
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -548,7 +548,7 @@ fn update_refreshes_and_offers_and_waits_its_turn() {
     assert_eq!(world.header("Contact"), ["<sip:192.0.2.10:5060;transport=udp>"]);
     assert_eq!(world.header("Session-Expires"), Vec::<String>::new());
     world.receive(&request("BYE", 6, "TAG"));
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -569,7 +569,7 @@ fn an_offer_that_crosses_our_late_offer_gets_491() {
     );
     assert_eq!(world.receive(&ack), ["Confirmed 1 body"]);
     world.receive(&request("BYE", 4, "TAG"));
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
@@ -690,7 +690,7 @@ fn a_closed_flow_is_told_and_our_bye_leaves_by_the_contact() {
     world.shown();
     world.agent.handle_flow_closed(world.now, id, &mut world.out);
     assert_eq!(world.shown(), ["Closed 1 FlowLost"]);
-    world.is_clean();
+    world.end_clean();
 }
 
 #[test]
