@@ -259,6 +259,20 @@ impl EndCause {
         }
     }
 
+    /// What ends a call that was not answered is a refusal, unless its caller gave up.
+    pub fn before_answer(self) -> EndCause {
+        match self {
+            EndCause::CallerHungUp | EndCause::CallerCancelled | EndCause::Refused(_) => self,
+            EndCause::Drained => EndCause::Refused(Refusal::Draining),
+            EndCause::AgentHungUp
+            | EndCause::AgentLost(_)
+            | EndCause::CallerSilent
+            | EndCause::NeverAcked
+            | EndCause::BadAnswer
+            | EndCause::Bug => EndCause::Refused(Refusal::Bug),
+        }
+    }
+
     /// Who ended it.
     pub fn ended_by(&self) -> EndedBy {
         match self {

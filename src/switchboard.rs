@@ -372,7 +372,7 @@ impl Switchboard {
                 Act::RejectReoffer { token, answer } => {
                     let warning = self.warning(&answer);
                     self.tell(now, |ua, out| {
-                        ua.respond(now, token, &answer.status, &[("Warning", &warning)], None, out)
+                        ua.reject(now, token, &answer.status, &[("Warning", &warning)], out)
                     });
                 }
                 Act::FetchAgent { agent_id } => {

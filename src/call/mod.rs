@@ -139,6 +139,8 @@ pub struct Call {
     pub media_address: MediaAddress,
     pub port: RtpPort,
     pub ports_tried: u8,
+    /// The shard has this call's session, or was asked to open it: only then is there one to close.
+    pub media_asked: bool,
     pub job: Option<JobId>,
     /// The body of a creation under way, for its one fast retry.
     pub creation: Option<Value>,
@@ -215,6 +217,7 @@ impl Call {
             media_address: negotiated.address,
             port: opening.port,
             ports_tried: 0,
+            media_asked: false,
             job: None,
             creation: None,
             pending_reoffer: None,
@@ -252,6 +255,7 @@ impl Call {
             return;
         }
         let answered = self.is_answered();
+        let cause = if answered { cause } else { cause.before_answer() };
         let dialog_closing = self.end_dialog(answered, &cause, out);
         if let Some(job) = self.job.take() {
             out.push(Act::AbortJob(job));
@@ -260,10 +264,16 @@ impl Call {
         self.agent_left(now.at);
         self.pending_reoffer = None;
         self.deadline = None;
-        self.state = State::Ending { dialog_closing, media_closing: true };
+        let media_closing = self.media_asked;
+        self.state = State::Ending { dialog_closing, media_closing };
         self.close_record(now, &cause);
-        out.push(Act::Media(MediaCommand::Close));
+        if media_closing {
+            out.push(Act::Media(MediaCommand::Close));
+        }
         out.push(Act::Record);
+        if !dialog_closing && !media_closing {
+            out.push(Act::Gone);
+        }
     }
 
     /// Says good-bye as the dialog's state demands; true when an answer is awaited.
@@ -275,17 +285,16 @@ impl Call {
                 self.refuse(refusal.clone(), out);
                 false
             }
-            _ if answered => {
+            EndCause::AgentHungUp
+            | EndCause::AgentLost(_)
+            | EndCause::CallerSilent
+            | EndCause::NeverAcked
+            | EndCause::BadAnswer
+            | EndCause::Drained
+            | EndCause::Refused(_)
+            | EndCause::Bug => {
                 out.push(Act::Bye { reason: cause.reason_header() });
                 true
-            }
-            EndCause::Drained => {
-                self.refuse(Refusal::Draining, out);
-                false
-            }
-            _ => {
-                self.refuse(Refusal::Bug, out);
-                false
             }
         }
     }
@@ -317,10 +326,15 @@ impl Call {
         if !self.is_ending() {
             self.finish(now, EndCause::Bug, out);
         }
+        out.push(Act::Record);
+        self.on_media_gone(out);
+    }
+
+    /// The shard holds nothing of this call any more.
+    pub fn on_media_gone(&mut self, out: &mut Vec<Act>) {
         if let State::Ending { dialog_closing, media_closing } = &mut self.state {
-            *media_closing = false;
-            out.push(Act::Record);
-            if !*dialog_closing {
+            let was_closing = std::mem::replace(media_closing, false);
+            if was_closing && !*dialog_closing {
                 out.push(Act::Gone);
             }
         }

@@ -11,7 +11,7 @@ use super::inbound::{Content, Inbound};
 use super::latch::SourceLatch;
 use super::outbound::Outbound;
 use super::plan::{
-    AgentClose, AgentRates, LegPlan, MediaEvent, MediaPlan, MediaReport, RemoteMedia,
+    AgentClose, AgentRates, Direction, LegPlan, MediaEvent, MediaPlan, MediaReport, RemoteMedia,
 };
 use super::topology::Topology;
 use super::uplink::Uplink;
@@ -387,7 +387,9 @@ impl MediaSession {
     }
 
     fn silence_deadline(&self) -> Option<Instant> {
-        let watched = self.agent != AgentState::Awaited && self.leg.direction.receives();
+        // A peer that only sends has us on hold (RFC 3264 §8.4), with music or without.
+        let watched =
+            self.agent != AgentState::Awaited && self.leg.direction == Direction::SendRecv;
         (watched && !self.silence_told).then(|| self.last_heard + self.rtp_timeout)
     }
 

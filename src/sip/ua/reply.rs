@@ -83,7 +83,8 @@ impl UserAgent {
     /// 503 for want of room, with a wait that spreads the callers out (RFC 7339).
     pub(super) fn shed(&mut self, request: &Request, flow: &Flow, out: &mut Vec<UaOutput>) {
         self.counters.shed += 1;
-        let wait = self.retry_after();
+        // Never zero: the request would be back at once.
+        let wait = (1 + self.entropy.below(10)).to_string();
         let headers = [("Retry-After", wait.as_str())];
         self.refuse_statelessly((request, flow), &StatusLine::of(503), &headers, out);
     }

@@ -1,0 +1,629 @@
+//! A world for whole calls: the real `Switchboard` and real `MediaSession`s between simulated PBXs
+//! and a simulated Ultravox, on a simulated network under a virtual clock. The world plays the
+//! shell: it carries out commands and drives sessions as a media shard does. Same seed, same bytes.
+
+pub mod agent;
+pub mod ladder;
+pub mod network;
+pub mod pbx;
+
+use agent::{Script, Service};
+use bytes::Bytes;
+use ladder::Lines;
+use network::Network;
+use pbx::{Action, Caller, Out, Wake};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use voxedge::account::{AgentAllowance, SipConfigDocument, compile};
+use voxedge::billing::cdr::Cdr;
+use voxedge::call::{CallSettings, MediaAddress};
+use voxedge::codec::CodecKind;
+use voxedge::ground::{
+    CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, Transport, WallTime, limits,
+};
+use voxedge::media::plan::{AgentClose, ForCall, MediaCommand, MediaEvent, MediaPlan};
+use voxedge::media::{MediaSession, Uplink};
+use voxedge::refusal::RefusalPolicy;
+use voxedge::sip::msg::{Framing, Message};
+use voxedge::sip::ua::{Destination, UaConfig};
+use voxedge::switchboard::{Command, Input, Settings, Switchboard};
+use voxedge::ultravox::create_call::CreateFault;
+
+/// Time between signalling and a media shard, either way.
+const HAND_OVER: Duration = Duration::from_millis(1);
+/// Steps of one run; more is a loop.
+const STEPS_MAX: u64 = 3_000_000;
+
+/// What is under way and when it arrives.
+enum Item {
+    ToEdge { from: usize, bytes: Vec<u8> },
+    ToPbx { to: usize, bytes: Bytes },
+    RtpToEdge { from: usize, port: u16, bytes: Vec<u8> },
+    RtpToPbx { to: usize },
+    Act(usize, Action),
+    Wake(usize, Wake),
+    Answer(JobId, Box<Input>),
+    Command(ForCall<MediaCommand>),
+    Event(ForCall<MediaEvent>),
+    Stream(CallKey, StreamStep),
+    Edge(Box<Input>),
+}
+
+/// What happens on the agent's stream.
+enum StreamStep {
+    Prepared(MediaEvent),
+    Joined(MediaEvent),
+    Left(AgentClose),
+}
+
+/// One call in the world's media shard.
+struct Slot {
+    session: MediaSession,
+    uplink: Uplink,
+    port: u16,
+    script: Script,
+    joined: Option<Instant>,
+    left: Option<Instant>,
+    samples: u64,
+}
+
+/// What the checkers want to know of a call.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub sip_call_id: String,
+    pub opens: u32,
+    /// Opens that were answered with `BindFailed`.
+    pub unbound: u32,
+    pub closeds: u32,
+    pub joined: Option<Instant>,
+    /// The 200 left the edge for the first time.
+    pub answered: Option<Instant>,
+    /// The edge gave the call up: media was told to close.
+    pub torn_down: Option<Instant>,
+    /// For how long the agent was there, and how much it heard.
+    pub agent_span: Duration,
+    pub agent_heard: Duration,
+    /// Media came before the agent joined: what was kept of it is heard too.
+    pub early_media: bool,
+    pub records: Vec<Cdr>,
+    /// Bodies of the creations.
+    pub creations: Vec<serde_json::Value>,
+}
+
+pub struct World {
+    pub now: Now,
+    pub board: Switchboard,
+    pub network: Network,
+    pub service: Service,
+    pub callers: Vec<Caller>,
+    pub lines: Lines,
+    pub facts: BTreeMap<CallKey, Facts>,
+    /// Ports that somebody else holds: so many times opening fails.
+    pub ports_taken: u32,
+    pub drained: u32,
+    /// INVITEs that reached the edge, by Call-ID and CSeq, and the final answers (status and To
+    /// tag) that it gave them. Refusals without state are no part of it: copies may fare better.
+    pub invites: BTreeMap<(String, String), BTreeSet<(String, String)>>,
+    slots: BTreeMap<CallKey, Slot>,
+    by_port: BTreeMap<u16, CallKey>,
+    jobs: BTreeSet<JobId>,
+    aborted: BTreeSet<JobId>,
+    queue: BTreeMap<(Instant, u64), Item>,
+    sequence: u64,
+    steps: u64,
+    entropy: Entropy,
+}
+
+/// The settings of the edge in the world; a scenario may change them.
+pub fn settings() -> Settings {
+    let address: IpAddr = [198, 51, 100, 1].into();
+    Settings {
+        ua: UaConfig { domain: Some("edge.example".into()), ..UaConfig::default() },
+        call: CallSettings {
+            codecs: vec![CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722],
+            opus_output_hz: 24_000,
+            ptime_ms: 20,
+            setup: limits::SETUP,
+            rtp_timeout: limits::RTP_TIMEOUT,
+            refusals: RefusalPolicy::default(),
+        },
+        media_v4: Some(MediaAddress { bind: address, advertise: address }),
+        media_v6: None,
+        ports: (40_000, 40_099),
+        calls_max: 100,
+        warn_agent: "edge.example".into(),
+        epoch_s: 1,
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, settings: Settings) -> World {
+        let document = SipConfigDocument {
+            allowed_cidr_ranges: vec!["192.0.2.0/24".into()],
+            allow_all_agents: true,
+            allowed_agents: vec![AgentAllowance {
+                agent_id: agent::SALES.into(),
+                to_user_pattern: Some("^sales$".into()),
+            }],
+            fallback_handler: None,
+            domain: "edge.example".into(),
+        };
+        let (config, _) = compile(&document).expect("a sound document");
+        let mut entropy = Entropy::from_number(seed);
+        let wall = WallTime::from_unix_micros(1_800_000_000_000_000);
+        World {
+            now: Now { at: Instant::ZERO, wall },
+            board: Switchboard::new(settings, Arc::new(config), entropy.fork()),
+            network: Network::steady(entropy.fork()),
+            service: Service { script: Script::default(), random: None, created: 0 },
+            callers: Vec::new(),
+            lines: Lines::default(),
+            facts: BTreeMap::new(),
+            ports_taken: 0,
+            drained: 0,
+            invites: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            by_port: BTreeMap::new(),
+            jobs: BTreeSet::new(),
+            aborted: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            steps: 0,
+            entropy,
+        }
+    }
+
+    /// Adds a caller that will dial this user; its index.
+    pub fn caller(&mut self, to_user: &str) -> usize {
+        self.callers.push(Caller::new(self.callers.len(), to_user));
+        self.callers.len() - 1
+    }
+
+    /// The caller does this at `ms`.
+    pub fn act(&mut self, ms: u64, caller: usize, action: Action) {
+        self.enter(at_ms(ms), Item::Act(caller, action));
+    }
+
+    /// Something of the edge's own happens at `ms`: a drain, an overload.
+    pub fn edge(&mut self, ms: u64, input: Input) {
+        self.enter(at_ms(ms), Item::Edge(Box::new(input)));
+    }
+
+    /// Lets time pass until nothing is left to happen, or it is `ms`.
+    pub fn run_out(&mut self, ms: u64) {
+        while self.next().is_some_and(|next| next <= at_ms(ms)) {
+            self.step();
+        }
+    }
+
+    /// When the next thing happens.
+    pub fn next(&self) -> Option<Instant> {
+        let media = self.slots.values().filter_map(|slot| slot.session.poll_timeout());
+        let head = self.queue.keys().next().map(|(at, _)| *at);
+        head.into_iter().chain(self.board.poll_timeout()).chain(media).min()
+    }
+
+    /// The ladder of the run so far.
+    pub fn ladder(&self) -> &str {
+        self.lines.text()
+    }
+
+    /// Nothing of any call is left, in the edge or in its shard.
+    pub fn is_idle(&self) -> bool {
+        self.board.is_idle() && self.slots.is_empty() && self.board.poll_timeout().is_none()
+    }
+
+    fn enter(&mut self, at: Instant, item: Item) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), item);
+    }
+
+    fn enter_in(&mut self, wait: Duration, item: Item) {
+        self.enter(self.now.at + wait, item);
+    }
+
+    fn say(&mut self, from: &str, to: &str, text: &str) {
+        self.lines.push(self.now.at, from, to, text);
+    }
+
+    /// The next thing: what is under way first, then the edge's timers, then media's.
+    fn step(&mut self) {
+        self.steps += 1;
+        assert!(self.steps < STEPS_MAX, "the world loops:\n{}", self.ladder());
+        let Some(next) = self.next() else { return };
+        self.now = self.now.later(next.since(self.now.at));
+        if self.queue.keys().next().is_some_and(|(at, _)| *at <= self.now.at) {
+            let (_, item) = self.queue.pop_first().expect("it has a first");
+            self.on_item(item);
+        } else if self.board.poll_timeout().is_some_and(|at| at <= self.now.at) {
+            self.board.handle_timeout(self.now);
+            self.carry_out();
+        } else {
+            let due = |slot: &Slot| slot.session.poll_timeout().is_some_and(|at| at <= self.now.at);
+            let key = self.slots.iter().find(|(_, slot)| due(slot)).map(|(key, _)| *key);
+            let now = self.now;
+            self.with_slot(key.expect("its deadline was next"), |slot| {
+                slot.session.handle_timeout(now, &mut slot.uplink);
+            });
+        }
+    }
+
+    fn on_item(&mut self, item: Item) {
+        match item {
+            Item::ToEdge { from, bytes } => self.on_sip(from, bytes),
+            Item::ToPbx { to, bytes } => self.with_caller(to, |pbx, out| pbx.receive(&bytes, out)),
+            Item::RtpToEdge { from, port, bytes } => self.on_rtp(from, port, &bytes),
+            Item::RtpToPbx { to } => self.callers[to].rtp_received += 1,
+            Item::Act(caller, action) => self.with_caller(caller, |pbx, out| pbx.act(action, out)),
+            Item::Wake(caller, wake) => self.with_caller(caller, |pbx, out| pbx.wake(&wake, out)),
+            Item::Answer(job, input) => self.on_answer(job, *input),
+            Item::Command(ForCall { call, what }) => self.on_media_command(call, what),
+            Item::Event(event) => {
+                self.say_event(&event);
+                self.handle(Input::Media(event));
+            }
+            Item::Stream(call, step) => self.on_stream(call, step),
+            Item::Edge(input) => self.handle(*input),
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.board.handle(self.now, input);
+        self.carry_out();
+    }
+
+    fn on_sip(&mut self, from: usize, bytes: Vec<u8>) {
+        let flow = Flow {
+            id: FlowId(1),
+            transport: Transport::Udp,
+            local: "198.51.100.1:5060".parse().expect("an address"),
+            peer: self.callers[from].address,
+        };
+        if bytes.starts_with(b"INVITE ") {
+            self.invites.entry(ladder::call_and_cseq(&bytes)).or_default();
+        }
+        let message = Message::parse(Bytes::from(bytes), Framing::Datagram);
+        let message = message.unwrap_or_else(|fault| panic!("the PBX wrote {fault:?}"));
+        self.handle(Input::Message { flow, message });
+    }
+
+    fn with_caller(&mut self, index: usize, act: impl FnOnce(&mut Caller, &mut Vec<Out>)) {
+        let mut outs = Vec::new();
+        act(&mut self.callers[index], &mut outs);
+        for out in outs {
+            match out {
+                Out::Send(bytes) => self.send_up(index, bytes),
+                Out::Rtp(to, bytes) => {
+                    for wait in self.network.arrivals(self.network.media).into_iter().flatten() {
+                        let (port, bytes) = (to.port(), bytes.clone());
+                        self.enter_in(wait, Item::RtpToEdge { from: index, port, bytes });
+                    }
+                }
+                Out::Wake(wait, wake) => self.enter_in(wait, Item::Wake(index, wake)),
+            }
+        }
+    }
+
+    fn send_up(&mut self, from: usize, bytes: Vec<u8>) {
+        let label = ladder::message(&bytes);
+        let arrivals = self.arrivals(self.network.up, &label);
+        let name = self.callers[from].name.clone();
+        self.say(&name, "edge", &marked(&label, arrivals));
+        for wait in arrivals.into_iter().flatten() {
+            self.enter_in(wait, Item::ToEdge { from, bytes: bytes.clone() });
+        }
+    }
+
+    fn send_down(&mut self, to: SocketAddr, bytes: Bytes) {
+        let label = ladder::message(&bytes);
+        let index = self.callers.iter().position(|caller| caller.address == to);
+        let index = index.unwrap_or_else(|| panic!("{label} was sent to {to}, who is nobody"));
+        let arrivals = self.arrivals(self.network.down, &label);
+        let name = self.callers[index].name.clone();
+        if label.starts_with("200 INVITE 1 ") {
+            let (id, now) = (self.callers[index].call_id(), self.now.at);
+            let facts = self.facts.values_mut().find(|facts| facts.sip_call_id == id);
+            facts.expect("an answered call has a record").answered.get_or_insert(now);
+        }
+        let shed = label.starts_with("503 ") && !label.contains("Warning");
+        if let Some((status, tag)) = ladder::final_answer(&bytes).filter(|_| !shed)
+            && let Some(answers) = self.invites.get_mut(&ladder::call_and_cseq(&bytes))
+        {
+            answers.insert((status, tag));
+        }
+        self.say("edge", &name, &marked(&label, arrivals));
+        for wait in arrivals.into_iter().flatten() {
+            self.enter_in(wait, Item::ToPbx { to: index, bytes: bytes.clone() });
+        }
+    }
+
+    fn arrivals(&mut self, path: network::Path, label: &str) -> [Option<Duration>; 2] {
+        match self.network.is_cursed(label) {
+            true => [None, None],
+            false => self.network.arrivals(path),
+        }
+    }
+
+    /// Does what the edge asks for.
+    fn carry_out(&mut self) {
+        while let Some(command) = self.board.poll_command() {
+            match command {
+                Command::Send { flow, to, bytes } => {
+                    let to = match to {
+                        Destination::Peer => flow.peer,
+                        Destination::Address(address) => address,
+                        Destination::Name { .. } => panic!("no PBX here has a name"),
+                    };
+                    self.send_down(to, bytes);
+                }
+                Command::FetchAgent { job, agent_id } => self.fetch_agent(job, &agent_id),
+                Command::CreateAgentCall { job, agent_id, body, budget } => {
+                    self.create_agent_call(job, &agent_id, body, budget);
+                }
+                Command::AbortJob(job) => {
+                    assert!(self.jobs.contains(&job), "{job:?} is aborted and does not run");
+                    self.say("edge", "rest", "abort");
+                    self.aborted.insert(job);
+                }
+                Command::Media(command) => {
+                    self.note_command(&command);
+                    self.enter_in(HAND_OVER, Item::Command(command));
+                }
+                Command::Record { cdr, ladder: _ } => {
+                    self.say("edge", "store", &ladder::record(&cdr));
+                    let facts = self.facts.entry(cdr.key).or_default();
+                    facts.sip_call_id = cdr.sip_call_id.clone();
+                    facts.records.push(*cdr);
+                }
+                Command::KeepFlow { .. } => {}
+                Command::Alarm { call: _, words } => self.say("edge", "log", &words),
+                Command::Drained => {
+                    self.drained += 1;
+                    self.say("edge", "shell", "drained");
+                }
+            }
+        }
+    }
+
+    fn fetch_agent(&mut self, job: JobId, id: &str) {
+        let script = self.service.draw();
+        self.say("edge", "rest", &format!("GET agent {}", &id[..8]));
+        let result = script.fetch.1.map(|()| agent::agent(id, script.schema));
+        self.begin_job(job, script.fetch.0, Input::AgentFetched { job, result });
+    }
+
+    fn create_agent_call(
+        &mut self,
+        job: JobId,
+        id: &str,
+        body: serde_json::Value,
+        budget: Duration,
+    ) {
+        let context = body.get("templateContext").map(|context| format!("  {context}"));
+        let text = format!("POST call of {}{}", &id[..8], context.unwrap_or_default());
+        self.say("edge", "rest", &text);
+        let sip_call_id = body["metadata"]["edge.sip_call_id"].as_str().map(str::to_owned);
+        let facts = self.facts.values_mut().find(|f| Some(&f.sip_call_id) == sip_call_id.as_ref());
+        facts.expect("the record came first").creations.push(body);
+        let (mut latency, mut result) = self.service.creation();
+        let budget_ms = budget.as_millis() as u64;
+        if latency > budget_ms {
+            (latency, result) = (budget_ms, Err(CreateFault::TimedOut));
+        }
+        self.begin_job(job, latency, Input::AgentCallAnswered { job, result });
+    }
+
+    fn begin_job(&mut self, job: JobId, latency_ms: u64, answer: Input) {
+        assert!(self.jobs.insert(job), "{job:?} runs already");
+        self.enter_in(Duration::from_millis(latency_ms), Item::Answer(job, Box::new(answer)));
+    }
+
+    /// An aborted job has no answer, but for one that was on its way already.
+    fn on_answer(&mut self, job: JobId, input: Input) {
+        self.jobs.remove(&job);
+        if self.aborted.remove(&job) && self.entropy.below(4) != 0 {
+            return;
+        }
+        let text = match &input {
+            Input::AgentFetched { result: Ok(_), .. } => "200 agent".to_owned(),
+            Input::AgentCallAnswered { result: Ok(_), .. } => "201 call".to_owned(),
+            Input::AgentFetched { result: Err(fault), .. }
+            | Input::AgentCallAnswered { result: Err(fault), .. } => format!("{fault:?}"),
+            _ => unreachable!("jobs have no other answers"),
+        };
+        self.say("rest", "edge", &text);
+        self.handle(input);
+    }
+
+    fn note_command(&mut self, command: &ForCall<MediaCommand>) {
+        let text = match &command.what {
+            MediaCommand::Open { plan, .. } => {
+                let leg = plan.leg;
+                format!("open {} {:?}", leg.codec.kind.encoding_name(), leg.direction)
+            }
+            MediaCommand::Prepare { .. } => "prepare".into(),
+            MediaCommand::Join => "join".into(),
+            MediaCommand::Change { revision, leg } => {
+                format!("change {revision} {:?}", leg.direction)
+            }
+            MediaCommand::SendText { text } => format!("text {text}"),
+            MediaCommand::Close => {
+                let facts = self.facts.entry(command.call).or_default();
+                facts.torn_down.get_or_insert(self.now.at);
+                "close".into()
+            }
+        };
+        self.say("edge", "media", &text);
+    }
+
+    fn say_event(&mut self, event: &ForCall<MediaEvent>) {
+        let text = match &event.what {
+            MediaEvent::Closed(report) => {
+                format!("closed  rtp {} in {} out", report.packets_received, report.packets_sent)
+            }
+            MediaEvent::CallerHeard { source } => format!("caller heard at {source}"),
+            other => format!("{other:?}"),
+        };
+        self.say("media", "edge", &text);
+    }
+
+    fn on_media_command(&mut self, call: CallKey, command: MediaCommand) {
+        if let MediaCommand::Open { plan, port, .. } = &command {
+            return self.open_media(call, plan, *port);
+        }
+        let now = self.now;
+        // As in a shard: commands for a call that is not there are ignored.
+        let Some(slot) = self.slots.get_mut(&call) else { return };
+        match command {
+            MediaCommand::Open { .. } | MediaCommand::SendText { .. } => {}
+            MediaCommand::Prepare { .. } => {
+                let (wait, outcome) = slot.script.prepare.clone();
+                let event =
+                    outcome.map_or_else(MediaEvent::PrepareFailed, |()| MediaEvent::Prepared);
+                let step = Item::Stream(call, StreamStep::Prepared(event));
+                self.enter_in(Duration::from_millis(wait), step);
+            }
+            MediaCommand::Join => {
+                let (wait, outcome) = slot.script.join.clone();
+                let event = outcome.map_or_else(MediaEvent::JoinFailed, |()| MediaEvent::Joined);
+                let step = Item::Stream(call, StreamStep::Joined(event));
+                self.enter_in(Duration::from_millis(wait), step);
+            }
+            MediaCommand::Change { revision, leg } => {
+                slot.session.change(now, &leg).expect("a sound plan");
+                self.with_slot(call, |_| {});
+                self.tell(call, MediaEvent::Changed { revision });
+            }
+            MediaCommand::Close => self.close_media(call),
+        }
+    }
+
+    fn open_media(&mut self, call: CallKey, plan: &MediaPlan, port: u16) {
+        let facts = self.facts.entry(call).or_default();
+        facts.opens += 1;
+        if self.ports_taken > 0 {
+            self.ports_taken -= 1;
+            facts.unbound += 1;
+            return self.tell(call, MediaEvent::BindFailed);
+        }
+        assert!(!self.slots.contains_key(&call), "media was opened twice");
+        let session = MediaSession::new(self.now, plan, self.entropy.fork()).expect("a sound plan");
+        let slot = Slot {
+            session,
+            uplink: Uplink::new(plan.agent.input_hz),
+            port,
+            script: self.service.draw(),
+            joined: None,
+            left: None,
+            samples: 0,
+        };
+        assert_eq!(self.by_port.insert(port, call), None, "one port, two calls");
+        self.slots.insert(call, slot);
+        self.tell(call, MediaEvent::Opened);
+    }
+
+    fn close_media(&mut self, call: CallKey) {
+        self.with_slot(call, |_| {});
+        let Some(slot) = self.slots.remove(&call) else { return };
+        self.by_port.remove(&slot.port);
+        let facts = self.facts.entry(call).or_default();
+        facts.closeds += 1;
+        facts.joined = slot.joined;
+        if let Some(joined) = slot.joined {
+            facts.agent_span = slot.left.unwrap_or(self.now.at).since(joined);
+            facts.agent_heard = Duration::from_micros(slot.samples * 125);
+        }
+        self.tell(call, MediaEvent::Closed(Box::new(slot.session.report())));
+    }
+
+    fn on_stream(&mut self, call: CallKey, step: StreamStep) {
+        let now = self.now;
+        let Some(slot) = self.slots.get_mut(&call) else { return };
+        match step {
+            StreamStep::Prepared(event) => self.tell(call, event),
+            StreamStep::Joined(MediaEvent::Joined) => {
+                slot.joined = Some(now.at);
+                let (speech_ms, leaves) = (slot.script.speech_ms, slot.script.leaves);
+                self.tell(call, MediaEvent::Joined);
+                self.with_slot(call, |slot| {
+                    slot.session.handle_agent_joined(now, &mut slot.uplink);
+                    let pcm = vec![0x11; (speech_ms * 16) as usize];
+                    slot.session.handle_agent_audio(now, &pcm);
+                });
+                if let Some((wait, close)) = leaves {
+                    let step = Item::Stream(call, StreamStep::Left(close));
+                    self.enter_in(Duration::from_millis(wait), step);
+                }
+            }
+            StreamStep::Joined(event) => self.tell(call, event),
+            StreamStep::Left(close) => {
+                self.say("agent", "media", &format!("{close:?}"));
+                self.with_slot(call, |slot| {
+                    slot.left = Some(now.at);
+                    slot.session.handle_agent_closed(now, close);
+                });
+            }
+        }
+    }
+
+    fn on_rtp(&mut self, from: usize, port: u16, bytes: &[u8]) {
+        let (now, source) = (self.now, self.callers[from].media);
+        let Some(call) = self.by_port.get(&port).copied() else { return };
+        self.with_slot(call, |slot| {
+            slot.session.handle_rtp(now, source, bytes, &mut slot.uplink);
+        });
+    }
+
+    /// Works on one session and then does what that made due, as a shard does.
+    fn with_slot(&mut self, call: CallKey, work: impl FnOnce(&mut Slot)) {
+        let Some(slot) = self.slots.get_mut(&call) else { return };
+        work(slot);
+        while let Some(frame) = slot.uplink.pop() {
+            if slot.left.is_none() {
+                slot.samples += frame.len() as u64;
+            }
+        }
+        let (mut buffer, mut sent, mut events) = ([0; 1500], Vec::new(), Vec::new());
+        while let Some(transmit) = slot.session.poll_transmit(self.now, &mut buffer) {
+            sent.push(transmit.to);
+        }
+        while let Some(event) = slot.session.poll_event() {
+            events.push(event);
+        }
+        let ringing = slot.joined.is_none();
+        for event in events {
+            if ringing && matches!(event, MediaEvent::CallerHeard { .. }) {
+                self.facts.entry(call).or_default().early_media = true;
+            }
+            self.tell(call, event);
+        }
+        for to in sent {
+            let Some(to) = self.callers.iter().position(|caller| caller.media == to) else {
+                continue;
+            };
+            for wait in self.network.arrivals(self.network.media).into_iter().flatten() {
+                self.enter_in(wait, Item::RtpToPbx { to });
+            }
+        }
+    }
+
+    fn tell(&mut self, call: CallKey, what: MediaEvent) {
+        self.enter_in(HAND_OVER, Item::Event(ForCall { call, what }));
+    }
+}
+
+fn at_ms(ms: u64) -> Instant {
+    Instant::ZERO + Duration::from_millis(ms)
+}
+
+/// The label with a word on what the network does to it.
+fn marked(label: &str, arrivals: [Option<Duration>; 2]) -> String {
+    let word = match arrivals {
+        [None, _] => "  (lost)",
+        [Some(_), None] => "",
+        [Some(_), Some(_)] => "  (doubled)",
+    };
+    format!("{label}{word}")
+}
