@@ -358,9 +358,9 @@ impl World {
                     };
                     self.send_down(to, bytes);
                 }
-                Command::FetchAgent { job, agent_id } => self.fetch_agent(job, &agent_id),
-                Command::CreateAgentCall { job, agent_id, body, budget } => {
-                    self.create_agent_call(job, &agent_id, body, budget);
+                Command::FetchAgent { job, call: _, agent_id } => self.fetch_agent(job, &agent_id),
+                Command::CreateAgentCall { job, call, agent_id, body, budget } => {
+                    self.create_agent_call(job, call, &agent_id, body, budget);
                 }
                 Command::AbortJob(job) => {
                     assert!(self.jobs.contains(&job), "{job:?} is aborted and does not run");
@@ -397,6 +397,7 @@ impl World {
     fn create_agent_call(
         &mut self,
         job: JobId,
+        call: CallKey,
         id: &str,
         body: serde_json::Value,
         budget: Duration,
@@ -404,9 +405,7 @@ impl World {
         let context = body.get("templateContext").map(|context| format!("  {context}"));
         let text = format!("POST call of {}{}", &id[..8], context.unwrap_or_default());
         self.say("edge", "rest", &text);
-        let sip_call_id = body["metadata"]["edge.sip_call_id"].as_str().map(str::to_owned);
-        let facts = self.facts.values_mut().find(|f| Some(&f.sip_call_id) == sip_call_id.as_ref());
-        facts.expect("the record came first").creations.push(body);
+        self.facts.entry(call).or_default().creations.push(body);
         let (mut latency, mut result) = self.service.creation();
         let budget_ms = budget.as_millis() as u64;
         if latency > budget_ms {
