@@ -186,7 +186,13 @@ impl Switchboard {
             // Plain assignments only: the call's own steps are not to be trusted any more.
             let policy = self.settings.call.refusals;
             let clocks = call.clocks(now.at);
-            record::close(&mut call.cdr, now, clocks, &EndCause::Bug, policy);
+            let cause = match skeleton.answered {
+                true => EndCause::Bug,
+                false => EndCause::Bug.before_answer(),
+            };
+            if !call.cdr.is_closed() {
+                record::close(&mut call.cdr, now, clocks, &cause, policy);
+            }
             let (cdr, ladder) = (Box::new(call.cdr), call.ladder);
             self.out.push_back(Command::Record { cdr, ladder });
         }

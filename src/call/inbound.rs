@@ -44,7 +44,6 @@ impl Call {
         let leg = self.leg.unwrap_or_else(|| self.provisional_leg());
         let plan =
             MediaPlan { leg, agent: self.rates, rtp_timeout: self.settings.rtp_timeout, cname };
-        self.media_asked = true;
         out.push(Act::Media(MediaCommand::Open {
             plan: Box::new(plan),
             address: self.media_address.bind,
@@ -91,11 +90,9 @@ impl Call {
         self.advance(now, out);
     }
 
-    /// The port was taken by someone else: the Switchboard hands out another. The shard keeps
-    /// nothing of the call, so an end that waits for it need not.
+    /// The port was taken by someone else: the Switchboard hands out another.
     pub fn on_bind_failed(&mut self, now: Now, out: &mut Vec<Act>) {
-        self.media_asked = false;
-        let State::SettingUp { .. } = self.state else { return self.on_media_gone(out) };
+        let State::SettingUp { .. } = self.state else { return };
         self.ports_tried += 1;
         if self.ports_tried >= PORTS_TRIED_MAX {
             return self.finish(now, EndCause::Refused(Refusal::BindFailed), out);

@@ -139,8 +139,6 @@ pub struct Call {
     pub media_address: MediaAddress,
     pub port: RtpPort,
     pub ports_tried: u8,
-    /// The shard has this call's session, or was asked to open it: only then is there one to close.
-    pub media_asked: bool,
     pub job: Option<JobId>,
     /// The body of a creation under way, for its one fast retry.
     pub creation: Option<Value>,
@@ -217,7 +215,6 @@ impl Call {
             media_address: negotiated.address,
             port: opening.port,
             ports_tried: 0,
-            media_asked: false,
             job: None,
             creation: None,
             pending_reoffer: None,
@@ -264,16 +261,10 @@ impl Call {
         self.agent_left(now.at);
         self.pending_reoffer = None;
         self.deadline = None;
-        let media_closing = self.media_asked;
-        self.state = State::Ending { dialog_closing, media_closing };
+        self.state = State::Ending { dialog_closing, media_closing: true };
         self.close_record(now, &cause);
-        if media_closing {
-            out.push(Act::Media(MediaCommand::Close));
-        }
+        out.push(Act::Media(MediaCommand::Close));
         out.push(Act::Record);
-        if !dialog_closing && !media_closing {
-            out.push(Act::Gone);
-        }
     }
 
     /// Says good-bye as the dialog's state demands; true when an answer is awaited.
@@ -326,15 +317,10 @@ impl Call {
         if !self.is_ending() {
             self.finish(now, EndCause::Bug, out);
         }
-        out.push(Act::Record);
-        self.on_media_gone(out);
-    }
-
-    /// The shard holds nothing of this call any more.
-    pub fn on_media_gone(&mut self, out: &mut Vec<Act>) {
         if let State::Ending { dialog_closing, media_closing } = &mut self.state {
-            let was_closing = std::mem::replace(media_closing, false);
-            if was_closing && !*dialog_closing {
+            *media_closing = false;
+            out.push(Act::Record);
+            if !*dialog_closing {
                 out.push(Act::Gone);
             }
         }

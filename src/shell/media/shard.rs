@@ -505,6 +505,7 @@ mod tests {
         assert_eq!(next(), (broken, MediaEvent::Broken(words)));
         assert_eq!(next(), (broken, MediaEvent::Closed(Box::default())));
         sender.send(Input::Command(ForCall { call: broken, what: MediaCommand::Close }));
+        assert_eq!(next(), (broken, MediaEvent::Closed(Box::default())), "every close is answered");
         sender.send(Input::Command(ForCall { call: sound, what: MediaCommand::Close }));
         assert_eq!(next(), (sound, MediaEvent::Closed(Box::default())));
         assert_eq!((statistics.panics.value(), statistics.sessions.value()), (1, 0));

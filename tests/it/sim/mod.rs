@@ -473,8 +473,13 @@ impl World {
             return self.open_media(call, plan, *port);
         }
         let now = self.now;
-        // As in a shard: commands for a call that is not there are ignored.
-        let Some(slot) = self.slots.get_mut(&call) else { return };
+        // As in a shard: of a call that is not there, only the close is answered.
+        let Some(slot) = self.slots.get_mut(&call) else {
+            if command == MediaCommand::Close {
+                self.tell(call, MediaEvent::Closed(Box::default()));
+            }
+            return;
+        };
         match command {
             MediaCommand::Open { .. } | MediaCommand::SendText { .. } => {}
             MediaCommand::Prepare { .. } => {
