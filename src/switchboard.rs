@@ -7,6 +7,8 @@
 mod agents;
 mod input;
 mod invited;
+#[cfg(test)]
+mod tests;
 
 pub use input::{Command, Input};
 
@@ -64,7 +66,6 @@ struct Skeleton {
     key: CallKey,
     session: SessionId,
     port: RtpPort,
-    answered: bool,
 }
 
 /// The signalling brain. See the module's head.
@@ -168,10 +169,9 @@ impl Switchboard {
         self.counters.broken += 1;
         let Some(skeleton) = self.in_hand.take() else { return };
         let mut outputs = Vec::new();
-        if skeleton.answered {
-            let reason = EndCause::Bug.reason_header();
-            let _: Result<(), Gone> = self.ua.bye(now, skeleton.session, reason, &mut outputs);
-        } else {
+        let reason = EndCause::Bug.reason_header();
+        let answered = self.ua.bye(now, skeleton.session, reason, &mut outputs).is_ok();
+        if !answered {
             let status = Refusal::Bug.answer(self.settings.call.refusals).status;
             let _: Result<(), Gone> =
                 self.ua.refuse(now, skeleton.session, &status, &[], &mut outputs);
@@ -186,10 +186,7 @@ impl Switchboard {
             // Plain assignments only: the call's own steps are not to be trusted any more.
             let policy = self.settings.call.refusals;
             let clocks = call.clocks(now.at);
-            let cause = match skeleton.answered {
-                true => EndCause::Bug,
-                false => EndCause::Bug.before_answer(),
-            };
+            let cause = if answered { EndCause::Bug } else { EndCause::Bug.before_answer() };
             if !call.cdr.is_closed() {
                 record::close(&mut call.cdr, now, clocks, &cause, policy);
             }
@@ -349,12 +346,7 @@ impl Switchboard {
     /// for the case that the step panics.
     fn step(&mut self, now: Now, key: CallKey, act: impl FnOnce(&mut Call, &mut Vec<Act>)) {
         let Some(call) = self.calls.get_mut(&key) else { return };
-        self.in_hand = Some(Skeleton {
-            key,
-            session: call.session,
-            port: call.port,
-            answered: call.is_answered(),
-        });
+        self.in_hand = Some(Skeleton { key, session: call.session, port: call.port });
         let mut acts = Vec::new();
         act(call, &mut acts);
         self.timers.set(Owner::Call(key), call.poll_timeout());
