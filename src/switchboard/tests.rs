@@ -3,7 +3,7 @@
 use super::*;
 use crate::account::{SipConfigDocument, compile};
 use crate::codec::CodecKind;
-use crate::ground::{Transport, WallTime, limits};
+use crate::ground::{Flow, Transport, WallTime, limits};
 use crate::refusal::RefusalPolicy;
 use crate::sip::msg::{Framing, Message};
 use crate::ultravox::CallId;
