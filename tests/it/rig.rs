@@ -148,7 +148,7 @@ impl Doors {
         await_some(Duration::from_secs(90), "everything was given back", || {
             let (_, page) = self.get("/metrics")?;
             let zero = |name: &&str| page.contains(&format!("\nvoxedge_{name} 0\n"));
-            figures.iter().all(|name| zero(name)).then_some(())
+            figures.iter().all(zero).then_some(())
         });
     }
 }
