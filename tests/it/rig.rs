@@ -142,9 +142,22 @@ impl Doors {
         line.and_then(|value| value.parse().ok())
     }
 
-    /// Waits until nothing is left of any call: no transaction, dialog, session or port.
+    /// Waits until nothing is left of any call: no transaction, dialog, session or port. Figures are
+    /// published each second, so an OPTIONS is sent first: they are of now when it is counted.
     pub fn await_idle(&self) {
         let figures = ["sip_transactions", "sip_dialogs", "media_sessions", "media_ports_in_use"];
+        let before = await_some(SOON, "a figure", || self.metric("sip_received_total"));
+        let socket = std::net::UdpSocket::bind((source(), 0)).expect("127/8 is ours");
+        let (local, id) = (socket.local_addr().expect("it is bound"), unique("idle"));
+        let options = format!(
+            "OPTIONS sip:probe@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{id}\r\n\
+             From: <sip:rig@localhost>;tag=1\r\nTo: <sip:probe@localhost>\r\nCall-ID: {id}\r\n\
+             CSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+        );
+        socket.send_to(options.as_bytes(), self.udp).expect("loopback");
+        await_some(SOON, "new figures", || {
+            self.metric("sip_received_total").filter(|received| *received > before)
+        });
         await_some(Duration::from_secs(90), "everything was given back", || {
             let (_, page) = self.get("/metrics")?;
             let zero = |name: &&str| page.contains(&format!("\nvoxedge_{name} 0\n"));

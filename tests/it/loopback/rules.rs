@@ -80,6 +80,44 @@ fn a_stranger_meets_silence_and_leaves_no_trace_but_a_count() {
 }
 
 #[test]
+fn answers_go_to_the_packets_source_whatever_the_via_says() {
+    rig::run(LIMIT, async {
+        let rig = Rig::start(&[]).await;
+        let decoy = std::net::UdpSocket::bind((rig::source(), 0)).expect("127/8 is ours");
+        decoy.set_nonblocking(true).expect("a socket");
+        let there = decoy.local_addr().expect("it is bound");
+        let ip = there.ip();
+        let mut caller = rig.caller(Transport::Udp).await;
+        let own = format!("SIP/2.0/UDP {};", caller.local);
+        let vias = [
+            format!("SIP/2.0/UDP {there};"),
+            format!("SIP/2.0/UDP {there};maddr={ip};ttl=1;"),
+            format!("SIP/2.0/UDP {there};received={ip};"),
+            format!("SIP/2.0/UDP {};maddr={ip};", caller.local),
+        ];
+        for via in &vias {
+            for (method, user, code) in [("OPTIONS", "echo", 200), ("INVITE", "nobody", 404)] {
+                let id = rig::unique("via");
+                let request = caller.request(method, user, &id, "", "");
+                let text = String::from_utf8_lossy(&request).replace(&own, via);
+                assert!(text.contains(via.as_str()));
+                caller.send(text.as_bytes()).await;
+                let (answer, _) = caller.until_answer(&id, Some(text.as_bytes())).await;
+                let answer = answer.expect("packets do not close");
+                assert_eq!(answer.code(), code, "{via}");
+                if method == "INVITE" {
+                    let ack = caller.ack(&answer);
+                    caller.send(&ack).await;
+                }
+            }
+        }
+        caller.fence().await.expect("packets do not close");
+        assert!(decoy.recv(&mut [0; 16]).is_err(), "a packet went where the Via said");
+        rig.stop().await;
+    });
+}
+
+#[test]
 fn a_draining_daemon_refuses_the_new_and_keeps_the_running() {
     rig::run(LIMIT, async {
         let mut process = Process::spawn(&[("[store]", "[limits]\ngrace_s = 30\n[store]")], &[]);

@@ -18,6 +18,8 @@ use voxedge::sip::msg::{Message, Method, Response};
 const LIMIT: Duration = Duration::from_secs(300);
 /// Messages that are under way at once.
 const AT_ONCE: usize = 6;
+/// Bytes that an answer out of a dialog may have beyond its request.
+const AMPLIFIED_BYTES_MAX: usize = 512;
 /// Offers with encrypted media only: refused as such until the edge speaks SRTP.
 const ENCRYPTED_ONLY: [&str; 2] = ["teams-invite.sip", "twilio-tls-sdes-invite.sip"];
 
@@ -275,6 +277,9 @@ fn check_answer(case: &Case, answer: &Response, source: SocketAddr) -> Vec<Strin
             offences.push(format!("{what} in {text}"));
         }
     };
+    // What a forged source could be made to receive (the 200 of a call needs a listed one's agent).
+    let call = answer.code() < 300 && answer.cseq().method == &Method::Invite;
+    must(call || answer.bytes().len() <= case.bytes.len() + AMPLIFIED_BYTES_MAX, "amplified");
     must(answer.via().received() == Some(source.ip()), "no received");
     must(answer.to().tag().is_some(), "To without a tag");
     for item in case.answer_has.split(" | ").filter(|item| !item.is_empty()) {
