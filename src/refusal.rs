@@ -40,6 +40,8 @@ pub enum Refusal {
     PortsExhausted,
     /// No media port could be bound.
     BindFailed,
+    /// The caller's connection closed while it rang: nobody is there to be answered.
+    CallerLost,
     /// Our own bug.
     Bug,
 }
@@ -90,6 +92,26 @@ const INCOMPATIBLE_MEDIA: u16 = 305;
 const INCOMPATIBLE_ADDRESS: u16 = 301;
 
 impl Refusal {
+    /// The refusal in a word, for the log: it holds nothing that a peer sent.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Refusal::NotListed => "source not listed",
+            Refusal::NoMatch { .. } | Refusal::NoToUser => "no allowance matches",
+            Refusal::Offer(_) => "offer not usable",
+            Refusal::UnreadableBody { .. } => "body not read",
+            Refusal::AgentCall(_) => "agent call not created",
+            Refusal::AgentStream(_) => "agent stream not joined",
+            Refusal::SetupTimedOut(_) => "set-up timed out",
+            Refusal::Full => "full",
+            Refusal::Overloaded => "overloaded",
+            Refusal::Draining => "draining",
+            Refusal::PortsExhausted => "no media port left",
+            Refusal::BindFailed => "no media port can be bound",
+            Refusal::CallerLost => "connection lost while ringing",
+            Refusal::Bug => "internal error",
+        }
+    }
+
     /// The status, the headers and the words of this refusal.
     pub fn answer(&self, policy: RefusalPolicy) -> Answer {
         match self {
@@ -117,6 +139,7 @@ impl Refusal {
                 alarm: true,
                 ..busy("no media port could be bound (media.address, media.ports)")
             },
+            Refusal::CallerLost => plain(487, "the caller's connection closed while it rang"),
             Refusal::Bug => {
                 Answer { alarm: true, ..plain(500, "internal error; the log has the details") }
             }
@@ -276,15 +299,32 @@ impl EndCause {
     /// Who ended it.
     pub fn ended_by(&self) -> EndedBy {
         match self {
-            EndCause::CallerHungUp | EndCause::CallerCancelled | EndCause::CallerSilent => {
-                EndedBy::Caller
-            }
+            EndCause::CallerHungUp
+            | EndCause::CallerCancelled
+            | EndCause::CallerSilent
+            | EndCause::Refused(Refusal::CallerLost) => EndedBy::Caller,
             EndCause::AgentHungUp | EndCause::AgentLost(_) => EndedBy::Agent,
             EndCause::NeverAcked
             | EndCause::BadAnswer
             | EndCause::Drained
             | EndCause::Refused(_)
             | EndCause::Bug => EndedBy::Edge,
+        }
+    }
+
+    /// The end in a word, for the log: it holds nothing that a peer sent.
+    pub fn label(&self) -> &'static str {
+        match self {
+            EndCause::CallerHungUp => "caller hung up",
+            EndCause::CallerCancelled => "caller gave up",
+            EndCause::AgentHungUp => "agent hung up",
+            EndCause::AgentLost(_) => "agent stream lost",
+            EndCause::CallerSilent => "no media from the caller",
+            EndCause::NeverAcked => "answer never acknowledged",
+            EndCause::BadAnswer => "unusable answer in the ACK",
+            EndCause::Drained => "drained",
+            EndCause::Refused(refusal) => refusal.label(),
+            EndCause::Bug => "internal error",
         }
     }
 

@@ -304,8 +304,9 @@ impl Switchboard {
             UaEvent::Closed { session, outcome: _ } => {
                 self.on_session(now, session, |call, out| call.on_dialog_closed(out));
             }
-            // The call goes on: its BYE may come on another connection, and silence ends it.
-            UaEvent::FlowLost { session: _ } => {}
+            UaEvent::FlowLost { session } => {
+                self.on_session(now, session, |call, out| call.on_flow_lost(now, out));
+            }
         }
     }
 
@@ -444,6 +445,10 @@ impl Switchboard {
         let mut headers = vec![("Warning", warning.as_str())];
         if let Some(seconds) = &retry_after {
             headers.push(("Retry-After", seconds.as_str()));
+        }
+        if answer.status.code == 415 {
+            // What we would take (RFC 3261 §21.4.13).
+            headers.push(("Accept", SDP));
         }
         let status: &StatusLine = &answer.status;
         self.tell(now, |ua, out| ua.refuse(now, session, status, &headers, out));

@@ -97,6 +97,9 @@ pub struct Cdr {
     pub ended_by: Option<EndedBy>,
     /// Why it ended, in words.
     pub end_reason: Option<String>,
+    /// The same in a few fixed words, which hold nothing that a peer sent.
+    #[serde(default)]
+    pub end: Option<String>,
     /// Detail of a refusal, as in the `Warning` header and the log.
     pub warning: Option<String>,
     pub media: Option<MediaSummary>,
@@ -138,6 +141,7 @@ impl Cdr {
             status_reason: None,
             ended_by: None,
             end_reason: None,
+            end: None,
             warning: None,
             media: None,
         }

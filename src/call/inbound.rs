@@ -64,7 +64,7 @@ impl Call {
 
     /// What is known of the leg before the caller's answer came (late offer).
     fn provisional_leg(&self) -> LegPlan {
-        let kind = self.settings.codecs.first().copied().unwrap_or(crate::codec::CodecKind::Pcmu);
+        let kind = self.kind;
         LegPlan {
             codec: crate::media::plan::CodecPlan {
                 kind,
@@ -321,6 +321,17 @@ impl Call {
             self.note(now, Lane::Agent, "stream closed  Ultravox → edge");
         }
         self.finish(now, cause, out);
+    }
+
+    /// The connection that the caller lives on closed. A call that is up goes on: its BYE may come on
+    /// another connection, and silence ends it. One that still rings has nobody to be answered.
+    pub fn on_flow_lost(&mut self, now: Now, out: &mut Vec<Act>) {
+        match self.state {
+            State::SettingUp { .. } | State::Joining => {
+                self.finish(now, EndCause::Refused(Refusal::CallerLost), out);
+            }
+            State::Answered { .. } | State::Ending { .. } => {}
+        }
     }
 
     /// A deadline of this call came: the set-up took too long, or a heartbeat is due.

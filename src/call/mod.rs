@@ -135,6 +135,8 @@ pub struct Call {
     /// Our description for the 200.
     pub description: String,
     pub leg: Option<LegPlan>,
+    /// The codec whose rates the agent stream has; until a late offer is answered, the leg's.
+    pub kind: CodecKind,
     pub rates: AgentRates,
     pub media_address: MediaAddress,
     pub port: RtpPort,
@@ -211,6 +213,7 @@ impl Call {
             offer_answer: negotiated.offer_answer,
             description: negotiated.description,
             leg: None,
+            kind: negotiated.kind,
             rates,
             media_address: negotiated.address,
             port: opening.port,

@@ -20,6 +20,9 @@ pub fn open(key: CallKey, now: Now, flow: Flow, request: &Request) -> Cdr {
     cdr
 }
 
+/// What is kept of a caller's Reason header.
+const TOLD_CHARS_MAX: usize = 200;
+
 /// Closes the record: both clocks, who ended the call and why, and the final status.
 pub fn close(
     cdr: &mut Cdr,
@@ -32,6 +35,7 @@ pub fn close(
     cdr.ended_at = Some(now.wall);
     cdr.left_at = cdr.left_at.or(cdr.joined_at.and(Some(now.wall)));
     cdr.ended_by = Some(cause.ended_by());
+    cdr.end = Some(cause.label().to_owned());
     let words = cause.words(policy);
     match cause {
         EndCause::CallerCancelled => set_status(cdr, 487, "Request Terminated"),
@@ -44,6 +48,7 @@ pub fn close(
     }
     // A Reason header that the caller sent with its BYE or CANCEL is worth more than our words.
     let told = cdr.end_reason.take();
+    let told = told.map(|text| text.chars().take(TOLD_CHARS_MAX).collect::<String>());
     cdr.end_reason = Some(told.map_or(words.clone(), |told| format!("{words} ({told})")));
 }
 

@@ -34,7 +34,7 @@ fn daemon(loaded: &Loaded) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         match serve(&loaded.config).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(words) => {
@@ -42,7 +42,10 @@ fn daemon(loaded: &Loaded) -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-    })
+    });
+    // A name look-up that hangs must not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
 }
 
 async fn serve(config: &Config) -> Result<(), String> {

@@ -36,6 +36,9 @@ pub const STREAM_WRITE_BACKLOG_BYTES_MAX: usize = 256 * 1024;
 
 /// Transactions that one source address may hold (security S19).
 pub const TRANSACTIONS_PER_SOURCE_MAX: usize = 200;
+/// Transactions that one source address may hold, finished ones included: they absorb copies for 32 s,
+/// and a busy trunk makes two for each call.
+pub const TRANSACTIONS_HELD_PER_SOURCE_MAX: usize = 20_000;
 /// Transactions in all.
 pub const TRANSACTIONS_MAX: usize = 50_000;
 /// Calls from one source address that are not answered yet (security S19).

@@ -206,7 +206,7 @@ impl Daemon {
     }
 
     /// Drains and takes every part down; the store is flushed last.
-    pub async fn stop(self, grace: Duration) {
+    pub async fn stop(mut self, grace: Duration) {
         self.drain(grace).await;
         self.flow_tasks.stop().await;
         drop(self.requests);
@@ -214,8 +214,11 @@ impl Daemon {
             tracing::error!("signalling had panicked");
         }
         drop(self.admin_stop);
-        if self.admin.await.is_err() {
-            tracing::error!("the admin listener had panicked");
+        // A client that never ends its request must not hold the process.
+        match tokio::time::timeout(FAREWELLS, &mut self.admin).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::error!("the admin listener had panicked"),
+            Err(_) => self.admin.abort(),
         }
         if let Some(media) = Arc::into_inner(self.media) {
             media.stop();

@@ -430,7 +430,7 @@ fn log_end(cdr: &Cdr) {
         sip_ms = cdr.sip_time.as_millis() as u64,
         agent_ms = cdr.agent_time.as_millis() as u64,
         deciminutes = cdr.deciminutes.count(),
-        end = cdr.end_reason,
+        end = cdr.end,
         "call ended"
     );
 }

@@ -289,19 +289,26 @@ impl Switchboard {
             _ => (405, "Method Not Allowed"),
         };
         let status = StatusLine { code, reason: reason.into() };
-        self.tell(now, |ua, out| ua.respond(now, token, &status, &[], None, out));
+        let allow = self.settings.ua.abilities.allow();
+        let headers = [("Allow", allow.as_str())];
+        let headers = if code == 405 { &headers[..] } else { &[] };
+        self.tell(now, |ua, out| ua.respond(now, token, &status, headers, None, out));
     }
 }
+
+/// What is shown of a content type that is not read.
+const CONTENT_TYPE_CHARS_MAX: usize = 80;
 
 fn read_offer(request: &Request) -> Result<Option<Bytes>, Refusal> {
     if request.body().is_empty() {
         return Ok(None);
     }
     match request.content_type().as_deref() {
-        Some(SDP) => Ok(Some(Bytes::copy_from_slice(request.body()))),
-        other => {
-            Err(Refusal::UnreadableBody { content_type: other.unwrap_or("unknown").to_owned() })
-        }
+        // Without a type it can only be one (some PBXs leave it out).
+        Some(SDP) | None => Ok(Some(Bytes::copy_from_slice(request.body()))),
+        Some(other) => Err(Refusal::UnreadableBody {
+            content_type: other.chars().take(CONTENT_TYPE_CHARS_MAX).collect(),
+        }),
     }
 }
 

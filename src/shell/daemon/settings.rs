@@ -35,7 +35,11 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
 
 fn ua(config: &Config, bound: &[(Transport, SocketAddr)]) -> UaConfig {
     let contact = |address: &SocketAddr| {
-        let host = match (&config.listen.advertise, address.ip().is_unspecified()) {
+        // An advertised address speaks for its own family; a name for both.
+        let advertise = config.listen.advertise.as_ref().filter(|host| {
+            host.parse::<IpAddr>().map_or(true, |ip| ip.is_ipv4() == address.is_ipv4())
+        });
+        let host = match (advertise, address.ip().is_unspecified()) {
             (Some(host), _) => bracketed(host),
             (None, true) => bracketed(&primary_address(address.is_ipv4()).to_string()),
             (None, false) => bracketed(&address.ip().to_string()),
@@ -44,7 +48,7 @@ fn ua(config: &Config, bound: &[(Transport, SocketAddr)]) -> UaConfig {
     };
     UaConfig {
         contacts: bound.iter().map(|(kind, at)| ((*kind, *at), contact(at))).collect(),
-        advertise: config.listen.advertise.clone(),
+        advertise: config.listen.advertise.as_deref().map(bracketed),
         domain: Some(config.sip.account.domain().to_owned()),
         early_calls_per_source_max: config.limits.early_calls_per_source_max,
         timing: timing(),

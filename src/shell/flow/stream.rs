@@ -65,16 +65,14 @@ pub(super) async fn run<S>(
         let reading = async {
             let end = reader.run(&mut read, started).await;
             if end == End::AfterWrites {
-                let _ = connection.queue.send(Write::Close).await;
-                std::future::pending::<()>().await;
+                close_after_writes(&connection).await;
             }
         };
         let mut stopping = stop.clone();
         let stopped = async {
             // An error means that the owner is gone, which is the same.
             let _ = stopping.wait_for(|stop| *stop).await;
-            let _ = connection.queue.send(Write::Close).await;
-            tokio::time::sleep(LINGER).await;
+            close_after_writes(&connection).await;
         };
         tokio::select! {
             () = reading => {}
@@ -90,6 +88,12 @@ pub(super) async fn run<S>(
         _ = stop.wait_for(|stop| *stop) => drop(flows.0.inputs.try_send(FlowInput::Closed { flow })),
     }
     let _ = timeout(LINGER, close(&mut read, &mut write)).await;
+}
+
+/// Lets what is queued go out, for as long as a peer that reads needs.
+async fn close_after_writes(connection: &Connection) {
+    let _ = timeout(LINGER, connection.queue.send(Write::Close)).await;
+    tokio::time::sleep(LINGER).await;
 }
 
 /// Why reading ended.

@@ -27,6 +27,8 @@ pub struct UaConfig {
     pub abilities: Abilities,
     /// Unfinished transactions of one source address (security S19).
     pub transactions_per_source_max: usize,
+    /// Transactions of one source address, finished ones that still absorb copies included.
+    pub transactions_held_per_source_max: usize,
     /// Transactions in all, finished ones that still absorb copies included.
     pub transactions_max: usize,
     /// Calls of one source address that are not answered yet (security S19).
@@ -58,6 +60,7 @@ impl Default for UaConfig {
                 accepts: vec!["application/sdp"],
             },
             transactions_per_source_max: limits::TRANSACTIONS_PER_SOURCE_MAX,
+            transactions_held_per_source_max: limits::TRANSACTIONS_HELD_PER_SOURCE_MAX,
             transactions_max: limits::TRANSACTIONS_MAX,
             early_calls_per_source_max: limits::EARLY_CALLS_PER_SOURCE_MAX,
         }

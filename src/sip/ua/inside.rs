@@ -49,7 +49,8 @@ impl UserAgent {
             Some(Sequence::Equal) => is_bye,
             Some(Sequence::Lower) | None => false,
         };
-        if !is_bye && !self.has_room(&flow) {
+        // A BYE that ends its call always has room: it frees more than it takes.
+        if !(is_bye && in_order) && !self.has_room(&flow) {
             return self.shed(&request, &flow, out);
         }
         if !in_order {

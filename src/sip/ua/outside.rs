@@ -123,7 +123,9 @@ impl UserAgent {
 
     /// True while the source and the whole have room for one more transaction.
     pub(super) fn has_room(&self, flow: &Flow) -> bool {
-        self.transactions.open_of(flow.peer.ip()) < self.config.transactions_per_source_max
+        let source = flow.peer.ip();
+        self.transactions.open_of(source) < self.config.transactions_per_source_max
+            && self.transactions.held_of(source) < self.config.transactions_held_per_source_max
             && self.transactions.len() < self.config.transactions_max
     }
 

@@ -85,7 +85,14 @@ impl UserAgent {
         self.counters.shed += 1;
         // Never zero: the request would be back at once.
         let wait = (1 + self.entropy.below(10)).to_string();
-        let headers = [("Retry-After", wait.as_str())];
+        let host = self.config.domain.as_deref().unwrap_or("voxedge");
+        let why = match self.availability {
+            Availability::Draining => "this edge is draining; try another",
+            Availability::Full => "no further call is taken now",
+            Availability::Open => "this source has too much under way",
+        };
+        let warning = format!("399 {host} \"{why}\"");
+        let headers = [("Retry-After", wait.as_str()), ("Warning", warning.as_str())];
         self.refuse_statelessly((request, flow), &StatusLine::of(503), &headers, out);
     }
 

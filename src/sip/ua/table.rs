@@ -45,7 +45,10 @@ pub(super) struct ClientRecord {
 /// What one source address holds.
 #[derive(Clone, Copy, Default, Debug)]
 struct Load {
+    /// Unfinished ones.
     open: usize,
+    /// All, those that only absorb copies included.
+    held: usize,
     early: usize,
 }
 
@@ -116,6 +119,7 @@ impl Transactions {
             self.merges.insert(merge.clone(), token);
         }
         self.server_keys.insert(key.clone(), token);
+        self.load(flow.peer.ip(), |load| load.held += 1);
         let record =
             ServerRecord { machine, request, flow, session, local_tag, key, merge, counted: false };
         self.servers.insert(token, record);
@@ -177,6 +181,11 @@ impl Transactions {
         self.loads.get(&source).map_or(0, |load| load.open)
     }
 
+    /// Transactions of a source, finished ones that still absorb copies included.
+    pub(super) fn held_of(&self, source: IpAddr) -> usize {
+        self.loads.get(&source).map_or(0, |load| load.held)
+    }
+
     /// Calls of a source that are not answered yet.
     pub(super) fn early_of(&self, source: IpAddr) -> usize {
         self.loads.get(&source).map_or(0, |load| load.early)
@@ -193,13 +202,15 @@ impl Transactions {
     fn load(&mut self, source: IpAddr, change: impl FnOnce(&mut Load)) {
         let load = self.loads.entry(source).or_default();
         change(load);
-        if load.open == 0 && load.early == 0 {
+        if load.open == 0 && load.early == 0 && load.held == 0 {
             self.loads.remove(&source);
         }
     }
 
     fn remove(&mut self, token: RequestToken) {
         let Some(record) = self.servers.remove(&token) else { return };
+        let source = record.flow.peer.ip();
+        self.load(source, |load| load.held = load.held.saturating_sub(1));
         if self.server_keys.get(&record.key) == Some(&token) {
             self.server_keys.remove(&record.key);
         }
