@@ -210,15 +210,18 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// A connection that does not come up is `Unreachable` even when its own time ran out: nothing was
-/// asked yet, so that a second try cannot make a second call. A connection that breaks after the
-/// request went out is `TimedOut`: the call may exist.
+/// asked yet, so that a second try cannot make a second call. One that broke later is `Unreachable`
+/// too (mostly a pooled connection that the service had closed): the one retry may then leave an
+/// orphan, which lapses by its `joinTimeout`.
 fn fault_of(error: &reqwest::Error) -> CreateFault {
     if error.is_connect() {
         CreateFault::Unreachable
+    } else if error.is_timeout() {
+        CreateFault::TimedOut
     } else if error.is_decode() || error.is_body() {
         CreateFault::BadAnswer
     } else {
-        CreateFault::TimedOut
+        CreateFault::Unreachable
     }
 }
 

@@ -50,7 +50,8 @@ impl UserAgent {
             Some(Sequence::Lower) | None => false,
         };
         // A BYE that ends its call always has room: it frees more than it takes.
-        if !(is_bye && in_order) && !self.has_room(&flow) {
+        let ends_call = is_bye && in_order;
+        if !ends_call && !self.has_room(&flow) {
             return self.shed(&request, &flow, out);
         }
         if !in_order {

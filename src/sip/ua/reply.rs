@@ -1,6 +1,7 @@
 //! Writing answers: the headers that every answer has, answers without state, and how bytes of a
 //! server transaction leave. A header that would break a line is left out and counted.
 
+use super::Availability;
 use super::table::ServerMachine;
 use super::{RequestToken, UaOutput, UserAgent};
 use crate::ground::{Flow, Now};
@@ -87,7 +88,7 @@ impl UserAgent {
         let wait = (1 + self.entropy.below(10)).to_string();
         let host = self.config.domain.as_deref().unwrap_or("voxedge");
         let why = match self.availability {
-            Availability::Draining => "this edge is draining; try another",
+            Availability::Draining => "no new call is taken while draining",
             Availability::Full => "no further call is taken now",
             Availability::Open => "this source has too much under way",
         };

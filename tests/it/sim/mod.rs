@@ -138,6 +138,14 @@ pub fn settings() -> Settings {
     }
 }
 
+/// What the user agent says when it turns a request away without keeping state: a copy of it may
+/// find room later.
+const SHED_WORDS: [&str; 3] = [
+    "no new call is taken while draining",
+    "no further call is taken now",
+    "this source has too much under way",
+];
+
 impl World {
     pub fn new(seed: u64, settings: Settings) -> World {
         let document = SipConfigDocument {
@@ -327,7 +335,8 @@ impl World {
             let facts = self.facts.values_mut().find(|facts| facts.sip_call_id == id);
             facts.expect("an answered call has a record").answered.get_or_insert(now);
         }
-        let shed = label.starts_with("503 ") && !label.contains("Warning");
+        let shed =
+            label.starts_with("503 ") && SHED_WORDS.iter().any(|words| label.contains(words));
         if let Some((status, tag)) = ladder::final_answer(&bytes).filter(|_| !shed)
             && let Some(answers) = self.invites.get_mut(&ladder::call_and_cseq(&bytes))
         {
