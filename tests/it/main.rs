@@ -3,6 +3,7 @@ mod docs;
 mod drain;
 mod hostile_media;
 mod hot_path;
+mod interop;
 mod ipv6;
 mod ladders;
 mod loopback;
