@@ -79,7 +79,7 @@ fn read_rtpmap(value: &str) -> Option<Encoding> {
     let name = parts.next().unwrap_or_default();
     let clock_hz: u32 = parts.next().and_then(|clock| clock.parse().ok()).unwrap_or(0);
     let channels = parts.next().unwrap_or("1");
-    if name == "telephone-event" {
+    if name.eq_ignore_ascii_case("telephone-event") {
         let is_known = [8_000, 16_000, 32_000, 48_000].contains(&clock_hz) && channels == "1";
         return is_known.then_some(Encoding::TelephoneEvent { clock_hz });
     }
@@ -158,6 +158,7 @@ mod tests {
         check("m=audio 1 RTP/AVP 9\r\na=rtpmap:9 G722/16000", &[(9, None)]);
         check("m=audio 1 RTP/AVP 96 128 x 0 0 -1", &[(96, None), (0, pcmu)]);
         check("m=audio 1 RTP/AVP 99\r\na=rtpmap:99 telephone-event/16000", &[(99, event(16_000))]);
+        check("m=audio 1 RTP/AVP 99\r\na=rtpmap:99 Telephone-Event/8000", &[(99, event(8_000))]);
         check("m=audio 1 RTP/AVP 99\r\na=rtpmap:99\r\na=rtpmap:99 telephone-event", &[(99, None)]);
     }
 
