@@ -483,6 +483,34 @@ fn a_broken_connection_and_a_broken_frame_lose_the_agent() {
 }
 
 #[test]
+fn last_words_and_the_hang_up_outlive_a_connection_that_is_reset() {
+    for _ in 0..8 {
+        let said = pcm(&audio(3));
+        let (sender, told) = channel();
+        let told = Mutex::new(told);
+        let far = accepting(move |mut socket| {
+            // The uplink's audio lies unread: the end of this script resets the connection.
+            let waited = told.lock().expect("no panic").recv_timeout(PATIENCE);
+            waited.expect("the caller has spoken");
+            socket.frame(BINARY, &said);
+            socket.frame(CLOSE, &1000_u16.to_be_bytes());
+        });
+        let world = World::with_call(&far);
+        world.join(&url(&far));
+        for number in 0..20 {
+            world.speak(number, &audio(number));
+        }
+        sender.send(()).expect("a script that waits");
+        for number in 20..220 {
+            world.speak(number, &audio(number));
+        }
+        let close = AgentClose::Code(1000);
+        assert_eq!(world.next(CALL), MediaEvent::AgentLeft { close });
+        assert_eq!(world.close().agent_received_ms, 20);
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_fails_to_bind_and_another_works() {
     let far = FarEnd::plain(|_| {});
     let world = World::with_call(&far);

@@ -70,6 +70,8 @@ pub struct AgentStream {
     /// The same for `join`.
     join_by: Option<Instant>,
     texts: VecDeque<String>,
+    /// Writing failed a moment ago: what lies unread is to be looked at.
+    unread: bool,
 }
 
 enum State {
@@ -84,7 +86,14 @@ enum Phase {
     Handshaking,
     Prepared,
     Upgrading(Upgrade),
-    Open { reader: Box<FrameReader>, heard: Instant, ping_at: Instant },
+    /// `mute`: the far end takes nothing more. What it said before may lie unread, a hang-up and the
+    /// last words among it; reading ends the stream.
+    Open {
+        reader: Box<FrameReader>,
+        heard: Instant,
+        ping_at: Instant,
+        mute: bool,
+    },
 }
 
 /// What bytes did to a linked connection.
@@ -107,6 +116,7 @@ impl AgentStream {
             prepare_by: None,
             join_by: None,
             texts: VecDeque::new(),
+            unread: false,
         }
     }
 
@@ -190,12 +200,16 @@ impl AgentStream {
             }
         }
         for _ in 0..READS_PER_ROUND {
-            let connection = match &mut self.state {
-                State::Linked { connection, .. } | State::Closing { connection, .. } => connection,
+            let (connection, open) = match &mut self.state {
+                State::Linked { connection, phase: Phase::Open { .. } } => (connection, true),
+                State::Linked { connection, .. } | State::Closing { connection, .. } => {
+                    (connection, false)
+                }
                 State::Idle | State::Resolving | State::Connecting { .. } => return false,
             };
-            let read = connection.flush().and_then(|_| connection.read(&mut shared.plain[..]));
-            match read {
+            // An open stream is written by `flush`; that it fails there keeps nobody from reading.
+            let flushed = if open { Ok(true) } else { connection.flush() };
+            match flushed.and_then(|_| connection.read(&mut shared.plain[..])) {
                 Ok(Received::Bytes(count)) => self.on_bytes(now, count, shared, tell),
                 Ok(Received::Again) => {}
                 Ok(Received::Nothing) => {
@@ -220,7 +234,7 @@ impl AgentStream {
             State::Connecting { until, .. } if *until <= now => {
                 self.connect_other(now, "no answer in time", shared, tell);
             }
-            State::Linked { connection, phase: Phase::Open { heard, ping_at, .. } } => {
+            State::Linked { connection, phase: Phase::Open { heard, ping_at, mute, .. } } => {
                 if now.since(*heard) >= DEAD_AFTER {
                     return self.lose(shared, tell);
                 }
@@ -228,8 +242,12 @@ impl AgentStream {
                     *ping_at = now + PING_EVERY;
                     shared.frame.clear();
                     shared.writer.ping(&mut shared.frame, b"");
-                    if connection.write(&shared.frame).and_then(|()| connection.flush()).is_err() {
-                        self.lose(shared, tell);
+                    let written = match *mute {
+                        true => Ok(true),
+                        false => connection.write(&shared.frame).and_then(|()| connection.flush()),
+                    };
+                    if written.is_err() {
+                        (*mute, self.unread) = (true, true);
                     }
                 }
             }
@@ -265,19 +283,16 @@ impl AgentStream {
 
     /// Writes what waits: control frames, data messages, audio. While the socket takes no more,
     /// audio stays in `uplink`, which drops its oldest. Returns the audio frames written.
-    pub fn flush(&mut self, uplink: &mut Uplink, shared: &mut Shared, tell: Tell<'_>) -> u64 {
-        let State::Linked { connection, phase: Phase::Open { .. } } = &mut self.state else {
+    pub fn flush(&mut self, uplink: &mut Uplink, shared: &mut Shared) -> u64 {
+        let State::Linked { connection, phase: Phase::Open { mute, .. } } = &mut self.state else {
             return 0;
         };
         let mut frames = 0;
-        loop {
+        while !*mute {
             match connection.flush() {
                 Ok(true) => {}
                 Ok(false) => return frames,
-                Err(_) => {
-                    self.lose(shared, tell);
-                    return frames;
-                }
+                Err(_) => break,
             }
             shared.frame.clear();
             if let Some(text) = self.texts.pop_front() {
@@ -292,10 +307,17 @@ impl AgentStream {
                 return frames;
             }
             if connection.write(&shared.frame).is_err() {
-                self.lose(shared, tell);
-                return frames;
+                break;
             }
         }
+        self.unread |= !*mute;
+        *mute = true;
+        frames
+    }
+
+    /// True once after writing failed: `handle_ready` is to read what is left, and the end.
+    pub fn take_unread(&mut self) -> bool {
+        std::mem::take(&mut self.unread)
     }
 
     /// Ends the stream from our side: a close frame with 1000 when it is open, and then the
@@ -436,7 +458,8 @@ impl AgentStream {
                     used = head;
                     self.join_by = None;
                     let ping_at = now + PING_EVERY;
-                    *phase = Phase::Open { reader: Box::default(), heard: now, ping_at };
+                    *phase =
+                        Phase::Open { reader: Box::default(), heard: now, ping_at, mute: false };
                     tell(FromAgent::Joined);
                 }
                 Err(fault) => {

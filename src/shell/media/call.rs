@@ -164,14 +164,9 @@ impl Call {
         }
     }
 
-    /// Reads a bounded amount from the sockets that are ready; `ready` keeps what is left over.
+    /// Reads a bounded amount from the sockets that are ready; `ready` keeps what is left over. The
+    /// agent comes first: the caller's packets make us write to it, which a hang-up may forbid.
     pub fn receive(&mut self, shared: &mut Shared, outlet: &Outlet) {
-        if self.ready.rtp {
-            self.ready.rtp = self.receive_rtp(shared);
-        }
-        if self.ready.rtcp {
-            self.ready.rtcp = self.media.as_mut().is_some_and(|media| media.receive_rtcp(shared));
-        }
         if self.ready.agent {
             let now = Clock::now();
             self.ready.agent = match &mut self.media {
@@ -183,12 +178,19 @@ impl Call {
                 None => self.stream.handle_ready(now.at, shared, &mut |_| {}),
             };
         }
+        if self.ready.rtp {
+            self.ready.rtp = self.receive_rtp(shared);
+        }
+        if self.ready.rtcp {
+            self.ready.rtcp = self.media.as_mut().is_some_and(|media| media.receive_rtcp(shared));
+        }
     }
 
     /// Does what the last inputs made due: audio to the agent, packets to the caller, events to
     /// signalling. Returns the next deadline.
     pub fn settle(&mut self, now: Now, shared: &mut Shared, outlet: &Outlet) -> Option<Instant> {
-        self.forward(now, shared);
+        self.forward(shared);
+        self.ready.agent |= self.stream.take_unread();
         if let Some(media) = &mut self.media {
             media.transmit(now, shared);
             for _ in 0..EVENTS_MAX {
@@ -233,18 +235,10 @@ impl Call {
     }
 
     /// Empties the uplink into the agent's socket as far as that takes it. Returns the frames.
-    fn forward(&mut self, now: Now, shared: &mut Shared) -> u64 {
+    fn forward(&mut self, shared: &mut Shared) -> u64 {
         let Some(media) = &mut self.media else { return 0 };
-        let mut ended = None;
-        let frames = self.stream.flush(&mut media.uplink, shared, &mut |told| {
-            if let FromAgent::Closed(close) = told {
-                ended = Some(close);
-            }
-        });
+        let frames = self.stream.flush(&mut media.uplink, shared);
         shared.statistics.uplink_frames.add(frames);
-        if let Some(close) = ended {
-            media.session.handle_agent_closed(now, close);
-        }
         frames
     }
 
@@ -262,7 +256,7 @@ impl Call {
             shared.statistics.packets_received.add(1);
             let packet = &shared.packet[..length.min(shared.packet.len())];
             media.session.handle_rtp(now, canonical(source), packet, &mut media.uplink);
-            if self.forward(now, shared) > 0 {
+            if self.forward(shared) > 0 {
                 shared.statistics.forwarding_delay.record(Clock::instant().since(now.at));
             }
         }
