@@ -6,6 +6,7 @@
 //! |---|---|
 //! | the anchor, port and all | always; it displaces a stranger |
 //! | another port of the anchor's IP | within 1 s of that IP's first packet |
+//! | the signalling's IP | at once while the anchor was never heard, unless one of that IP was taken |
 //! | another IP | only while the anchor was never heard, after 5 packets in sequence of one SSRC, once for each offer |
 //! | anything else | never |
 //!
@@ -46,6 +47,8 @@ pub struct SourceLatch {
     latched: Option<SocketAddr>,
     /// The anchor's IP was heard first at this time.
     anchor_heard: Option<Instant>,
+    /// The anchor was accepted last at this time.
+    anchor_last: Option<Instant>,
     /// A stranger was accepted since the last offer.
     stranger_taken: bool,
     candidates: [Option<Candidate>; CANDIDATES_MAX],
@@ -59,19 +62,37 @@ impl SourceLatch {
             signalling_source: signalling_source.to_canonical(),
             latched: None,
             anchor_heard: None,
+            anchor_last: None,
             stranger_taken: false,
             candidates: [None; CANDIDATES_MAX],
             sent_unheard: 0,
         }
     }
 
-    /// An offer/answer exchange ended: learning is open once more. A new address is used at once;
-    /// with the old one, the source that was learned stays until another proves itself.
-    pub fn reoffer(&mut self, signalled: Option<SocketAddr>, signalling_source: IpAddr) {
+    /// An offer/answer exchange ended: learning is open once more, unless the address is the old one
+    /// and is being heard. A new address is used at once; with the old one, the source that was
+    /// learned stays until another proves itself. A source at the signalling's IP stays as well when
+    /// no address is named (hold), and then when another IP is (hold's end, late offer): a private
+    /// one, maybe.
+    pub fn reoffer(
+        &mut self,
+        now: Instant,
+        signalled: Option<SocketAddr>,
+        signalling_source: IpAddr,
+    ) {
         let fresh = SourceLatch::new(signalled, signalling_source);
-        let latched = self.latched.filter(|_| self.signalled == fresh.signalled);
+        let same = self.signalled == fresh.signalled;
+        let near = |latched: &SocketAddr| {
+            let elsewhere =
+                |named: SocketAddr| self.signalled.is_none() && named.ip() != latched.ip();
+            fresh.signalled.is_none_or(elsewhere) && latched.ip() == fresh.signalling_source
+        };
+        let latched = self.latched.filter(|latched| same || near(latched));
         let sent_unheard = if latched.is_some() { self.sent_unheard } else { 0 };
-        *self = SourceLatch { latched, sent_unheard, ..fresh };
+        let recent = |last: &Instant| same && now.since(*last) <= PORT_LEARNING;
+        let anchor_last = self.anchor_last.filter(recent);
+        let anchor_heard = self.anchor_heard.filter(|_| anchor_last.is_some());
+        *self = SourceLatch { latched, sent_unheard, anchor_heard, anchor_last, ..fresh };
     }
 
     /// Whether a well-formed packet of an agreed payload number, from `source`, is the caller's.
@@ -84,10 +105,15 @@ impl SourceLatch {
             self.stranger_taken = true;
             return true;
         }
-        if self.anchor_heard.is_some() || self.stranger_taken {
+        if self.anchor_heard.is_some() {
             return false;
         }
-        if !self.proves_itself(now, source, ssrc, sequence) {
+        if self.is_signallings(source) {
+            self.stranger_taken = true;
+            self.latch(source);
+            return true;
+        }
+        if self.stranger_taken || !self.proves_itself(now, source, ssrc, sequence) {
             return false;
         }
         self.stranger_taken = true;
@@ -106,14 +132,14 @@ impl SourceLatch {
         (trusted || self.sent_unheard < UNHEARD_PACKETS_MAX).then_some(signalled)
     }
 
-    /// Some address is known, even if nothing is sent to it any more.
-    pub fn has_address(&self) -> bool {
-        self.latched.is_some() || self.signalled.is_some_and(is_sendable)
-    }
-
     /// The source that was accepted last.
     pub fn latched(&self) -> Option<SocketAddr> {
         self.latched
+    }
+
+    /// RTCP came from where media is expected: what is sent there is wanted.
+    pub fn note_control(&mut self) {
+        self.sent_unheard = 0;
     }
 
     /// One packet went to `destination`.
@@ -127,6 +153,13 @@ impl SourceLatch {
         self.signalled.map_or(self.signalling_source, |signalled| signalled.ip())
     }
 
+    /// The first source of the signalling's own IP: a caller behind NAT, whose description names an
+    /// address that nobody reaches.
+    fn is_signallings(&self, source: SocketAddr) -> bool {
+        let taken = self.latched.is_some_and(|latched| latched.ip() == self.signalling_source);
+        source.ip() == self.signalling_source && !taken
+    }
+
     fn accepts_anchor(&mut self, now: Instant, source: SocketAddr) -> bool {
         let first = *self.anchor_heard.get_or_insert(now);
         let known = self.latched == Some(source) || self.signalled == Some(source);
@@ -134,6 +167,7 @@ impl SourceLatch {
         if !known && !learnable {
             return false;
         }
+        self.anchor_last = Some(now);
         self.latch(source);
         true
     }
@@ -200,7 +234,7 @@ mod tests {
             let words: Vec<&str> = line.split_whitespace().collect();
             let now = at(words[0].parse().expect("milliseconds"));
             if words[1] == "offer" {
-                latch.reoffer(Some(parse(words[2])), signalling);
+                latch.reoffer(now, Some(parse(words[2])), signalling);
                 continue;
             }
             let (ssrc, sequence) = words[2].split_once('/').expect("ssrc/sequence");
@@ -232,14 +266,14 @@ mod tests {
     fn a_stranger_needs_five_packets_in_sequence_and_yields_to_the_anchor() {
         run(
             Some(ANCHOR),
-            "0   203.0.113.9:700 1/10 no  192.0.2.1:4000
-             20  203.0.113.9:700 1/11 no  192.0.2.1:4000
-             40  203.0.113.9:700 1/13 no  192.0.2.1:4000
-             60  203.0.113.9:700 1/14 no  192.0.2.1:4000
-             80  203.0.113.9:700 1/15 yes 203.0.113.9:700
-             90  198.51.100.1:9  7/1  no  203.0.113.9:700
+            "0   203.0.113.7:700 1/10 no  192.0.2.1:4000
+             20  203.0.113.7:700 1/11 no  192.0.2.1:4000
+             40  203.0.113.7:700 1/13 no  192.0.2.1:4000
+             60  203.0.113.7:700 1/14 no  192.0.2.1:4000
+             80  203.0.113.7:700 1/15 yes 203.0.113.7:700
+             90  198.51.100.1:9  7/1  no  203.0.113.7:700
              99  192.0.2.1:4000  5/1  yes 192.0.2.1:4000
-             100 203.0.113.9:700 1/16 no  192.0.2.1:4000",
+             100 203.0.113.7:700 1/16 no  192.0.2.1:4000",
         );
     }
 
@@ -247,17 +281,17 @@ mod tests {
     fn another_ssrc_or_a_jump_begins_the_probation_again() {
         run(
             Some(ANCHOR),
-            "0  203.0.113.9:700 1/10 no  192.0.2.1:4000
-             20 203.0.113.9:700 1/11 no  192.0.2.1:4000
-             40 203.0.113.9:700 2/12 no  192.0.2.1:4000
-             60 203.0.113.9:700 2/13 no  192.0.2.1:4000
-             61 203.0.113.9:700 2/13 no  192.0.2.1:4000
-             80 203.0.113.9:700 2/14 no  192.0.2.1:4000
-             81 203.0.113.9:700 2/90 no  192.0.2.1:4000
-             82 203.0.113.9:700 2/91 no  192.0.2.1:4000
-             83 203.0.113.9:700 2/92 no  192.0.2.1:4000
-             84 203.0.113.9:700 2/93 no  192.0.2.1:4000
-             85 203.0.113.9:700 2/94 yes 203.0.113.9:700",
+            "0  203.0.113.7:700 1/10 no  192.0.2.1:4000
+             20 203.0.113.7:700 1/11 no  192.0.2.1:4000
+             40 203.0.113.7:700 2/12 no  192.0.2.1:4000
+             60 203.0.113.7:700 2/13 no  192.0.2.1:4000
+             61 203.0.113.7:700 2/13 no  192.0.2.1:4000
+             80 203.0.113.7:700 2/14 no  192.0.2.1:4000
+             81 203.0.113.7:700 2/90 no  192.0.2.1:4000
+             82 203.0.113.7:700 2/91 no  192.0.2.1:4000
+             83 203.0.113.7:700 2/92 no  192.0.2.1:4000
+             84 203.0.113.7:700 2/93 no  192.0.2.1:4000
+             85 203.0.113.7:700 2/94 yes 203.0.113.7:700",
         );
     }
 
@@ -287,6 +321,64 @@ mod tests {
     }
 
     #[test]
+    fn a_late_offers_answer_keeps_the_source_behind_the_callers_nat() {
+        run(
+            None,
+            "0   203.0.113.9:700  1/1 yes 203.0.113.9:700
+             90  offer 10.0.0.5:4000
+             100 203.0.113.9:700  1/2 yes 203.0.113.9:700
+             120 198.51.100.1:9   7/1 no  203.0.113.9:700
+             140 10.0.0.5:4000    1/3 yes 10.0.0.5:4000",
+        );
+    }
+
+    #[test]
+    fn a_caller_behind_nat_is_heard_at_once_from_where_the_signalling_comes() {
+        run(
+            Some("10.0.0.5:4000"),
+            "0   198.51.100.66:9  7/1 no  10.0.0.5:4000
+             1   203.0.113.9:700  1/1 yes 203.0.113.9:700
+             2   203.0.113.9:702  2/1 no  203.0.113.9:700
+             3   198.51.100.66:9  7/2 no  203.0.113.9:700
+             4   198.51.100.66:9  7/3 no  203.0.113.9:700
+             5   198.51.100.66:9  7/4 no  203.0.113.9:700
+             6   198.51.100.66:9  7/5 no  203.0.113.9:700
+             20  203.0.113.9:700  1/2 yes 203.0.113.9:700
+             40  10.0.0.5:4000    1/3 yes 10.0.0.5:4000
+             60  203.0.113.9:700  1/4 no  10.0.0.5:4000",
+        );
+    }
+
+    #[test]
+    fn a_stranger_that_was_first_yields_to_the_source_of_the_signalling() {
+        run(
+            Some("10.0.0.5:4000"),
+            "0   198.51.100.66:9  7/1 no  10.0.0.5:4000
+             1   198.51.100.66:9  7/2 no  10.0.0.5:4000
+             2   198.51.100.66:9  7/3 no  10.0.0.5:4000
+             3   198.51.100.66:9  7/4 no  10.0.0.5:4000
+             4   198.51.100.66:9  7/5 yes 198.51.100.66:9
+             5   203.0.113.9:700  1/1 yes 203.0.113.9:700
+             6   198.51.100.66:9  7/6 no  203.0.113.9:700",
+        );
+    }
+
+    #[test]
+    fn an_unchanged_offer_opens_nothing_while_the_anchor_talks() {
+        run(
+            Some(ANCHOR),
+            "0    192.0.2.1:4000 1/1 yes 192.0.2.1:4000
+             4000 192.0.2.1:4000 1/2 yes 192.0.2.1:4000
+             5000 offer 192.0.2.1:4000
+             5001 192.0.2.1:4010 7/1 no  192.0.2.1:4000
+             5002 203.0.113.9:70 8/1 no  192.0.2.1:4000
+             5003 192.0.2.1:4000 1/3 yes 192.0.2.1:4000
+             7000 offer 192.0.2.1:4000
+             7001 192.0.2.1:4010 1/4 yes 192.0.2.1:4010",
+        );
+    }
+
+    #[test]
     fn a_sprayer_never_gets_in_when_the_anchor_talks() {
         let mut latch = SourceLatch::new(ANCHOR.parse().ok(), "203.0.113.9".parse().unwrap());
         let sprayer: SocketAddr = "198.51.100.66:40000".parse().unwrap();
@@ -301,7 +393,7 @@ mod tests {
     fn spraying_with_random_headers_does_not_crowd_the_caller_out() {
         let mut latch =
             SourceLatch::new("10.0.0.5:4000".parse().ok(), "203.0.113.9".parse().unwrap());
-        let caller: SocketAddr = "203.0.113.9:700".parse().unwrap();
+        let caller: SocketAddr = "203.0.113.7:700".parse().unwrap();
         let mut accepted = 0;
         for packet in 0..2_000u32 {
             let now = at(u64::from(packet / 50));
@@ -333,7 +425,7 @@ mod tests {
         assert_eq!(decoy.destination(), ANCHOR.parse().ok());
         let multicast =
             SourceLatch::new("224.0.0.1:9".parse().ok(), "203.0.113.9".parse().unwrap());
-        assert_eq!((multicast.destination(), multicast.has_address()), (None, false));
+        assert_eq!(multicast.destination(), None);
     }
 
     #[test]

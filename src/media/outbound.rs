@@ -13,6 +13,7 @@
 use super::clock::samples_in;
 use super::plan::CodecPlan;
 use super::playout::PlayoutQueue;
+use crate::codec::g711::Law;
 use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings};
 use crate::ground::{Entropy, Instant};
 use crate::rtp::packet::RtpHeader;
@@ -78,8 +79,10 @@ pub(super) struct Outbound {
     margin: u32,
     /// Packets may leave (the agent joined and an address is known).
     open: bool,
-    /// Frames are consumed but not sent: hold, or an address that never answered.
+    /// Frames are consumed but not sent: hold.
     muted: bool,
+    /// The next packet is the first after a pause in sending.
+    resumed: bool,
     counters: OutboundCounters,
 }
 
@@ -103,6 +106,7 @@ impl Outbound {
             margin: 1,
             open: false,
             muted: false,
+            resumed: false,
             counters: OutboundCounters::default(),
         })
     }
@@ -142,9 +146,13 @@ impl Outbound {
         let silent_before = !self.open || self.muted;
         if silent_before && open && !muted {
             self.catch_up(now);
+            self.resumed = self.counters.packets > 0;
         }
-        if !self.open && open && !self.queue.is_empty() {
-            self.talk = Talk::Starting { at: now };
+        if self.open != open {
+            self.talk = match self.queue.is_empty() {
+                true => Talk::Quiet { ended: None },
+                false => Talk::Starting { at: now },
+            };
         }
         (self.open, self.muted) = (open, muted);
     }
@@ -160,14 +168,17 @@ impl Outbound {
     }
 
     /// Follows a new plan with what `prepare` gave for it. Sequence, timestamp and SSRC go on; what
-    /// is queued is kept unless its form changes with the codec.
+    /// is queued is kept, and put from one law of G.711 into the other; between G.711 and the rest
+    /// its form changes, and it is dropped.
     pub(super) fn change(&mut self, plan: &CodecPlan, voice: Option<Voice>) {
         let before = self.voice.plan.kind;
         match voice {
             Some(voice) => self.voice = voice,
             None => self.voice.plan = *plan,
         }
-        if before != plan.kind && (is_compact(before) || is_compact(plan.kind)) {
+        if let (Some(from), Some(to)) = (law(before), law(plan.kind)) {
+            self.queue.recode(|byte| from.recode(to, byte));
+        } else if is_compact(before) || is_compact(plan.kind) {
             let unit = if is_compact(before) { 1 } else { 2 };
             self.counters.dropped += (self.queue.clear() / unit) as u64;
             self.talk = Talk::Quiet { ended: None };
@@ -235,6 +246,7 @@ impl Outbound {
             }
             let payload_type = self.voice.plan.send_payload_type;
             let (sequence, ssrc) = (self.sequence, self.ssrc);
+            let marker = std::mem::take(&mut self.resumed) || marker;
             RtpHeader { marker, payload_type, sequence, timestamp, ssrc }.write(head);
             self.sequence = self.sequence.wrapping_add(1);
             self.counters.packets = self.counters.packets.wrapping_add(1);
@@ -413,7 +425,15 @@ const SETTLING_FRAMES: usize = 4;
 
 /// G.711 is queued encoded; one byte is one sample.
 fn is_compact(kind: CodecKind) -> bool {
-    matches!(kind, CodecKind::Pcmu | CodecKind::Pcma)
+    law(kind).is_some()
+}
+
+fn law(kind: CodecKind) -> Option<Law> {
+    match kind {
+        CodecKind::Pcmu => Some(Law::Mu),
+        CodecKind::Pcma => Some(Law::A),
+        CodecKind::G722 | CodecKind::Opus => None,
+    }
 }
 
 /// Frame time: the plan's packet time; Opus has no frames of 30 or 50 ms (RFC 6716 §2.1.4).

@@ -59,6 +59,13 @@ impl PlayoutQueue {
         dropped
     }
 
+    /// Puts each byte that waits into another form of the same length.
+    pub fn recode(&mut self, form: impl Fn(u8) -> u8) {
+        for byte in &mut self.bytes[self.played..] {
+            *byte = form(*byte);
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.bytes.len() - self.played
     }

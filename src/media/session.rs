@@ -42,6 +42,8 @@ pub struct Transmit {
 
 /// Events that may wait to be polled; the owner empties them after each input.
 const EVENTS_MAX: usize = 32;
+/// What the network and the caller's jitter buffer take until the last word is heard.
+const LAST_WORD: Duration = Duration::from_millis(200);
 /// Digits that one packet can end.
 const DIGITS_MAX: usize = 4;
 
@@ -51,10 +53,12 @@ enum AgentState {
     /// The caller's audio is kept, nothing is sent.
     Awaited,
     Joined,
-    /// The stream ended; its last words are being played, until `until` at the latest.
+    /// The stream ended; its last words are being played, until `until` at the latest. `played`:
+    /// the last one left and is on its way.
     Leaving {
         close: AgentClose,
         until: Instant,
+        played: bool,
     },
     Left,
 }
@@ -125,7 +129,7 @@ impl MediaSession {
 
     /// A datagram came to the RTP port. Whatever is not the caller's is counted and dropped.
     pub fn handle_rtp(&mut self, now: Now, source: SocketAddr, packet: &[u8], uplink: &mut Uplink) {
-        if is_rtcp(packet) {
+        if self.is_control(packet) {
             return self.handle_rtcp(now, source, packet);
         }
         let Some((header, content, payload)) = self.admit(now.at, source, packet) else {
@@ -160,8 +164,10 @@ impl MediaSession {
             return;
         }
         self.control_source = Some(source);
+        self.latch.note_control();
         self.outbound.set_expected_loss(self.control.peer_loss_percent());
         self.on_life(now.at);
+        self.update_flow(now.at);
     }
 
     /// Audio from the agent: 16-bit little-endian samples at `output_hz`, cut anywhere.
@@ -189,10 +195,10 @@ impl MediaSession {
         self.update_flow(now.at);
     }
 
-    /// The agent's stream ended. Its queued words are played, then [`MediaEvent::AgentLeft`] comes.
+    /// The agent's stream ended. When its queued words were heard, [`MediaEvent::AgentLeft`] comes.
     pub fn handle_agent_closed(&mut self, now: Now, close: AgentClose) {
         if self.agent == AgentState::Joined {
-            self.agent = AgentState::Leaving { close, until: now.at + FAREWELL };
+            self.agent = AgentState::Leaving { close, until: now.at + FAREWELL, played: false };
             self.on_farewell(now.at);
         }
     }
@@ -213,7 +219,7 @@ impl MediaSession {
             self.tell_digits();
             self.events_received = telephone_event::Receiver::new(event_clock_hz(leg));
         }
-        self.latch.reoffer(leg.remote.rtp, leg.signalling_source);
+        self.latch.reoffer(now.at, leg.remote.rtp, leg.signalling_source);
         self.last_heard = now.at;
         self.leg = *leg;
         self.update_flow(now.at);
@@ -319,6 +325,13 @@ impl MediaSession {
         Some(Transmit { len, to, channel })
     }
 
+    /// RTCP on the RTP port. Where RTCP has a port of its own, a peer may give audio a payload number
+    /// that looks like it with the marker (RFC 5761 §4 binds multiplexed ports only).
+    fn is_control(&self, packet: &[u8]) -> bool {
+        let agreed = packet.get(1).and_then(|byte| self.inbound.content(byte & 0x7f));
+        is_rtcp(packet) && (self.leg.remote.rtcp_mux || agreed.is_none())
+    }
+
     /// The header, meaning and payload of a packet that is the caller's.
     fn admit<'a>(
         &mut self,
@@ -361,12 +374,17 @@ impl MediaSession {
         }
     }
 
-    /// After the agent's end: its last word was played, or its time is over.
+    /// After the agent's end: its last word was heard, or its time is over.
     fn on_farewell(&mut self, now: Instant) {
-        let AgentState::Leaving { close, until } = self.agent else { return };
-        if !self.outbound.is_drained() && now < until {
+        let AgentState::Leaving { close, until, played } = &mut self.agent else { return };
+        if !*played && self.outbound.is_drained() {
+            *played = true;
+            *until = (*until).min(now + LAST_WORD);
+        }
+        if now < *until {
             return;
         }
+        let close = *close;
         self.outbound.clear();
         self.agent = AgentState::Left;
         let Some(port) = self.topology.agent() else { return };
@@ -377,12 +395,12 @@ impl MediaSession {
         }
     }
 
-    /// Packets leave once the agent joined and an address is known; nobody hears them on hold and
-    /// at an address that never answered.
+    /// Packets leave once the agent joined and an address is known that hears them; until then
+    /// words are kept. On hold they are played to nobody.
     fn update_flow(&mut self, now: Instant) {
         let joined = self.agent != AgentState::Awaited;
-        let open = joined && self.latch.has_address();
-        let muted = !self.leg.direction.sends() || self.latch.destination().is_none();
+        let muted = !self.leg.direction.sends();
+        let open = joined && (muted || self.latch.destination().is_some());
         self.outbound.set_open(now, open, muted);
     }
 

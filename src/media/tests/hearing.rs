@@ -278,3 +278,35 @@ fn a_lost_opus_packet_comes_from_the_next_ones_copy() {
     let (without, with) = (concealed(false), concealed(true));
     assert!(without >= 400 && with <= 120, "{without} ms and {with} ms");
 }
+
+#[test]
+fn a_caller_who_holds_is_not_silent_and_is_watched_anew_after_it() {
+    for remote in [plan(CodecKind::Pcmu, 20).leg.remote, RemoteMedia::default()] {
+        for direction in [Direction::RecvOnly, Direction::SendOnly, Direction::Inactive] {
+            let plan = plan(CodecKind::Pcmu, 20);
+            let mut scene = Scene::joined(&plan);
+            run(&mut scene, "0/1 20/2", 30);
+            scene.session.change(scene.now, &LegPlan { direction, remote, ..plan.leg }).unwrap();
+            scene.run_to(100_000);
+            scene.session.change(scene.now, &plan.leg).unwrap();
+            scene.run_to(131_000);
+            assert_eq!(scene.events[1..], ["130000:CallerSilent"], "{direction:?} {remote:?}");
+        }
+    }
+}
+
+#[test]
+fn a_payload_number_like_rtcps_is_audio_where_rtcp_has_its_own_port() {
+    for (rtcp_mux, received) in [(false, 2), (true, 1)] {
+        let mut plan = plan(CodecKind::Pcmu, 20);
+        plan.leg.codec.receive_payload_type = 72;
+        plan.leg.remote.rtcp_mux = rtcp_mux;
+        let mut scene = Scene::joined(&plan);
+        for number in 1..=2 {
+            let (payload_type, marker) = (72, number == 1);
+            let timestamp = u32::from(number) * 160;
+            scene.give(Given { payload_type, marker, ..audio(number, timestamp) }, &[0x85; 160]);
+        }
+        assert_eq!(scene.session.report().packets_received, received);
+    }
+}

@@ -1,6 +1,7 @@
 //! The agent's audio to the caller.
 
 use super::*;
+use crate::rtp::rtcp::Report;
 
 const WORD: i16 = 5_000;
 
@@ -93,7 +94,7 @@ fn ladders() {
             "0s 20s 25mW 45W 131+4W 145W 165W 185W 205W 225s",
         ),
         ("a late wake in silence", "25:sleep 131:0", 180, "0s 20s 131+5s 140s 160s 180s"),
-        ("hold keeps the time", "0:100 30:hold 95:resume", 140, "0s 0mW 20W 100+4s 140s"),
+        ("hold keeps the time", "0:100 30:hold 95:resume", 140, "0s 0mW 20W 100+4ms 140s"),
         ("close drains first", "0:60 10:close", 120, "0s 0mW 20W 40W 60s 100s 120s"),
     ] {
         let scene = speak(script, until);
@@ -106,12 +107,12 @@ fn ladders() {
 }
 
 #[test]
-fn the_agents_end_is_told_after_its_last_word() {
+fn the_agents_end_is_told_when_its_last_word_was_heard() {
     let scene = speak("0:60 10:close", 500);
     let left: Vec<&String> = scene.events.iter().filter(|event| event.contains("Left")).collect();
-    assert_eq!(left, ["60:AgentLeft { close: Code(1000) }"]);
+    assert_eq!(left, ["260:AgentLeft { close: Code(1000) }"]);
     let scene = speak("100:close", 500);
-    assert_eq!(scene.events, ["100:AgentLeft { close: Code(1000) }"]);
+    assert_eq!(scene.events, ["300:AgentLeft { close: Code(1000) }"]);
     assert_eq!(Scene::ms(scene.sent.last().unwrap().at), 500, "silence goes on till the close");
 }
 
@@ -269,4 +270,65 @@ fn a_decoy_gets_fifty_packets() {
     let mut scene = Scene::joined(&plan);
     scene.run_to(10_000);
     assert_eq!((scene.sent.len(), scene.reports.len() <= 1), (50, true));
+}
+
+#[test]
+fn from_one_g711_law_to_the_other_no_word_is_lost() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    scene.say(&[WORD; 4_000]);
+    scene.run_to(90);
+    scene.session.change(scene.now, &plan(CodecKind::Pcma, 20).leg).unwrap();
+    scene.run_to(600);
+    let report = scene.session.report();
+    assert_eq!((report.agent_played_ms, report.agent_dropped_ms), (500, 0));
+    let mut decoder = Decoder::new(CodecKind::Pcma, 8_000).unwrap();
+    let mut loud = 0;
+    for sent in scene.sent.iter().filter(|sent| sent.payload_type == 8) {
+        let mut pcm = [0; 160];
+        decoder.decode(&sent.payload, &mut pcm).unwrap();
+        loud += pcm.iter().filter(|sample| (WORD - 300..WORD + 300).contains(*sample)).count();
+    }
+    assert_eq!(loud, 8 * (500 - 100));
+}
+
+#[test]
+fn on_hold_without_an_address_words_are_played_to_nobody() {
+    let plan = plan(CodecKind::Pcmu, 20);
+    let mut scene = Scene::joined(&plan);
+    scene.say(&[WORD; 8_000]);
+    scene.run_to(90);
+    let direction = Direction::RecvOnly;
+    let held = LegPlan { direction, remote: RemoteMedia::default(), ..plan.leg };
+    for (direction, at) in [(Direction::RecvOnly, 400), (Direction::Inactive, 890)] {
+        scene.session.change(scene.now, &LegPlan { direction, ..held }).unwrap();
+        scene.run_to(at);
+    }
+    assert_eq!(scene.sent.iter().filter(|sent| Scene::ms(sent.at) > 90).count(), 0);
+    scene.session.change(scene.now, &plan.leg).unwrap();
+    let before = scene.sent.len();
+    scene.run_to(1_090);
+    let ladder = "900mW 920W 940W 960W 980W 1000s 1040s 1060s 1080s";
+    assert_eq!(render(&scene.sent[before..]), ladder);
+}
+
+#[test]
+fn an_address_that_does_not_answer_costs_no_word_and_its_rtcp_is_an_answer() {
+    let mut plan = plan(CodecKind::Pcmu, 20);
+    plan.leg.signalling_source = address("203.0.113.9:5060").ip();
+    let mut scene = Scene::joined(&plan);
+    scene.run_to(900);
+    scene.say(&[WORD; 8_000]);
+    scene.run_to(3_000);
+    assert_eq!((scene.sent.len(), scene.session.report().agent_dropped_ms), (50, 0));
+    let report = Report { ssrc: 7, sender: None, blocks: &[], cname: "x", bye: false };
+    let mut packet = [0; 200];
+    let len = report.write(&mut packet).unwrap();
+    scene.session.handle_rtcp(scene.now, address(STRANGER), &packet[..len]);
+    scene.drain();
+    assert_eq!(scene.sent.len(), 50, "a stranger's report says nothing");
+    scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
+    scene.run_to(3_990);
+    assert_eq!(Scene::ms(scene.sent[50].at), 3_000);
+    assert!(scene.sent[50].marker);
+    assert_eq!(scene.session.report().agent_played_ms, 1_000);
 }
