@@ -30,6 +30,9 @@ const EARLY_GAP_MS: u32 = 200;
 const STALL_BURST: Duration = Duration::from_millis(100);
 /// The uplink is never made up for more than this; a process that slept this long has lost it.
 const LAG_MAX: Duration = Duration::from_secs(1);
+/// How long packets of the number before may still be on their way after a change (RFC 3264 §8.3.2
+/// lets the peer go on until it has our answer).
+const CHANGEOVER: Duration = Duration::from_secs(1);
 /// Samples of the longest Opus packet: 120 ms at 48 kHz.
 const OPUS_SAMPLES_MAX: usize = 5_760;
 /// Payload bytes of G.711 and G.722 that are decoded together, and their samples.
@@ -66,6 +69,8 @@ pub(super) struct Inbound {
 struct Speech {
     plan: CodecPlan,
     event: Option<TelephoneEventPlan>,
+    /// The number of the codec before, which stands for silence until then.
+    previous: Option<(u8, Instant)>,
     decoder: Decoder,
     rate_hz: u32,
     target: Duration,
@@ -95,6 +100,7 @@ impl Inbound {
         let speech = Speech {
             plan: *plan,
             event,
+            previous: None,
             decoder: Decoder::new(plan.kind, rate_hz)?,
             rate_hz,
             target: JITTER_TARGET,
@@ -112,8 +118,10 @@ impl Inbound {
 
     /// What a payload number stands for by the plan; `None` when it is not agreed. The peer's own
     /// number for the codec is taken as well as the one that we gave it.
-    pub(super) fn content(&self, payload_type: u8) -> Option<Content> {
-        self.speech.content(payload_type)
+    pub(super) fn content(&self, now: Instant, payload_type: u8) -> Option<Content> {
+        let late = |(number, until)| number == payload_type && now <= until;
+        let previous = self.speech.previous.is_some_and(late).then_some(Content::ComfortNoise);
+        self.speech.content(payload_type).or(previous)
     }
 
     /// The agent joined: from now on every second is a second of audio.
@@ -124,12 +132,15 @@ impl Inbound {
     /// Follows a new plan; decoding starts afresh only when the codec is another.
     pub(super) fn change(
         &mut self,
+        now: Instant,
         plan: &CodecPlan,
         event: Option<TelephoneEventPlan>,
     ) -> Result<(), CodecFault> {
         if plan.kind != self.speech.plan.kind {
             self.speech.decoder = Decoder::new(plan.kind, self.speech.rate_hz)?;
             self.speech.expected = None;
+            let before = self.speech.plan.receive_payload_type;
+            self.speech.previous = Some((before, now + CHANGEOVER));
         }
         self.speech.plan = *plan;
         self.speech.event = event;

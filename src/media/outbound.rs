@@ -25,6 +25,8 @@ const MARGIN_FRAMES_MAX: u32 = 3;
 const UNDERRUN: Duration = Duration::from_millis(100);
 /// Samples of the longest frame: 60 ms at 48 kHz.
 const FRAME_SAMPLES_MAX: usize = 2_880;
+/// Frames of silence after which the far decoder is as it was at the start.
+const SETTLED_FRAMES: u32 = 3;
 const HEADER_BYTES: usize = 12;
 /// Bytes of agent audio that are encoded together on arrival.
 const ARRIVAL_BYTES: usize = 320;
@@ -81,6 +83,8 @@ pub(super) struct Outbound {
     open: bool,
     /// Frames are consumed but not sent: hold.
     muted: bool,
+    /// Frames of silence since the last talk spurt.
+    silent_frames: u32,
     /// The next packet is the first after a pause in sending.
     resumed: bool,
     counters: OutboundCounters,
@@ -106,6 +110,7 @@ impl Outbound {
             margin: 1,
             open: false,
             muted: false,
+            silent_frames: 0,
             resumed: false,
             counters: OutboundCounters::default(),
         })
@@ -306,6 +311,7 @@ impl Outbound {
                     self.skip_late(now, self.slot);
                 }
                 self.talk = Talk::Speaking { next: now };
+                self.on_spurt();
                 true
             }
             Talk::Speaking { next } => {
@@ -315,6 +321,15 @@ impl Outbound {
                 self.counters.dropped += lost as u64;
                 false
             }
+        }
+    }
+
+    /// The silence between spurts is not our encoder's: after enough of it the far decoder of G.722
+    /// has forgotten the last spurt, and the encoder has to forget it too.
+    fn on_spurt(&mut self) {
+        let settled = std::mem::take(&mut self.silent_frames) >= SETTLED_FRAMES;
+        if settled && self.voice.plan.kind == CodecKind::G722 {
+            self.voice.encoder.reset();
         }
     }
 
@@ -346,6 +361,7 @@ impl Outbound {
 
     fn write_frame(&mut self, now: Instant, out: &mut [u8]) -> usize {
         let Talk::Speaking { .. } = self.talk else {
+            self.silent_frames = self.silent_frames.saturating_add(1);
             return self.voice.write_silence(out);
         };
         if self.queue.is_empty() {

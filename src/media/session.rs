@@ -129,7 +129,7 @@ impl MediaSession {
 
     /// A datagram came to the RTP port. Whatever is not the caller's is counted and dropped.
     pub fn handle_rtp(&mut self, now: Now, source: SocketAddr, packet: &[u8], uplink: &mut Uplink) {
-        if self.is_control(packet) {
+        if self.is_control(now.at, packet) {
             return self.handle_rtcp(now, source, packet);
         }
         let Some((header, content, payload)) = self.admit(now.at, source, packet) else {
@@ -206,7 +206,7 @@ impl MediaSession {
     /// Follows a new offer/answer. Sequence, timestamps and SSRC go on. On a fault nothing changes.
     pub fn change(&mut self, now: Now, leg: &LegPlan) -> Result<(), CodecFault> {
         let voice = self.outbound.prepare(&leg.codec)?;
-        self.inbound.change(&leg.codec, leg.telephone_event)?;
+        self.inbound.change(now.at, &leg.codec, leg.telephone_event)?;
         self.outbound.change(&leg.codec, voice);
         if !leg.direction.receives() {
             self.inbound.hold();
@@ -327,8 +327,8 @@ impl MediaSession {
 
     /// RTCP on the RTP port. Where RTCP has a port of its own, a peer may give audio a payload number
     /// that looks like it with the marker (RFC 5761 §4 binds multiplexed ports only).
-    fn is_control(&self, packet: &[u8]) -> bool {
-        let agreed = packet.get(1).and_then(|byte| self.inbound.content(byte & 0x7f));
+    fn is_control(&self, now: Instant, packet: &[u8]) -> bool {
+        let agreed = packet.get(1).and_then(|byte| self.inbound.content(now, byte & 0x7f));
         is_rtcp(packet) && (self.leg.remote.rtcp_mux || agreed.is_none())
     }
 
@@ -341,7 +341,7 @@ impl MediaSession {
     ) -> Option<(RtpHeader, Content, &'a [u8])> {
         let view = RtpPacket::parse(packet).ok()?;
         let header = view.header;
-        let content = self.inbound.content(header.payload_type)?;
+        let content = self.inbound.content(now, header.payload_type)?;
         let own = header.ssrc == self.outbound.ssrc();
         let accepted = !own && self.latch.accepts(now, source, header.ssrc, header.sequence);
         accepted.then_some((header, content, view.payload))

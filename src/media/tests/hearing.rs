@@ -310,3 +310,19 @@ fn a_payload_number_like_rtcps_is_audio_where_rtcp_has_its_own_port() {
         assert_eq!(scene.session.report().packets_received, received);
     }
 }
+
+#[test]
+fn packets_of_the_codec_before_are_silence_for_a_second_after_a_change() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    run(&mut scene, "0/1 20/2", 30);
+    scene.session.change(scene.now, &plan(CodecKind::Pcma, 20).leg).unwrap();
+    run(&mut scene, "40/3", 60);
+    scene.give(Given { payload_type: 8, ..audio(4, 480) }, &[0x85; 160]);
+    assert_eq!((scene.heard.len(), scene.session.report().concealed_ms), (640, 0));
+    scene.run_to(1_030);
+    scene.give(audio(5, 640), &[0x85; 160]);
+    assert_eq!(scene.session.report().packets_refused, 0);
+    scene.run_to(1_031);
+    scene.give(audio(6, 800), &[0x85; 160]);
+    assert_eq!(scene.session.report().packets_refused, 1);
+}

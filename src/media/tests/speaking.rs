@@ -332,3 +332,19 @@ fn an_address_that_does_not_answer_costs_no_word_and_its_rtcp_is_an_answer() {
     assert!(scene.sent[50].marker);
     assert_eq!(scene.session.report().agent_played_ms, 1_000);
 }
+
+#[test]
+fn a_g722_spurt_after_silence_is_encoded_as_the_first_was() {
+    let mut scene = Scene::joined(&plan(CodecKind::G722, 20));
+    let tone: Vec<i16> = (0..3_200).map(|n| (8_000.0 * (n as f64 * 0.4).sin()) as i16).collect();
+    let mut spurts = Vec::new();
+    for at in [105, 1_105] {
+        scene.run_to(at);
+        let before = scene.sent.len();
+        scene.say(&tone);
+        scene.run_to(at + 300);
+        let spurt = scene.sent[before..].iter().skip_while(|sent| !sent.marker).take(10);
+        spurts.push(spurt.map(|sent| sent.payload.clone()).collect::<Vec<_>>());
+    }
+    assert_eq!((spurts[0].len(), &spurts[0]), (10, &spurts[1]));
+}
