@@ -102,6 +102,21 @@ fn sipp_holds_plain_calls() {
     }
 }
 
+/// Over UDP, where networks double packets. `closed` counts records: a copy that made a call of its
+/// own would be one too many.
+#[test]
+fn sipp_sends_each_invite_twice() {
+    if !has("sipp") {
+        return;
+    }
+    let edge = Edge::start(None);
+    let run = Run { scenario: "duplicate", ..Run::default() };
+    play(&edge, &run);
+    for record in edge.closed(run.calls) {
+        assert_held(&record, Duration::from_millis(280));
+    }
+}
+
 #[test]
 fn sipp_is_given_an_offer_when_it_makes_none() {
     for record in over_both(Run { scenario: "late_offer", ..Run::default() }) {
