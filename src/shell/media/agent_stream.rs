@@ -287,8 +287,11 @@ impl AgentStream {
         let State::Linked { connection, phase: Phase::Open { mute, .. } } = &mut self.state else {
             return 0;
         };
+        if *mute {
+            return 0;
+        }
         let mut frames = 0;
-        while !*mute {
+        loop {
             match connection.flush() {
                 Ok(true) => {}
                 Ok(false) => return frames,
@@ -310,8 +313,7 @@ impl AgentStream {
                 break;
             }
         }
-        self.unread |= !*mute;
-        *mute = true;
+        (*mute, self.unread) = (true, true);
         frames
     }
 
