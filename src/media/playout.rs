@@ -13,8 +13,9 @@ pub struct PlayoutQueue {
     played: usize,
 }
 
-/// Played bytes at the front that are worth a move of the rest.
-const COMPACT_BYTES: usize = 4 * 1024;
+/// Played bytes at the front that are worth a move of the rest. With bursts of 100 ms of G.711 the
+/// queue then stays within its first page of memory.
+const COMPACT_BYTES: usize = 1024;
 
 impl Default for PlayoutQueue {
     fn default() -> PlayoutQueue {

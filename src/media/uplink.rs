@@ -1,5 +1,7 @@
-//! The ring between a media session and the agent's socket: whole PCM frames of 20 ms, at most
-//! [`UPLINK_FRAMES_MAX`]. When the socket does not take them the oldest goes and is counted, so that
+//! The ring between a media session and the agent's socket: PCM, at most [`UPLINK_FRAMES_MAX`] frames
+//! of 20 ms. It comes out in pieces of up to a frame, and at once: what is less than a frame does not
+//! wait for its rest, since the silence before a first packet may be of any length, and each later
+//! packet's end would then wait for the next packet. When the socket does not take them the oldest goes and is counted, so that
 //! the agent hears the present. Before the agent joined, the ring keeps the caller's first words.
 //! It allocates once, when it is made.
 
@@ -13,9 +15,9 @@ pub const FRAME_MS: u32 = 20;
 pub struct Uplink {
     samples: Box<[i16]>,
     frame_samples: usize,
-    /// Index of the oldest sample; always the start of a frame.
+    /// Index of the oldest sample.
     head: usize,
-    /// Samples kept; what is beyond the last whole frame waits for its rest.
+    /// Samples kept.
     kept: usize,
     open: bool,
     dropped_frames: u64,
@@ -35,12 +37,12 @@ impl Uplink {
         }
     }
 
-    /// Lets frames out: the agent has joined. Frames that wait come first.
+    /// Lets samples out: the agent has joined. What waits comes first.
     pub fn open(&mut self) {
         self.open = true;
     }
 
-    /// Appends samples; when there is no room the oldest whole frames are dropped.
+    /// Appends samples; when there is no room the oldest frames are dropped.
     pub fn push(&mut self, pcm: &[i16]) {
         let mut rest = pcm;
         while !rest.is_empty() {
@@ -56,14 +58,16 @@ impl Uplink {
         }
     }
 
-    /// Takes the oldest whole frame; `None` when there is none, or the agent has not joined.
+    /// Takes the oldest samples, up to a frame; `None` when there are none, or the agent has not
+    /// joined.
     pub fn pop(&mut self) -> Option<&[i16]> {
-        if !self.open || self.kept < self.frame_samples {
+        let count = self.frame_samples.min(self.kept).min(self.samples.len() - self.head);
+        if !self.open || count == 0 {
             return None;
         }
         let start = self.head;
-        self.advance();
-        self.samples.get(start..start + self.frame_samples)
+        self.advance(count);
+        self.samples.get(start..start + count)
     }
 
     /// Whole frames that wait.
@@ -82,17 +86,17 @@ impl Uplink {
     }
 
     fn drop_oldest(&mut self) {
-        self.advance();
+        self.advance(self.frame_samples.min(self.kept));
         if self.open {
             self.dropped_frames += 1;
         }
     }
 
-    /// The head moves one frame on; an empty ring starts again at its first frame, so that a call
-    /// whose agent keeps up touches one frame of memory only.
-    fn advance(&mut self) {
-        self.kept -= self.frame_samples;
-        self.head = (self.head + self.frame_samples) % self.samples.len();
+    /// The head moves on; an empty ring starts again at its beginning, so that a call whose agent
+    /// keeps up touches one frame of memory only.
+    fn advance(&mut self, count: usize) {
+        self.kept -= count;
+        self.head = (self.head + count) % self.samples.len();
         if self.kept == 0 {
             self.head = 0;
         }
@@ -121,18 +125,34 @@ mod tests {
     }
 
     #[test]
-    fn pushes_of_any_length_come_out_as_whole_frames_in_order() {
+    fn pushes_of_any_length_come_out_at_once_in_order_and_at_most_a_frame_at_a_time() {
         let mut uplink = Uplink::new(8_000);
         uplink.open();
         let mut out = Vec::new();
-        for start in (0..3_200).step_by(50) {
-            uplink.push(&ramp(start, 50));
+        let mut start = 0;
+        for length in [50, 160, 200, 0, 1_999, 3, 320].repeat(3) {
+            uplink.push(&ramp(start, length));
+            start += length;
             while let Some(frame) = uplink.pop() {
-                assert_eq!(frame.len(), 160);
+                assert!((1..=160).contains(&frame.len()));
                 out.extend_from_slice(frame);
             }
+            assert_eq!(out.len(), start as usize, "nothing waits");
         }
-        assert_eq!(out, ramp(0, 3_200));
+        assert_eq!(out, ramp(0, start));
+    }
+
+    #[test]
+    fn the_end_of_the_ring_is_no_end_of_the_audio() {
+        let mut uplink = Uplink::new(8_000);
+        uplink.open();
+        uplink.push(&ramp(0, 3_950));
+        let mut out = uplink.pop().expect("a frame").to_vec();
+        uplink.push(&ramp(3_950, 200));
+        while let Some(frame) = uplink.pop() {
+            out.extend_from_slice(frame);
+        }
+        assert_eq!((out, uplink.dropped_frames()), (ramp(0, 4_150), 0));
     }
 
     #[test]

@@ -47,6 +47,16 @@ fn render(heard: &[i16]) -> String {
     heard.chunks(160).map(name).collect::<Vec<_>>().join(" ")
 }
 
+/// The silence before a first packet is no whole number of frames; no sample waits for a next packet.
+#[test]
+fn a_packet_goes_on_whole_wherever_the_clock_stood_when_it_came() {
+    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    run(&mut scene, "7/1", 7);
+    assert_eq!(scene.heard.len(), 40 + 160, "5 ms of silence and the packet");
+    run(&mut scene, "27/2 47/3", 47);
+    assert_eq!(scene.heard.len(), 40 + 3 * 160);
+}
+
 #[test]
 fn ladders() {
     let mut wrong = Vec::new();
@@ -176,6 +186,9 @@ fn hold_is_silence_and_speech_is_back_at_once() {
     scene.session.change(scene.now, &plan.leg).unwrap();
     scene.heard.clear();
     run(&mut scene, "60010/5/480160 60030/6/480320", 60_030);
+    // The silence before them is no whole number of frames.
+    let odd = scene.heard.len() % 160;
+    scene.heard.drain(..odd);
     assert_eq!(render(&scene.heard).split(' ').next_back(), Some("6"));
     assert!(render(&scene.heard).ends_with("5 6"), "{}", render(&scene.heard));
 }
