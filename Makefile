@@ -67,6 +67,8 @@ test:
 bench:
 	@trap 'echo "make bench: FAILED"' ERR
 	$(call install,$(BUILD_PACKAGES))
-	cargo bench
+	quick="--warm-up-time 1 --measurement-time 2"
+	for bench in sip_parse offer_answer codecs media_session; do cargo bench --bench $$bench -- $$quick; done
+	cargo bench --bench load
 	trap - ERR
 	echo "make bench: done"
