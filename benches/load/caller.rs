@@ -121,7 +121,7 @@ struct Group {
 pub struct Caller {
     task: Task,
     poll: Poll,
-    _timer: OwnedFd,
+    timer: OwnedFd,
     sip: UdpSocket,
     groups: Vec<Group>,
     calls: Vec<Call>,
@@ -171,7 +171,7 @@ impl Caller {
         Ok(Caller {
             task,
             poll,
-            _timer: timer,
+            timer,
             sip,
             groups,
             calls,
@@ -265,7 +265,8 @@ impl Caller {
         for event in events.iter() {
             match event.token() {
                 SIP => signalled = true,
-                TIMER => {}
+                // It goes on only when it was read.
+                TIMER => drop(rustix::io::read(&self.timer, &mut [0; 8])),
                 Token(index) => self.groups[index].ready = true,
             }
         }
