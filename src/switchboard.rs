@@ -337,6 +337,7 @@ impl Switchboard {
             MediaEvent::CallerSilent => call.finish(now, EndCause::CallerSilent, out),
             // Client tools come with transfers; until then the agent's messages need no answer.
             MediaEvent::AgentText(_) => {}
+            MediaEvent::AgentEnded => call.on_agent_ended(now),
             MediaEvent::AgentLeft { close } => call.on_agent_left(now, close, out),
             MediaEvent::Broken(_) => call.finish(now, EndCause::Bug, out),
             MediaEvent::Closed(report) => call.on_media_closed(now, *report, out),

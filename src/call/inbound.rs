@@ -310,6 +310,15 @@ impl Call {
         self.note(now, Lane::Media, format!("telephone-event, {duration_ms} ms"));
     }
 
+    /// The agent's stream ended: its clock stops, while its last words are still being played.
+    pub fn on_agent_ended(&mut self, now: Now) {
+        if self.is_answered() {
+            self.agent_left(now.at);
+            self.cdr.left_at = Some(now.wall);
+            self.note(now, Lane::Agent, "stream closed  Ultravox → edge");
+        }
+    }
+
     /// The agent left, and what it said has been played.
     pub fn on_agent_left(&mut self, now: Now, close: AgentClose, out: &mut Vec<Act>) {
         let cause = match close {
@@ -317,9 +326,6 @@ impl Call {
             AgentClose::Code(code) => EndCause::AgentLost(Some(code)),
             AgentClose::Lost => EndCause::AgentLost(None),
         };
-        if !self.is_ending() {
-            self.note(now, Lane::Agent, "stream closed  Ultravox → edge");
-        }
         self.finish(now, cause, out);
     }
 

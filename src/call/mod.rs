@@ -334,6 +334,7 @@ impl Call {
         self.ladder.push(now.at, lane, text.into());
     }
 
+    /// Stops the agent's clock; a second time changes nothing.
     fn agent_left(&mut self, at: Instant) {
         if let Some(joined) = self.agent_joined.take() {
             self.agent_time += at.since(joined);

@@ -197,6 +197,9 @@ pub enum MediaEvent {
     CallerSilent,
     /// A data message of the agent that signalling may act on; audio-only ones stay in the shard.
     AgentText(String),
+    /// The agent's stream ended; what is queued for the caller is still being played. The agent's
+    /// clock stops here.
+    AgentEnded,
     /// The agent closed the stream; what was queued for the caller has been played.
     AgentLeft {
         close: AgentClose,

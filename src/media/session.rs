@@ -199,6 +199,7 @@ impl MediaSession {
     pub fn handle_agent_closed(&mut self, now: Now, close: AgentClose) {
         if self.agent == AgentState::Joined {
             self.agent = AgentState::Leaving { close, until: now.at + FAREWELL, played: false };
+            self.tell(MediaEvent::AgentEnded);
             self.on_farewell(now.at);
         }
     }

@@ -113,7 +113,9 @@ impl World {
             let left = deadline.saturating_duration_since(Instant::now());
             let event = self.events.recv_timeout(left).expect("an event in time");
             match event.what {
-                MediaEvent::CallerHeard { .. } | MediaEvent::AgentHeard => {}
+                MediaEvent::CallerHeard { .. }
+                | MediaEvent::AgentHeard
+                | MediaEvent::AgentEnded => {}
                 what if event.call == call => return what,
                 _ => {}
             }

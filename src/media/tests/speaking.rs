@@ -112,7 +112,7 @@ fn the_agents_end_is_told_when_its_last_word_was_heard() {
     let left: Vec<&String> = scene.events.iter().filter(|event| event.contains("Left")).collect();
     assert_eq!(left, ["260:AgentLeft { close: Code(1000) }"]);
     let scene = speak("100:close", 500);
-    assert_eq!(scene.events, ["300:AgentLeft { close: Code(1000) }"]);
+    assert_eq!(scene.events, ["100:AgentEnded", "300:AgentLeft { close: Code(1000) }"]);
     assert_eq!(Scene::ms(scene.sent.last().unwrap().at), 500, "silence goes on till the close");
 }
 
