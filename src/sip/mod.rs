@@ -6,6 +6,7 @@ pub mod dialog;
 pub mod msg;
 pub mod session;
 pub mod status;
+pub mod target;
 pub mod transaction;
 pub mod ua;
 

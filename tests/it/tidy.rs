@@ -48,14 +48,17 @@ const WALLS: [(&str, &str, &str); 4] = [
 
 /// Each third-party crate and the rooms that may name it. `*` is the whole house: crates that are
 /// vocabulary rather than machinery.
-const DOORS: [(&str, &[&str]); 32] = [
+const DOORS: [(&str, &[&str]); 36] = [
     ("axum", &["shell/admin", "standin"]),
     ("base64", &["ultravox/stream"]),
     ("bytes", &["*"]),
     ("clap", &["cli/mod"]),
     ("getrandom", &["shell/entropy"]),
+    ("hickory_resolver", &["shell/resolver"]),
+    ("hmac", &["fallback"]),
     ("httpdate", &["ultravox/create_call"]),
     ("ipnet", &["account/range"]),
+    ("md5", &["sip/digest"]),
     ("mio", &["shell/media"]),
     ("opus", &["codec/opus"]),
     ("rand_chacha", &["ground/entropy"]),
@@ -73,6 +76,7 @@ const DOORS: [(&str, &[&str]); 32] = [
     ("serde", &["*"]),
     ("serde_json", &["*"]),
     ("sha1", &["ultravox/stream"]),
+    ("sha2", &["sip/digest", "fallback"]),
     ("socket2", &["shell/flow/bind", "shell/media/sockets"]),
     ("time", &["billing/stamp"]),
     ("tokio", &["shell", "standin", "cli"]),
