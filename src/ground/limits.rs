@@ -14,6 +14,13 @@ pub const VIAS_MAX: usize = 32;
 /// Bytes of one URI (security S19).
 pub const URI_BYTES_MAX: usize = 4 * 1024;
 
+/// Challenges of one header in one answer (security S7).
+pub const CHALLENGES_MAX: usize = 8;
+/// Parameters of one challenge.
+pub const CHALLENGE_PARAMS_MAX: usize = 32;
+/// Bytes of one value of a challenge: nonce, opaque, realm.
+pub const CHALLENGE_VALUE_BYTES_MAX: usize = 1024;
+
 /// Bytes of one session description; a SIP message of the largest size holds less.
 pub const SDP_BYTES_MAX: usize = 64 * 1024;
 /// Media sections of one session description: more is no call of a telephone.

@@ -3,6 +3,7 @@
 
 pub mod destination;
 pub mod dialog;
+pub mod digest;
 pub mod msg;
 pub mod session;
 pub mod status;

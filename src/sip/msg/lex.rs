@@ -25,7 +25,7 @@ pub(super) const fn table(bytes: &[u8]) -> [bool; 256] {
 }
 
 /// True when `text` is a `token`: not empty, token bytes only.
-pub(super) fn is_token(text: &str) -> bool {
+pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
@@ -41,7 +41,7 @@ pub(super) fn trim(text: &str) -> &str {
 
 /// The index after the closing quote of the quoted string that begins at `text[0]`; `None` when it
 /// never closes.
-pub(super) fn quoted_end(text: &str) -> Option<usize> {
+pub fn quoted_end(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (index, byte) in text.bytes().enumerate().skip(1) {
         match byte {
@@ -55,7 +55,7 @@ pub(super) fn quoted_end(text: &str) -> Option<usize> {
 }
 
 /// The text of a quoted string without its quotes and escapes; other text as it is.
-pub(super) fn unquote(text: &str) -> Cow<'_, str> {
+pub fn unquote(text: &str) -> Cow<'_, str> {
     let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return Cow::Borrowed(text);
     };

@@ -19,7 +19,7 @@ mod via;
 pub use build::{BuildFault, Builder};
 pub use fault::{FaultReason, ParseFault, stateless_answer};
 pub use headers::{CSeq, Headers};
-pub use lex::{Params, split_commas};
+pub use lex::{Params, is_token, quoted_end, split_commas, unquote};
 pub use message::{Framing, Message, Request, Response};
 pub use method::Method;
 pub use name::Name;
