@@ -11,6 +11,7 @@ pub mod entropy;
 pub mod flow;
 pub mod log;
 pub mod media;
+pub mod resolver;
 pub mod signalling;
 pub mod store;
 pub mod supervise;

@@ -4,6 +4,7 @@
 pub mod destination;
 pub mod dialog;
 pub mod digest;
+pub mod locator;
 pub mod msg;
 pub mod session;
 pub mod status;

@@ -12,6 +12,7 @@ mod ops;
 mod oracle_g722;
 mod oracle_sdp;
 mod oracle_sip;
+mod resolver;
 mod rig;
 mod schema;
 mod sim;

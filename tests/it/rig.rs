@@ -2,6 +2,8 @@
 //! ports, a folder, a store and a certificate of its own, the configuration of the demo but for
 //! what the test changes, and callers with source addresses that nobody else uses.
 
+pub mod dns;
+
 use bytes::Bytes;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
