@@ -3,6 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
+use voxedge::codec::resample::Resampler;
 use voxedge::codec::{CodecKind, Decoder, Encoder, EncoderSettings};
 
 /// The sentence at 8, 16 or 24 kHz, by dropping or doubling samples: the pitch of the speech does
@@ -62,5 +63,21 @@ fn frames(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, frames);
+/// One 20 ms frame from one rate to another.
+fn rates(c: &mut Criterion) {
+    for (from_hz, to_hz) in
+        [(8_000, 16_000), (16_000, 8_000), (24_000, 8_000), (48_000, 8_000), (24_000, 16_000)]
+    {
+        let frame = from_hz as usize / 50;
+        let mut resampler = Resampler::continuous(from_hz, to_hz).expect("known rates");
+        let pcm = speech(from_hz.min(24_000));
+        let mut sources = pcm.chunks_exact(frame).cycle();
+        let mut out = [0; 960];
+        c.bench_function(&format!("resample/{from_hz}_to_{to_hz}"), |b| {
+            b.iter(|| resampler.resample(black_box(sources.next().unwrap()), &mut out));
+        });
+    }
+}
+
+criterion_group!(benches, frames, rates);
 criterion_main!(benches);

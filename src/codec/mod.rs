@@ -11,6 +11,7 @@ pub mod g711;
 pub mod g722;
 pub mod opus;
 pub mod plc;
+pub mod resample;
 
 use std::fmt;
 
@@ -80,6 +81,8 @@ impl CodecKind {
 pub enum CodecFault {
     /// Our fault: this codec has no such PCM rate; a resampler would be needed.
     UnsupportedRate { kind: CodecKind, hz: u32 },
+    /// Our fault: a rate that no resampler knows.
+    UnknownRate { hz: u32 },
     /// Our fault: a setting out of its range (complexity 0 to 10, bit rate 6,000 to 510,000).
     BadSetting,
     /// Our fault: PCM of a length that the codec cannot encode as one frame.
@@ -98,6 +101,7 @@ impl fmt::Display for CodecFault {
             CodecFault::UnsupportedRate { kind, hz } => {
                 write!(f, "{} does not work at {hz} Hz", kind.encoding_name())
             }
+            CodecFault::UnknownRate { hz } => write!(f, "no audio is kept at {hz} Hz"),
             CodecFault::BadSetting => f.write_str("codec setting out of range"),
             CodecFault::BadFrameLength => f.write_str("no frame of this length"),
             CodecFault::OutputTooSmall => f.write_str("output too small for the frame"),
