@@ -85,6 +85,7 @@ pub enum Place {
     ToUserPattern(usize),
     FallbackUrl,
     FallbackSecrets,
+    FallbackSecret(usize),
 }
 
 impl Place {
@@ -99,6 +100,7 @@ impl Place {
             Place::ToUserPattern(index) => format!("allowed_agents[{index}].to_user_pattern"),
             Place::FallbackUrl => "fallback_handler.url".to_owned(),
             Place::FallbackSecrets => "fallback_handler.secrets".to_owned(),
+            Place::FallbackSecret(index) => format!("fallback_handler.secrets[{index}]"),
         }
     }
 }
@@ -114,6 +116,7 @@ impl fmt::Display for Place {
             Place::ToUserPattern(index) => write!(f, "allowedAgents[{index}].toUserPattern"),
             Place::FallbackUrl => f.write_str("fallbackHandler.url"),
             Place::FallbackSecrets => f.write_str("fallbackHandler.secrets"),
+            Place::FallbackSecret(index) => write!(f, "fallbackHandler.secrets[{index}]"),
         }
     }
 }
@@ -261,9 +264,11 @@ fn check_handler(handler: Option<&FallbackHandler>, problems: &mut Problems) {
         let fix = format!("give 1 to {SECRETS_MAX}, or leave the key out and one is made");
         problems.error(Place::FallbackSecrets, problem, fix);
     }
-    if secrets.iter().any(|secret| secret.is_empty() || secret.chars().count() > SECRET_CHARS_MAX) {
-        let fix = format!("give each 1 to {SECRET_CHARS_MAX} characters");
-        problems.error(Place::FallbackSecrets, "a secret is empty or too long", fix);
+    for (index, secret) in secrets.iter().enumerate().take(SECRETS_MAX) {
+        if secret.is_empty() || secret.chars().count() > SECRET_CHARS_MAX {
+            let fix = format!("give it 1 to {SECRET_CHARS_MAX} characters");
+            problems.error(Place::FallbackSecret(index), "this secret is empty or too long", fix);
+        }
     }
 }
 

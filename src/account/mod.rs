@@ -3,12 +3,14 @@
 //! answered by `admission` and `routing`. Nothing here knows SIP messages.
 
 pub mod agent_id;
+pub mod change;
 pub mod compile;
 pub mod document;
 pub mod pattern;
 pub mod range;
 
 pub use agent_id::AgentId;
+pub use change::{Change, FieldProblem};
 pub use compile::{Allowance, Place, Problem, Severity, SipConfig, compile};
 pub use document::{AgentAllowance, FallbackHandler, SipConfigDocument};
 pub use pattern::Pattern;

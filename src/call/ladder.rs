@@ -3,11 +3,11 @@
 
 use crate::ground::Instant;
 use crate::ground::limits::LADDER_LINES_MAX;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Between whom a line of the ladder passes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
     /// Caller and edge: signalling.
@@ -33,7 +33,7 @@ impl Lane {
 }
 
 /// One line: milliseconds since the INVITE, the lane and what passed.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Rung {
     pub at_ms: f64,
     pub lane: Lane,
@@ -41,9 +41,9 @@ pub struct Rung {
 }
 
 /// The rungs of one call, at most [`LADDER_LINES_MAX`].
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Ladder {
-    #[serde(skip)]
+    #[serde(skip, default)]
     began: Instant,
     rungs: Vec<Rung>,
     /// Lines for which there was no room.

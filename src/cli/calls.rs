@@ -1,9 +1,9 @@
 //! `voxedge calls`: the records as a table or as JSON. The running daemon is asked first; when none
 //! runs, its store is read. Phone numbers are masked unless asked for.
 
+use super::ask::{self, Silence};
 use crate::billing::cdr::rfc3339;
 use crate::billing::{Cdr, EndedBy};
-use crate::shell::admin::client::{self, ClientFault};
 use crate::shell::config::Config;
 use crate::shell::store::{Filter, Reader};
 use std::process::ExitCode;
@@ -34,28 +34,10 @@ pub fn calls(config: &Config, limit: usize, json: bool, full: bool) -> ExitCode 
 
 /// From the daemon, else from the store.
 fn fetch(config: &Config, limit: usize) -> Result<Vec<Cdr>, String> {
-    let admin = &config.admin;
-    if let Some(key) = &admin.api_key {
-        let path = format!("/edge/calls?limit={limit}");
-        match client::request("GET", admin.listen, &path, Some(key)) {
-            Ok(answer) if answer.status == 200 => return parse(&answer.body),
-            Ok(answer) if answer.status == 401 => {
-                return Err(format!(
-                    "the daemon at {} has another key: give the configuration that it runs with",
-                    admin.listen
-                ));
-            }
-            Ok(answer) => {
-                return Err(format!("the daemon at {} answers {}", admin.listen, answer.status));
-            }
-            Err(ClientFault::NotRunning) => {}
-            Err(ClientFault::Broken(_) | ClientFault::BadAnswer) => {
-                return Err(format!(
-                    "what listens at {} is no voxedge: correct admin.listen",
-                    admin.listen
-                ));
-            }
-        }
+    match ask::daemon(config, "GET", &format!("/edge/calls?limit={limit}")) {
+        Ok(answer) => return parse(&answer.body),
+        Err(Silence::Refused(words)) => return Err(words),
+        Err(Silence::NotThere(_)) => {}
     }
     if !config.store.path.exists() {
         return Err(format!(

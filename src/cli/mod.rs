@@ -2,13 +2,16 @@
 //! one reads the arguments and dispatches. Exit codes: 0 done, 1 failed or refused, 2 wrong
 //! arguments.
 
+pub mod account;
+mod ask;
 pub mod calls;
 pub mod check;
 pub mod demo;
+pub mod ladder;
 pub mod run;
 pub mod standin;
 
-use crate::shell::config::{self, Loaded};
+use crate::shell::config::{self, Config, Loaded};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +41,15 @@ enum Command {
     /// Read a configuration and tell every problem at once, with line, key and fix
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
+    /// Have the running daemon read its configuration file again; running calls go on
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload(ConfigFile),
+    /// Show the account's rules that are in force, and who manages them
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config(ConfigCommand),
+    /// Show what crossed the edge in one call, live or ended
+    #[command(after_help = LADDER_EXAMPLES)]
+    Ladder(Ladder),
     /// Place real calls through this machine to the stand-in agents, and show what happened
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
@@ -73,6 +85,26 @@ Examples:
   voxedge calls --full --limit 100           with whole numbers
   voxedge calls --json | jq '.[].deciminutes'    for programs: every field of each record";
 
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  voxedge reload                            with /etc/voxedge/voxedge.toml, as the service does
+  voxedge reload --config voxedge.toml      prints what changed; a file with an error changes nothing
+
+The daemon does the same on SIGHUP (systemctl reload voxedge). Only [sip] is put in force; other
+sections take a restart, and that is said.";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  voxedge config show                 who manages the account, and its rules in force
+  voxedge config show --json          in the shape of GET /api/sip
+  voxedge config show --secrets       what the fallback handler's requests are signed with, too";
+
+const LADDER_EXAMPLES: &str = "\
+Examples:
+  voxedge ladder 6ab13b80-1                               by the key that voxedge calls shows
+  voxedge ladder 6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11     by Ultravox's call id
+  voxedge ladder 6ab13b80-1 --json";
+
 const STANDIN_EXAMPLES: &str = "\
 Examples:
   voxedge standin                                 on 127.0.0.1:8900, agent audio in bursts of 100 ms
@@ -94,6 +126,42 @@ struct Check {
     /// Try to bind every address of [listen] and [admin] as well
     #[arg(long)]
     bind: bool,
+}
+
+#[derive(Args, Debug)]
+struct ConfigCommand {
+    #[command(subcommand)]
+    what: ConfigVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum ConfigVerb {
+    /// Print what is in force
+    Show(Show),
+}
+
+#[derive(Args, Debug)]
+struct Show {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// As JSON, for programs
+    #[arg(long)]
+    json: bool,
+    /// The signing secrets of the fallback handler too
+    #[arg(long)]
+    secrets: bool,
+}
+
+#[derive(Args, Debug)]
+struct Ladder {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Our key of the call, or Ultravox's call id
+    #[arg(value_name = "CALL")]
+    call: String,
+    /// As JSON, for programs
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -150,7 +218,22 @@ pub fn main() -> ExitCode {
             }
             Err(code) => code,
         },
+        Command::Reload(file) => with_config(&file, account::reload),
+        Command::Config(ConfigCommand { what: ConfigVerb::Show(show) }) => {
+            with_config(&show.file, |config| account::show(config, show.json, show.secrets))
+        }
+        Command::Ladder(ladder) => with_config(&ladder.file, |config| {
+            self::ladder::ladder(config, &ladder.call, ladder.json)
+        }),
         Command::Standin(standin) => standin::run(&standin),
+    }
+}
+
+/// Loads the configuration for a command that only reads it.
+fn with_config(file: &ConfigFile, act: impl FnOnce(&Config) -> ExitCode) -> ExitCode {
+    match load(file) {
+        Ok(loaded) => act(&loaded.config),
+        Err(code) => code,
     }
 }
 
@@ -203,7 +286,7 @@ mod tests {
     fn the_help_of_each_command_shows_examples() {
         let mut command = Arguments::command();
         assert!(command.render_long_help().to_string().contains("voxedge demo"));
-        for name in ["run", "check", "demo", "calls", "standin"] {
+        for name in ["run", "check", "reload", "config", "ladder", "demo", "calls", "standin"] {
             let sub = command.find_subcommand_mut(name).expect("it is a command");
             let help = sub.render_long_help().to_string();
             assert!(help.contains(&format!("Examples:\n  voxedge {name}")), "{help}");

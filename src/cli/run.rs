@@ -1,4 +1,4 @@
-//! `voxedge run`: the daemon, until SIGTERM and its drain.
+//! `voxedge run`: the daemon, until SIGTERM and its drain. SIGHUP reads the file again.
 
 use crate::shell::config::{Config, Loaded};
 use crate::shell::daemon::Daemon;
@@ -52,14 +52,16 @@ async fn serve(config: &Config) -> Result<(), String> {
     let signals = |error: std::io::Error| format!("signals cannot be awaited: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(signals)?;
     let daemon = Daemon::start(config).await.map_err(|fault| fault.to_string())?;
-    announce(&daemon);
+    announce(&daemon, config);
     supervise::ready();
     let mut watch = supervise::interval();
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&daemon).await,
             _ = watch.tick() => if daemon.is_alive() { supervise::feed() },
         }
     }
@@ -76,12 +78,27 @@ async fn serve(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
+/// SIGHUP. What changed is logged where it is changed.
+async fn reload(daemon: &Daemon) {
+    match daemon.reload().await {
+        Ok(changes) => {
+            for line in changes {
+                tracing::info!("reload: {line}");
+            }
+            tracing::info!("the configuration file was read again");
+        }
+        Err(fault) => tracing::error!("nothing was reloaded: {fault}"),
+    }
+}
+
 /// What listens where, in one line each.
-fn announce(daemon: &Daemon) {
+fn announce(daemon: &Daemon, config: &Config) {
     for (transport, address) in daemon.bound() {
         tracing::info!("listening for SIP over {} on {address}", transport.via_token());
     }
-    tracing::info!("admin on http://{}", daemon.admin_address());
+    let scheme = if config.admin.tls.is_some() { "https" } else { "http" };
+    tracing::info!("admin on {scheme}://{}", daemon.admin_address());
+    tracing::info!("the account is managed by: {}", config.sip.managed_by.as_str());
     if let Some(standin) = daemon.standin() {
         tracing::info!("agents: the embedded stand-in at {}", standin.base_url());
         for (name, agent_id) in super::standin::AGENTS {

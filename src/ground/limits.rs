@@ -77,6 +77,10 @@ pub const X_HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// Nesting of a JSON header value (security S6).
 pub const JSON_DEPTH_MAX: usize = 16;
 
+/// How long the peer of a call is heard after its end when no range admits it any more: its BYE may
+/// come again for 64 * T1 (RFC 3261 §17.1.2.2).
+pub const GUEST_LINGER: Duration = Duration::from_secs(40);
+
 /// `allowedAgents` of an account (seed: maxItems).
 pub const ALLOWED_AGENTS_MAX: usize = 20;
 /// Characters of a `toUserPattern` (seed: maxLength).
@@ -109,3 +113,20 @@ pub const UNLISTED_SOURCES_MAX: usize = 256;
 pub const SIGNALLING_QUEUE_MAX: usize = 4_096;
 /// A REST answer body.
 pub const REST_BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Wrong keys that one source may show to the admin listener in [`KEY_FAILURES_WINDOW`]; more, and it
+/// waits. All clients behind a proxy, and all on loopback, are one source.
+pub const KEY_FAILURES_MAX: u32 = 20;
+pub const KEY_FAILURES_WINDOW: Duration = Duration::from_secs(60);
+/// Sources whose wrong keys are counted; the one that began longest ago makes place.
+pub const KEY_FAILURE_SOURCES_MAX: usize = 1_024;
+/// Body of a request to the admin API (security S12).
+pub const ADMIN_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Body of a request that is passed through to Ultravox: voices and documents are uploaded there.
+pub const PASSED_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Requests that are passed through at once.
+pub const PASSED_MAX: usize = 64;
+/// How long a passed request may take, its answer's body included: recordings are downloaded.
+pub const PASSED: Duration = Duration::from_secs(600);
+/// Registrations of an account.
+pub const REGISTRATIONS_MAX: usize = 10_000;

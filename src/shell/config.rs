@@ -1,15 +1,16 @@
 //! The configuration file: TOML in, a checked [`Config`] out, or every problem at once, each with
 //! file, line, key, what is wrong and the fix. Relative paths are relative to the file. Key files
 //! are read here, once, so that no later part of the daemon opens them. Calls in progress never see
-//! a change: a new file takes a new start.
+//! a change.
 //!
-//! `reader` turns the TOML into sections that remember their lines, `sections` reads each section,
-//! `checks` compares sections with each other and with the machine, `problem` is the report.
+//! `reader` turns the TOML into sections that remember their lines, `sections` reads each section
+//! (`sip` the account's), `checks` compares sections with each other and with the machine, `problem` is the report.
 
 mod checks;
 pub mod problem;
 mod reader;
 mod sections;
+mod sip;
 
 pub use checks::Machine;
 pub use problem::{Problem, Report, Severity};
@@ -35,6 +36,8 @@ pub struct Loaded {
 /// Everything that an operator may set; defaults are filled in.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that it was read from, when it was.
+    pub file: Option<PathBuf>,
     pub listen: Listen,
     pub tls: Option<Tls>,
     pub media: Media,
@@ -47,7 +50,7 @@ pub struct Config {
 }
 
 /// `[listen]`: where SIP is heard. At least one address in all.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listen {
     pub udp: Vec<SocketAddr>,
     pub tcp: Vec<SocketAddr>,
@@ -68,7 +71,7 @@ pub struct Tls {
 }
 
 /// `[media]`: where RTP is heard, and what is agreed.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Media {
     /// Address that media sockets are bound to.
     pub address: IpAddr,
@@ -86,7 +89,7 @@ pub struct Media {
 }
 
 /// `[ultravox]`: the service that the agents live in.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ultravox {
     pub base_url: BaseUrl,
     /// Empty for the embedded stand-in when the file gives none.
@@ -104,9 +107,28 @@ pub enum BaseUrl {
     Url(String),
 }
 
+/// Who may change the account while the daemon runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ManagedBy {
+    /// The file: an operator edits it and reloads.
+    File,
+    /// `PATCH /api/sip`: the file gives the start, and is not read for it again.
+    Api,
+}
+
+impl ManagedBy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ManagedBy::File => "file",
+            ManagedBy::Api => "api",
+        }
+    }
+}
+
 /// `[sip]`: the account's rules, compiled, and what strangers meet.
 #[derive(Clone, Debug)]
 pub struct Sip {
+    pub managed_by: ManagedBy,
     pub account: Arc<SipConfig>,
     /// Status for a call that no rule matches.
     pub no_match_status: u16,
@@ -121,11 +143,13 @@ pub enum UnlistedUdp {
 }
 
 /// `[admin]`: health, metrics, the account's configuration and the records over HTTP.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Admin {
     pub listen: SocketAddr,
-    /// Without one, `/api` and `/edge` answer 401 to everybody.
+    /// Without one, what asks for a key opens to the account's Ultravox key alone.
     pub api_key: Option<Secret>,
+    /// Plain HTTP without it.
+    pub tls: Option<Tls>,
 }
 
 /// `[store]`: where the records are.
@@ -188,7 +212,10 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
             let base = path.parent().unwrap_or(Path::new(""));
             let (config, report) = read(&name, &text, base, &Machine::this());
             match config {
-                Some(config) => Ok(Loaded { config, path: path.to_path_buf(), report }),
+                Some(config) => {
+                    let config = Config { file: Some(path.to_path_buf()), ..config };
+                    Ok(Loaded { config, path: path.to_path_buf(), report })
+                }
                 None => Err(report),
             }
         }

@@ -2,18 +2,22 @@
 //! for as long as they run, and takes them down in reverse. What a part does is in its own file.
 
 mod observe;
+mod reload;
 mod settings;
 
-use crate::account::SipConfig;
+pub use reload::reload;
+
 use crate::call::ladder::Ladder;
 use crate::ground::{CallKey, Entropy, Secret, Transport};
-use crate::shell::admin;
+use crate::shell::account::{Account, AccountFault};
+use crate::shell::admin::{self, ReloadFault};
 use crate::shell::agent::rest::{AgentService, AgentServiceSettings};
-use crate::shell::config::{BaseUrl, Config, UnlistedUdp};
+use crate::shell::config::{BaseUrl, Config, Tls, UnlistedUdp};
 use crate::shell::entropy;
 use crate::shell::flow::{FlowFault, FlowSettings, FlowTasks, Flows, Patience, UnlistedSource};
 use crate::shell::media::{MediaPlane, MediaSettings};
 use crate::shell::signalling::{Inlets, Published, Request, Signalling, Snapshot};
+use crate::shell::sources::Sources;
 use crate::shell::store::{Store, StoreFault, StoreThread};
 use crate::shell::tls::{self, ClientConfig, Pem, ServerConfig, TlsFault};
 use crate::standin::{Standin, StandinOptions};
@@ -33,6 +37,7 @@ pub enum StartFault {
     Tls(TlsFault),
     Flow(FlowFault),
     Store(StoreFault),
+    Account(AccountFault),
     Media(std::io::Error),
     Agent(String),
     Admin {
@@ -49,6 +54,7 @@ impl fmt::Display for StartFault {
             StartFault::Tls(fault) => write!(f, "{fault}"),
             StartFault::Flow(fault) => write!(f, "{fault}"),
             StartFault::Store(fault) => write!(f, "{fault}"),
+            StartFault::Account(fault) => write!(f, "{fault}"),
             StartFault::Media(error) => write!(f, "the media threads do not start: {error}"),
             StartFault::Admin { address, error } => write!(
                 f,
@@ -75,6 +81,8 @@ const REQUESTS_MAX: usize = 64;
 
 /// A running daemon.
 pub struct Daemon {
+    config: Config,
+    account: Arc<Account>,
     requests: mpsc::Sender<Request>,
     signalling: JoinHandle<()>,
     flows: Flows,
@@ -96,30 +104,33 @@ impl Daemon {
     ///
     /// One sentence for whatever is missing, busy or unreadable. Nothing keeps running then.
     pub async fn start(config: &Config) -> Result<Daemon, StartFault> {
-        let account = Arc::clone(&config.sip.account);
         let api_key = api_key(config)?;
         let standin = start_standin(config, &api_key).await?;
         let client_tls = client_tls(standin.as_ref()).map_err(StartFault::Tls)?;
-        let agents = Arc::new(agent_service(config, api_key, standin.as_ref(), &client_tls)?);
+        let agents = Arc::new(agent_service(config, &api_key, standin.as_ref(), &client_tls)?);
         let (store, store_thread) = Store::open(&config.store.path).map_err(StartFault::Store)?;
+        let (requests, request_inlet) = mpsc::channel(REQUESTS_MAX);
+        let account = Account::open(&config.sip, store.clone(), requests.downgrade(), from_os()?);
+        let account = Arc::new(account.map_err(StartFault::Account)?);
+        let in_force = Arc::clone(&account.in_force().config);
+        let sources = Arc::new(Sources::new(Arc::clone(&in_force)));
         let (media_events, media_inlet) = mpsc::unbounded_channel();
         let media = start_media(config, standin.is_some(), client_tls, media_events)?;
         let (flow_inputs, flow_inlet) = mpsc::channel(crate::ground::limits::SIGNALLING_QUEUE_MAX);
-        let flow_settings = flow_settings(config, &account)?;
+        let flow_settings = flow_settings(config, &sources)?;
         let (flows, flow_tasks) =
             Flows::start(flow_settings, flow_inputs).await.map_err(StartFault::Flow)?;
-        let board =
-            Switchboard::new(settings::of(config, flows.bound()), Arc::clone(&account), from_os()?);
+        let board = Switchboard::new(settings::of(config, flows.bound()), in_force, from_os()?);
         let published = Arc::new(Mutex::new(Published::default()));
         let parts = Signalling {
             board,
             flows: flows.clone(),
             media: Arc::clone(&media),
-            agents,
+            agents: Arc::clone(&agents),
             store: store.clone(),
+            sources,
             published: Arc::clone(&published),
         };
-        let (requests, request_inlet) = mpsc::channel(REQUESTS_MAX);
         let inlets = Inlets { flow: flow_inlet, media: media_inlet, requests: request_inlet };
         let signalling = tokio::spawn(parts.run(inlets));
         let observed = observe::Observed {
@@ -127,11 +138,18 @@ impl Daemon {
             media: Arc::clone(&media),
             store: store.clone(),
             published: Arc::clone(&published),
-            account,
             ports: *config.media.ports.start()..=*config.media.ports.end(),
         };
-        let (admin, admin_stop, admin_address) = start_admin(config, observed).await?;
+        let lent = observe::Lent {
+            account: Arc::clone(&account),
+            agents,
+            signalling: requests.downgrade(),
+            ultravox_key: api_key,
+        };
+        let (admin, admin_stop, admin_address) = start_admin(config, observed, lent).await?;
         Ok(Daemon {
+            config: config.clone(),
+            account,
             requests,
             signalling,
             flows,
@@ -188,6 +206,15 @@ impl Daemon {
         let (reply, ladder) = oneshot::channel();
         let _ = self.requests.send(Request::Ladder(call, reply)).await;
         ladder.await.ok().flatten()
+    }
+
+    /// Reads the configuration file again and puts the account's rules in force. Gives what changed,
+    /// in words.
+    ///
+    /// # Errors
+    /// Every problem of the file, or why nothing changed.
+    pub async fn reload(&self) -> Result<Vec<String>, ReloadFault> {
+        reload(&self.config, &self.account).await
     }
 
     /// True while signalling and every shard make progress: what the watchdog is fed by.
@@ -265,7 +292,7 @@ fn client_tls(standin: Option<&Standin>) -> Result<Arc<ClientConfig>, TlsFault> 
 
 fn agent_service(
     config: &Config,
-    api_key: Secret,
+    api_key: &Secret,
     standin: Option<&Standin>,
     tls: &Arc<ClientConfig>,
 ) -> Result<AgentService, StartFault> {
@@ -278,7 +305,7 @@ fn agent_service(
     let settings = AgentServiceSettings {
         plain: is_loopback_http(&base_url),
         base_url,
-        api_key,
+        api_key: api_key.clone(),
         tls: Arc::clone(tls),
     };
     AgentService::new(&settings).map_err(|fault| StartFault::Agent(fault.to_string()))
@@ -306,45 +333,50 @@ fn start_media(
     MediaPlane::start(settings, sink, seed).map(Arc::new).map_err(StartFault::Media)
 }
 
-fn flow_settings(config: &Config, account: &Arc<SipConfig>) -> Result<FlowSettings, StartFault> {
+fn flow_settings(config: &Config, sources: &Arc<Sources>) -> Result<FlowSettings, StartFault> {
     let list = |transport, addresses: &[SocketAddr]| {
         addresses.iter().map(move |address| (transport, *address)).collect::<Vec<_>>()
     };
     let mut listeners = list(Transport::Udp, &config.listen.udp);
     listeners.extend(list(Transport::Tcp, &config.listen.tcp));
     listeners.extend(list(Transport::Tls, &config.listen.tls));
-    let account = Arc::clone(account);
+    let sources = Arc::clone(sources);
     let tls = server_tls(config).map_err(StartFault::Tls)?;
     Ok(FlowSettings {
         tls: tls.map(|tls| watch::channel(tls).1),
         answer_unlisted: config.sip.unlisted_udp == UnlistedUdp::Forbidden,
-        gate: Arc::new(move |source| crate::admission::admit(&account, source).is_some()),
+        gate: Arc::new(move |source| sources.admits(source)),
         listeners,
         patience: Patience::default(),
     })
 }
 
 fn server_tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, TlsFault> {
-    let Some(files) = &config.tls else { return Ok(None) };
+    config.tls.as_ref().map(tls_of).transpose()
+}
+
+fn tls_of(files: &Tls) -> Result<Arc<ServerConfig>, TlsFault> {
     let certificate = Pem::read(&files.certificate)?;
     let key = Pem::read(&files.private_key)?;
     let client_ca = files.client_ca.as_deref().map(Pem::read).transpose()?;
-    tls::server_config(&certificate, &key, client_ca.as_ref()).map(Some)
+    tls::server_config(&certificate, &key, client_ca.as_ref())
 }
 
 async fn start_admin(
     config: &Config,
     observed: observe::Observed,
+    lent: observe::Lent,
 ) -> Result<(JoinHandle<()>, oneshot::Sender<()>, SocketAddr), StartFault> {
     let address = config.admin.listen;
     let fault = |error| StartFault::Admin { address, error };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(fault)?;
     let bound = listener.local_addr().map_err(fault)?;
-    let state = observed.admin_state(config, bound);
+    let tls = config.admin.tls.as_ref().map(tls_of).transpose().map_err(StartFault::Tls)?;
+    let state = observed.admin_state(config, bound, lent);
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(async move {
         let stopped = async move { drop(stopped.await) };
-        if let Err(error) = admin::serve(listener, state, stopped).await {
+        if let Err(error) = admin::serve(listener, tls, state, stopped).await {
             tracing::error!(%error, "the admin listener broke");
         }
     });

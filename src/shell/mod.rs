@@ -1,6 +1,7 @@
 //! Floor 5: the thin shell around the machines. Here are the sockets, TLS, HTTP, files, threads and
 //! tasks, the only clock and the only source of true chance. The shell decides nothing about calls.
 
+pub mod account;
 pub mod admin;
 pub mod agent;
 pub mod clock;
@@ -13,6 +14,7 @@ pub mod log;
 pub mod media;
 pub mod resolver;
 pub mod signalling;
+pub mod sources;
 pub mod store;
 pub mod supervise;
 pub mod tls;

@@ -14,6 +14,7 @@ use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
 use crate::shell::flow::{FlowInput, Flows};
 use crate::shell::media::MediaPlane;
+use crate::shell::sources::Sources;
 use crate::shell::store::Store;
 use crate::switchboard::{Command, Counters, Input, Switchboard};
 use std::collections::BTreeMap;
@@ -25,6 +26,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{Instrument, Span};
 
+/// How a call is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CallName {
+    Key(CallKey),
+    /// By Ultravox's call id.
+    Ultravox(String),
+}
+
 /// What the rest of the shell may ask of the signalling task.
 #[derive(Debug)]
 pub enum Request {
@@ -34,8 +43,10 @@ pub enum Request {
     Snapshot(oneshot::Sender<Snapshot>),
     /// The ladder of a call, live or ended lately.
     Ladder(CallKey, oneshot::Sender<Option<Ladder>>),
-    /// The account's configuration was replaced.
-    Reconfigure(Arc<SipConfig>),
+    /// A call that is up: its record as of now, and its ladder.
+    Call { name: CallName, reply: oneshot::Sender<Option<(Box<Cdr>, Ladder)>> },
+    /// The account's configuration was replaced; answered when it is in force.
+    Reconfigure { config: Arc<SipConfig>, done: oneshot::Sender<()> },
 }
 
 /// A copy of the Switchboard's visible state.
@@ -92,6 +103,8 @@ pub struct Signalling {
     pub media: Arc<MediaPlane>,
     pub agents: Arc<AgentService>,
     pub store: Store,
+    /// The gate of the flows.
+    pub sources: Arc<Sources>,
     pub published: Arc<Mutex<Published>>,
 }
 
@@ -194,7 +207,14 @@ impl Task {
             }
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Ladder(key, reply) => drop(reply.send(self.ladder(key))),
-            Request::Reconfigure(config) => self.handle(Input::ConfigReplaced(config)),
+            Request::Call { name, reply } => drop(reply.send(self.live_call(&name))),
+            Request::Reconfigure { config, done } => {
+                let peers = self.parts.board.calls().map(|call| call.flow.peer.ip());
+                self.parts.sources.replace(Clock::instant(), Arc::clone(&config), peers);
+                self.handle(Input::ConfigReplaced(config));
+                // Whoever asked may have given up waiting.
+                let _ = done.send(());
+            }
         }
     }
 
@@ -320,6 +340,7 @@ impl Task {
             self.totals.add(cdr);
             log_end(cdr);
         }
+        self.parts.store.keep_ladder(cdr.key, &ladder);
         let media = cdr.media.filter(|_| counted != Some(true));
         if let Some(media) = &media {
             self.totals.add_media(media);
@@ -329,6 +350,8 @@ impl Task {
     }
 
     fn publish(&mut self) {
+        let peers = self.parts.board.calls().map(|call| call.flow.peer.ip());
+        self.parts.sources.keep(Clock::instant(), peers);
         let published = Published {
             at: Clock::instant(),
             snapshot: self.snapshot(),
@@ -342,6 +365,20 @@ impl Task {
         let live = self.parts.board.calls().find(|call| call.key == key);
         live.map(|call| call.ladder.clone())
             .or_else(|| self.ended.get(&key).map(|ended| ended.ladder.clone()))
+    }
+
+    fn live_call(&self, name: &CallName) -> Option<(Box<Cdr>, Ladder)> {
+        let is_it = |call: &&crate::call::Call| match name {
+            CallName::Key(key) => call.key == *key,
+            CallName::Ultravox(id) => call.cdr.ultravox_call_id.as_ref() == Some(id),
+        };
+        let call = self.parts.board.calls().find(is_it)?;
+        let mut cdr = Box::new(call.cdr.clone());
+        if !cdr.is_closed() {
+            let (sip_time, agent_time) = call.clocks(Clock::now().at);
+            cdr.set_times(sip_time, agent_time);
+        }
+        Some((cdr, call.ladder.clone()))
     }
 
     fn fetch_agent(&mut self, call: CallKey, job: JobId, agent_id: String) {

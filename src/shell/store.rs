@@ -4,17 +4,26 @@
 //! power loss. A call never waits for the disk: when the disk fails, records wait in memory up to a
 //! bound, the oldest are dropped and counted, and calls go on.
 //!
+//! The account's document, its registrations and the ladders of ended calls lie in the same database;
+//! a change of the account waits for the disk. The file is for its owner alone (mode 0600).
+//!
 //! At start, records that an earlier process left open are closed at their last heartbeat and
 //! marked `node_lost`.
 
+mod account;
+mod ladders;
 mod schema;
 mod writer;
 
+pub use account::{StoredAccount, StoredRegistration};
+
 use crate::billing::Cdr;
+use crate::call::ladder::Ladder;
 use crate::ground::CallKey;
 use rusqlite::{Connection, OpenFlags};
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +35,8 @@ use std::time::Duration;
 pub const HEARTBEAT: Duration = Duration::from_secs(6);
 /// Records that may wait for the disk.
 pub const BACKLOG_MAX: usize = 10_000;
+/// Ladders of ended calls that are kept.
+pub const LADDERS_MAX: usize = 10_000;
 
 /// Why the store cannot be used, with the fix.
 #[derive(Debug)]
@@ -40,6 +51,8 @@ pub enum StoreFault {
     Newer { path: PathBuf, version: i64 },
     /// The writer thread could not be started.
     Thread(std::io::Error),
+    /// The writer thread is gone, or the disk refused the change.
+    Unwritten { path: PathBuf, detail: String },
 }
 
 impl fmt::Display for StoreFault {
@@ -71,6 +84,9 @@ impl fmt::Display for StoreFault {
                 schema::VERSION
             ),
             StoreFault::Thread(error) => write!(f, "the record writer cannot start: {error}"),
+            StoreFault::Unwritten { path, detail } => {
+                write!(f, "{} cannot be written: {detail}; look at the disk", path.display())
+            }
         }
     }
 }
@@ -111,10 +127,16 @@ pub struct StoreCounters {
 /// What the writer is told.
 enum Order {
     Record(Box<Cdr>),
+    /// The ladder of an ended call, as JSON.
+    Ladder(CallKey, String),
+    /// A change that somebody waits for.
+    Change(ChangeOrder),
     /// Commit what waits, then answer.
     Flush(SyncSender<bool>),
     Stop,
 }
+
+type ChangeOrder = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// The writing side: one for the process. Cheap to clone into who writes records.
 #[derive(Clone)]
@@ -162,6 +184,84 @@ impl Store {
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.counters.dropped.fetch_add(1, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Keeps the ladder of a call that ended. Never waits; a ladder for which there is no room is
+    /// lost, since it is for diagnosis only.
+    pub fn keep_ladder(&self, key: CallKey, ladder: &Ladder) {
+        if let Ok(text) = serde_json::to_string(ladder) {
+            let _ = self.orders.try_send(Order::Ladder(key, text));
+        }
+    }
+
+    /// Keeps the account's document (JSON) and gives its new revision, once it is on disk. Blocks.
+    ///
+    /// # Errors
+    /// When the disk refuses it; nothing has changed then.
+    pub fn keep_account(&self, document: String) -> Result<u64, StoreFault> {
+        self.change(move |connection, now| account::keep(connection, &document, now))
+    }
+
+    /// The signing secret that was made for the handler at `url`, else `fresh`, which is kept for
+    /// it. Blocks.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn made_secret(&self, url: String, fresh: String) -> Result<String, StoreFault> {
+        self.change(move |connection, _| account::made_secret(connection, &url, &fresh))
+    }
+
+    /// Keeps a registration, new or changed, once it is on disk. Blocks.
+    ///
+    /// # Errors
+    /// When the disk refuses it; nothing has changed then.
+    pub fn keep_registration(&self, registration: StoredRegistration) -> Result<(), StoreFault> {
+        self.change(move |connection, _| account::keep_registration(connection, &registration))
+    }
+
+    /// Forgets a registration and its binding, once that is on disk. Blocks.
+    ///
+    /// # Errors
+    /// When the disk refuses it; nothing has changed then.
+    pub fn forget_registration(&self, id: String) -> Result<(), StoreFault> {
+        self.change(move |connection, _| account::forget_registration(connection, &id))
+    }
+
+    /// Keeps what a restart needs to refresh a binding (JSON). Never waits: a binding that is lost
+    /// costs a second one at the registrar until it expires.
+    pub fn keep_binding(&self, id: String, binding: String) {
+        let act = move |connection: &mut Connection| {
+            if let Err(error) = account::keep_binding(connection, &id, &binding) {
+                tracing::warn!(%error, "a registration's binding cannot be written");
+            }
+        };
+        let _ = self.orders.try_send(Order::Change(Box::new(act)));
+    }
+
+    /// Has the writer make a change in a transaction of its own, and waits for it.
+    fn change<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection, crate::ground::WallTime) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreFault> {
+        let (done, wait) = mpsc::sync_channel(1);
+        let order = move |connection: &mut Connection| {
+            let now = crate::shell::clock::Clock::now().wall;
+            let changed = connection.transaction().and_then(|transaction| {
+                let value = act(&transaction, now)?;
+                transaction.commit().map(|()| value)
+            });
+            // Whoever asked may have given up waiting.
+            let _ = done.try_send(changed);
+        };
+        let unwritten =
+            |detail: String| StoreFault::Unwritten { path: self.path.to_path_buf(), detail };
+        self.orders
+            .send(Order::Change(Box::new(order)))
+            .map_err(|_| unwritten("the store is closed".to_owned()))?;
+        match wait.recv() {
+            Ok(changed) => changed.map_err(|error| unwritten(error.to_string())),
+            Err(_) => Err(unwritten("the store is closed".to_owned())),
         }
     }
 
@@ -240,7 +340,65 @@ impl Reader {
     pub fn get(&self, key: CallKey) -> Result<Option<Cdr>, StoreFault> {
         schema::get(&self.connection, key).map_err(|error| database(&self.path, &error))
     }
+
+    /// The call that an agent call of Ultravox's belongs to.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn find_by_ultravox_call(&self, call_id: &str) -> Result<Option<Cdr>, StoreFault> {
+        self.read(|connection| schema::find_by_ultravox_call(connection, call_id))
+    }
+
+    /// The ladder of an ended call, when it is still kept.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn ladder(&self, key: CallKey) -> Result<Option<Ladder>, StoreFault> {
+        self.read(|connection| ladders::find(connection, key))
+    }
+
+    /// The account's document, when the API manages it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn account(&self) -> Result<Option<StoredAccount>, StoreFault> {
+        self.read(account::find)
+    }
+
+    /// The signing secret that was made for the handler at `url`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn made_secret(&self, url: &str) -> Result<Option<String>, StoreFault> {
+        self.read(|connection| account::find_made_secret(connection, url))
+    }
+
+    /// All registrations, in the order in which they were made.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn registrations(&self) -> Result<Vec<StoredRegistration>, StoreFault> {
+        self.read(account::registrations)
+    }
+
+    /// All bindings: registration and JSON.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn bindings(&self) -> Result<Vec<(String, String)>, StoreFault> {
+        self.read(account::bindings)
+    }
+
+    fn read<T>(
+        &self,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreFault> {
+        act(&self.connection).map_err(|error| database(&self.path, &error))
+    }
 }
+
+/// Numbers of callers and passwords of registrations are in there.
+const OWNER_ONLY: u32 = 0o600;
 
 /// The database and the lock that keeps a second process from closing our records as lost.
 fn open_writable(path: &Path) -> Result<(Connection, File), StoreFault> {
@@ -251,10 +409,15 @@ fn open_writable(path: &Path) -> Result<(Connection, File), StoreFault> {
     }
     let mut lock_name = path.as_os_str().to_owned();
     lock_name.push(".lock");
-    // Both opened without SQLite first, since the system's own words are the clearer ones.
+    // Both opened without SQLite first, since the system's own words are the clearer ones. The
+    // other files of SQLite take the mode of the database.
     let open = |path: &Path| {
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        file.map_err(|error| StoreFault::Directory { path: path.to_path_buf(), error })
+        let file = OpenOptions::new().append(true).create(true).mode(OWNER_ONLY).open(path);
+        file.and_then(|file| {
+            file.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
+            Ok(file)
+        })
+        .map_err(|error| StoreFault::Directory { path: path.to_path_buf(), error })
     };
     let lock = open(Path::new(&lock_name))?;
     if lock.try_lock().is_err() {

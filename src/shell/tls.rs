@@ -3,6 +3,8 @@
 //! from here. The crypto provider is ring. No ALPN is offered, since neither SIP nor the agent
 //! stream has a protocol name; 0-RTT is never used, since what it carries can be replayed.
 
+pub mod pinned;
+
 use crate::ground::WallTime;
 use crate::shell::clock::Clock;
 use rustls::crypto::{CryptoProvider, ring};

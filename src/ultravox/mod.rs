@@ -6,6 +6,7 @@ pub mod agent;
 pub mod create_call;
 pub mod data_message;
 pub mod schema;
+pub mod sip_details;
 pub mod stream;
 
 use std::fmt;

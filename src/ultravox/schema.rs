@@ -3,6 +3,8 @@
 //! published OpenAPI document; the stand-in refuses bodies that break them. Data messages are in no
 //! OpenAPI document: their tables follow the prose pages.
 
+pub mod sip;
+
 use super::parse_duration;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -14,6 +16,10 @@ const PROBLEMS_MAX: usize = 32;
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Text,
+    /// A text of at most so many characters.
+    LimitedText {
+        chars_max: usize,
+    },
     /// A text of one of these values.
     Choice(&'static [&'static str]),
     /// A duration in the protobuf form, `15s`.
@@ -103,6 +109,9 @@ pub enum Fault {
         min: i64,
         max: i64,
     },
+    TooLong {
+        chars_max: usize,
+    },
     ReservedKey,
     OnlyOneOf,
 }
@@ -115,6 +124,9 @@ impl fmt::Display for Fault {
             Fault::NotNullable => f.write_str("this field may not be null"),
             Fault::Wants(kind) => write!(f, "must be {kind}"),
             Fault::OutOfRange { min, max } => write!(f, "must be between {min} and {max}"),
+            Fault::TooLong { chars_max } => {
+                write!(f, "must have at most {chars_max} characters")
+            }
             Fault::ReservedKey => f.write_str("keys may not start with \"ultravox.\""),
             Fault::OnlyOneOf => f.write_str("only one of its members may be set"),
         }
@@ -187,6 +199,13 @@ fn check_value(kind: &Kind, value: &Value, path: &str, problems: &mut Vec<Proble
     let text = value.as_str();
     match kind {
         Kind::Text => want(text.is_some(), "a string"),
+        Kind::LimitedText { chars_max } => match text {
+            None => want(false, "a string"),
+            Some(text) if text.chars().count() > *chars_max => {
+                push(problems, path, Fault::TooLong { chars_max: *chars_max })
+            }
+            Some(_) => {}
+        },
         Kind::Choice(names) => {
             want(text.is_some_and(|text| names.contains(&text)), "one of the documented values")
         }
@@ -214,10 +233,14 @@ fn check_value(kind: &Kind, value: &Value, path: &str, problems: &mut Vec<Proble
                 }
             }
         },
-        Kind::Texts => {
-            let all = value.as_array().is_some_and(|items| items.iter().all(Value::is_string));
-            want(all, "a list of strings");
-        }
+        Kind::Texts => match value.as_array() {
+            None => want(false, "a list of strings"),
+            Some(items) => {
+                for (index, _) in items.iter().enumerate().filter(|(_, item)| !item.is_string()) {
+                    push(problems, &format!("{path}[{index}]"), Fault::Wants("a string"));
+                }
+            }
+        },
         Kind::TextMap => {
             let all = value.as_object().is_some_and(|map| map.values().all(Value::is_string));
             want(all, "an object of strings");
@@ -331,7 +354,7 @@ pub static CALL_MEDIUM: Shape = one_of(
         field("telnyx", Kind::FreeObject),
         field("plivo", Kind::FreeObject),
         field("exotel", Kind::FreeObject),
-        field("sip", Kind::FreeObject),
+        field("sip", Kind::Object(&sip::SIP_MEDIUM)),
     ],
 );
 
@@ -557,7 +580,7 @@ pub static CALL: Shape = open(
         field("metadata", Kind::TextMap).required(),
         field("initialState", Kind::FreeObject).required(),
         field("requestContext", Kind::Any).required(),
-        field("sipDetails", Kind::FreeObject).required().nullable(),
+        field("sipDetails", Kind::Object(&sip::SIP_DETAILS)).required().nullable(),
     ],
 );
 
@@ -620,6 +643,17 @@ pub static PUBLISHED: &[&Shape] = &[
     &CALL,
     &CALL_TEMPLATE,
     &AGENT,
+    &sip::AGENT_ALLOWANCE,
+    &sip::FALLBACK_HANDLER,
+    &sip::SIP_CONFIG,
+    &sip::PATCHED_SIP_CONFIG,
+    &sip::SIP_REGISTRATION,
+    &sip::NEW_SIP_REGISTRATION,
+    &sip::PATCHED_SIP_REGISTRATION,
+    &sip::SIP_REGISTRATIONS,
+    &sip::SIP_OUTGOING,
+    &sip::SIP_MEDIUM,
+    &sip::SIP_DETAILS,
 ];
 
 const TYPE: Field = field("type", Kind::Text).required();
@@ -720,7 +754,7 @@ mod tests {
                 json!({"retentionPolicy": "KEEP"}),
                 "retentionPolicy: must be one of the documented values",
             ),
-            (json!({"sharedSecrets": [1]}), "sharedSecrets: must be a list of strings"),
+            (json!({"sharedSecrets": [1]}), "sharedSecrets[0]: must be a string"),
             (
                 json!({"toolOverrides": {"add": [{}, {"id": 1}]}}),
                 "toolOverrides.add[1].id: no such field",

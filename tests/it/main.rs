@@ -1,3 +1,4 @@
+mod account_api;
 mod billing;
 mod docs;
 mod drain;

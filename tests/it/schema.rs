@@ -114,6 +114,9 @@ fn fits(kind: &Kind, property: &Property, components: &Components) -> bool {
     match kind {
         Kind::Any => true,
         Kind::Text => is("string") && property.values.is_empty() && !property.is_duration,
+        Kind::LimitedText { chars_max } => {
+            is("string") && property.chars_max == Some(*chars_max) && property.values.is_empty()
+        }
         Kind::Duration => is("string") && property.is_duration,
         Kind::Uuid => is("string") && property.format == "uuid",
         Kind::DateTime => is("string") && property.format == "date-time",
@@ -156,6 +159,7 @@ struct Property {
     format: String,
     item_kind: String,
     is_duration: bool,
+    chars_max: Option<usize>,
     nullable: bool,
     values: Vec<String>,
     references: Vec<String>,
@@ -173,6 +177,7 @@ impl Property {
         match (depth, key) {
             (0, "type") => self.kind = value.into(),
             (0, "format") => self.format = value.into(),
+            (0, "maxLength") => self.chars_max = value.parse().ok(),
             (0, "nullable") => self.nullable = value == "true",
             (0, "pattern") => self.is_duration = value.ends_with("s$"),
             (2, "type") => self.item_kind = value.into(),

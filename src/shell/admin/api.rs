@@ -1,99 +1,89 @@
-//! The JSON routes: the account's configuration as the Ultravox API writes it, and the call
-//! records. The mirror of `refusal` for HTTP: failures become status codes here only.
+//! What all JSON routes share: the form of an error, the reading of a body, and the store. The mirror
+//! of `refusal` for HTTP: failures become status codes in this module and its neighbours only.
+//!
+//! An error is `{"detail": "…"}`, as the Ultravox API writes it. One that concerns members of a body
+//! names each of them: `{"detail": "…", "problems": [{"path", "problem", "fix"}, …]}`.
 
 use super::AdminState;
-use crate::billing::Cdr;
-use crate::ground::CallKey;
-use crate::shell::store::{Filter, StoreFault};
+use crate::account::FieldProblem;
+use crate::shell::account::ChangeFault;
+use crate::shell::store::StoreFault;
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
+use bytes::Bytes;
+use serde_json::{Value, json};
 
-/// Records in one answer, unless asked otherwise, and at most.
-const LIMIT: usize = 50;
-const LIMIT_MAX: usize = 1_000;
-
-/// An error as JSON: `{"detail": …}`, the form that the Ultravox API uses.
+/// An error as JSON.
 pub fn problem(status: StatusCode, detail: &str) -> Response {
     (status, Json(json!({ "detail": detail }))).into_response()
 }
 
-/// `GET /api/sip`: the schema's `SipConfig`. The signing secrets of a fallback handler are
-/// write-only here: a key that can read the configuration need not be able to sign.
-pub async fn sip(State(state): State<AdminState>) -> Response {
-    let mut document = (state.account)();
-    if let Some(handler) = &mut document.fallback_handler {
-        handler.secrets = None;
-    }
-    Json(document).into_response()
-}
-
-/// `PATCH /api/sip`: the file and the API never both manage the account.
-pub async fn sip_is_managed_by_file() -> Response {
-    problem(
-        StatusCode::CONFLICT,
-        "this configuration is managed by file: edit [sip] in the configuration file, run \
-         `voxedge check`, then restart the daemon",
-    )
-}
-
-/// The query of `GET /edge/calls`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CallsQuery {
-    limit: Option<usize>,
-    live: Option<bool>,
-    agent_id: Option<String>,
-    before: Option<String>,
-}
-
-/// `GET /edge/calls`: `{"calls": […]}`, newest first.
-pub async fn calls(
-    State(state): State<AdminState>,
-    query: Result<Query<CallsQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let query = match query {
-        Ok(Query(query)) => query,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.body_text()),
+/// A 400 that names every member which is wrong.
+pub fn field_problems(problems: &[FieldProblem]) -> Response {
+    let told = |problem: &FieldProblem| match problem.path.as_str() {
+        "" => problem.problem.clone(),
+        path => format!("{path}: {}", problem.problem),
     };
-    let before = match query.before.as_deref().map(str::parse::<CallKey>) {
-        Some(Err(())) => return problem(StatusCode::BAD_REQUEST, "before: not a call key"),
-        Some(Ok(key)) => Some(key),
-        None => None,
-    };
-    let filter = Filter { live: query.live, agent_id: query.agent_id, before };
-    let limit = query.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
-    match read(move || state.reader()?.list(&filter, limit)).await {
-        Ok(calls) => Json(json!({ "calls": calls })).into_response(),
-        Err(answer) => answer,
-    }
+    let detail = problems.iter().map(told).collect::<Vec<_>>().join("; ");
+    let body = json!({ "detail": detail, "problems": problems });
+    (StatusCode::BAD_REQUEST, Json(body)).into_response()
 }
 
-/// `GET /edge/calls/{key}`: one record.
-pub async fn call(State(state): State<AdminState>, Path(key): Path<String>) -> Response {
-    let Ok(key) = key.parse::<CallKey>() else {
-        return problem(StatusCode::NOT_FOUND, "no call has this key");
-    };
-    let found: Result<Option<Cdr>, Response> = read(move || state.reader()?.get(key)).await;
-    match found {
-        Ok(Some(record)) => Json(record).into_response(),
-        Ok(None) => problem(StatusCode::NOT_FOUND, "no call has this key"),
-        Err(answer) => answer,
+/// Any path that is not served.
+pub async fn no_such_path() -> Response {
+    problem(StatusCode::NOT_FOUND, "there is no such path")
+}
+
+/// A body of JSON. Another type is refused: a web page can send forms and text to anywhere without
+/// asking, JSON it cannot.
+///
+/// # Errors
+/// The answer: 415 or 400.
+pub fn json_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, Box<Response>> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_ascii_lowercase());
+    if kind.as_deref() != Some("application/json") {
+        let words = "send JSON, with Content-Type: application/json";
+        return Err(Box::new(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, words)));
     }
+    serde_json::from_slice(body).map_err(|error| {
+        let fault = FieldProblem::plain("", format!("the body is not JSON: {error}"));
+        Box::new(field_problems(&[fault]))
+    })
+}
+
+/// Why a change of the account was not made.
+pub fn refused_change(fault: ChangeFault) -> Response {
+    let status = match &fault {
+        ChangeFault::Invalid(problems) => return field_problems(problems),
+        ChangeFault::ManagedBy(_) => StatusCode::CONFLICT,
+        ChangeFault::Store(fault) => {
+            tracing::error!(%fault, "the account cannot be kept");
+            let words = "the change cannot be kept on disk now: nothing was changed";
+            return problem(StatusCode::SERVICE_UNAVAILABLE, words);
+        }
+        ChangeFault::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    problem(status, &fault.to_string())
 }
 
 /// Reads the store off the runtime's threads, since the disk may take its time.
-async fn read<T: Send + 'static>(
-    act: impl FnOnce() -> Result<T, StoreFault> + Send + 'static,
-) -> Result<T, Response> {
-    let fault = match tokio::task::spawn_blocking(act).await {
+///
+/// # Errors
+/// The answer: 503.
+pub async fn read<T: Send + 'static>(
+    state: &AdminState,
+    act: impl FnOnce(&crate::shell::store::Reader) -> Result<T, StoreFault> + Send + 'static,
+) -> Result<T, Box<Response>> {
+    let state = state.clone();
+    let reading = move || state.reader().and_then(|reader| act(&reader));
+    let fault = match tokio::task::spawn_blocking(reading).await {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(fault)) => fault.to_string(),
         Err(error) => error.to_string(),
     };
     tracing::warn!(%fault, "call records cannot be read");
-    Err(problem(StatusCode::SERVICE_UNAVAILABLE, "the call records cannot be read now"))
+    let words = "the call records cannot be read now";
+    Err(Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, words)))
 }

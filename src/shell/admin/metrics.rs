@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub sip: SipFigures,
     pub media: MediaFigures,
     pub store: StoreFigures,
+    /// Requests to the admin listener, by class and status.
+    pub requests: BTreeMap<(&'static str, u16), u64>,
     pub draining: bool,
 }
 
@@ -86,7 +88,8 @@ pub struct StoreFigures {
 
 /// `GET /metrics`.
 pub async fn metrics(State(state): State<AdminState>) -> Response {
-    let text = render(&(state.metrics)());
+    let snapshot = Snapshot { requests: state.desk.requests(), ..(state.metrics)() };
+    let text = render(&snapshot);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -110,6 +113,11 @@ pub fn render(snapshot: &Snapshot) -> String {
     render_sip(&mut page, &snapshot.sip);
     render_media(&mut page, &snapshot.media);
     render_store(&mut page, &snapshot.store);
+    let help = "Requests to the admin listener, by class of their path and status.";
+    page.head("http_requests_total", help, "counter");
+    for ((class, status), count) in &snapshot.requests {
+        page.line(&format!("http_requests_total{{class=\"{class}\",status=\"{status}\"}}"), count);
+    }
     page.0
 }
 

@@ -1,58 +1,147 @@
-//! The admin listener: plain HTTP, on loopback unless the operator says otherwise. Health,
-//! readiness and metrics need no key; the account's configuration and the call records need
-//! `X-API-Key`. A wrong key, no key and no configured key give the same 401. Requests with a `Host`
-//! that is not ours are refused (rebinding), bodies are bounded, and no CORS header is ever sent.
+//! The admin listener: HTTP or HTTPS, on loopback unless the operator says otherwise. It watches the
+//! daemon, configures the account, shows records and ladders, and stands before Ultravox's API: what
+//! the edge does not answer itself is passed on. `routes` is the table of all paths with the right
+//! that each needs, `keys` judges the key. Requests with a `Host` that is not ours are refused
+//! (rebinding), bodies are bounded, and no CORS header of ours is ever sent.
 //!
 //! ```text
-//! GET   /health          200 while signalling and every shard make progress, else 503 with reasons
-//! GET   /ready           200 when new calls are taken, else 503 with the reason
-//! GET   /metrics         Prometheus text
-//! GET   /api/sip         the account's configuration, by the schema of the Ultravox API
-//! PATCH /api/sip         409: the configuration is managed by the file
-//! GET   /edge/calls      the records, newest first: ?limit=, ?live=, ?agent_id=, ?before=
-//! GET   /edge/calls/{key}
+//! GET    /health, /ready, /metrics      no key
+//! GET    /api/sip                       the account's configuration, as Ultravox's API has it
+//! PATCH  /api/sip                       changes it, when the API manages the account
+//! GET    /api/calls/{id}                Ultravox's answer with our sipDetails
+//! POST   /api/calls/{id}/send_data_message
+//! GET    /api/calls/{id}/sip_logs       302 to the ladder of a call of ours
+//! *      /api/…                         passed through to Ultravox
+//! GET    /edge/calls, /edge/calls/{id}, /edge/calls/{id}/ladder
+//! GET    /edge/config                   what is in force, and who manages it
+//! POST   /edge/reload                   reads the configuration file again
 //! ```
 
-mod api;
+mod account;
+pub mod api;
+mod calls;
 pub mod client;
 pub mod health;
+mod keys;
+mod links;
+mod listener;
 pub mod metrics;
+mod pass;
+mod routes;
 
-use crate::account::SipConfigDocument;
-use crate::ground::Secret;
+pub use keys::{Failures, Holder, Keys, Right};
+pub use links::LogLinks;
+pub use routes::{Class, ROUTES, Row};
+
+use crate::ground::limits;
+use crate::shell::account::Account;
+use crate::shell::agent::rest::AgentService;
+use crate::shell::clock::Clock;
+use crate::shell::signalling::Request as Inquiry;
 use crate::shell::store::{Reader, StoreCounters, StoreFault};
+use crate::shell::tls::ServerConfig;
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use keys::Denial;
+use listener::{Door, Source};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
 
-/// Bytes of a request body; larger ones get 413.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Reads the configuration file again: what changed in words, or why nothing did.
+pub type Reload = Arc<
+    dyn Fn() -> Pin<Box<dyn Future<Output = Result<Vec<String>, ReloadFault>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// Why the file was not put in force.
+#[derive(Debug)]
+pub enum ReloadFault {
+    /// It has errors: its report, or there is no file.
+    Refused(String),
+    Change(crate::shell::account::ChangeFault),
+}
+
+impl std::fmt::Display for ReloadFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ReloadFault::Refused(words) => f.write_str(words.trim_end()),
+            ReloadFault::Change(fault) => write!(f, "{fault}"),
+        }
+    }
+}
 
 /// What the daemon lends to its admin listener. Closures are called for each request and must not
 /// wait.
 #[derive(Clone)]
 pub struct AdminState {
-    /// `None`: `/api` and `/edge` answer 401 to everybody.
-    pub api_key: Option<Secret>,
+    pub keys: Keys,
     /// The address that the listener is bound to.
     pub listen: SocketAddr,
-    /// The account as it stands.
-    pub account: Arc<dyn Fn() -> SipConfigDocument + Send + Sync>,
+    /// The listener speaks TLS.
+    pub secure: bool,
+    pub account: Arc<Account>,
+    pub agents: Arc<AgentService>,
+    /// Where live calls are asked for; weak, since the daemon alone decides when signalling ends.
+    pub signalling: mpsc::WeakSender<Inquiry>,
+    pub reload: Reload,
     pub metrics: Arc<dyn Fn() -> metrics::Snapshot + Send + Sync>,
     pub health: Arc<dyn Fn() -> health::Health + Send + Sync>,
     /// The database that the records are read from.
     pub store: Arc<PathBuf>,
+    pub desk: Arc<Desk>,
+}
+
+/// What the listener keeps for itself.
+pub struct Desk {
+    failures: Failures,
+    links: LogLinks,
+    requests: Mutex<BTreeMap<(Class, u16), u64>>,
+    /// One for each request that may be passed on at once.
+    passing: Semaphore,
+}
+
+impl Default for Desk {
+    fn default() -> Desk {
+        Desk {
+            failures: Failures::default(),
+            links: LogLinks::default(),
+            requests: Mutex::default(),
+            passing: Semaphore::new(limits::PASSED_MAX),
+        }
+    }
+}
+
+impl Desk {
+    fn count(&self, class: Class, status: StatusCode) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        *requests.entry((class, status.as_u16())).or_default() += 1;
+    }
+
+    /// Requests answered since the start, by class and status.
+    pub fn requests(&self) -> BTreeMap<(&'static str, u16), u64> {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests
+            .iter()
+            .map(|((class, status), count)| ((class.as_str(), *status), *count))
+            .collect()
+    }
 }
 
 impl AdminState {
+    fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
     fn reader(&self) -> Result<Reader, StoreFault> {
         Reader::open(&self.store)
     }
@@ -73,44 +162,74 @@ impl From<&StoreCounters> for metrics::StoreFigures {
     }
 }
 
-/// Serves until `stop` resolves; requests in progress are finished.
+/// Serves until `stop` resolves, over TLS when `tls` is given; requests in progress are finished.
 ///
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     state: AdminState,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(state)).with_graceful_shutdown(stop).await
+    let service = router(state).into_make_service_with_connect_info::<Source>();
+    axum::serve(Door::new(listener, tls), service).with_graceful_shutdown(stop).await
 }
 
 /// Every route of the listener, with its guards.
-pub fn router(state: AdminState) -> Router {
-    let guarded = Router::new()
-        .route("/api/sip", get(api::sip).patch(api::sip_is_managed_by_file))
-        .route("/edge/calls", get(api::calls))
-        .route("/edge/calls/{key}", get(api::call))
-        .route_layer(middleware::from_fn_with_state(state.clone(), require_key));
-    Router::new()
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
-        .route("/metrics", get(metrics::metrics))
-        .merge(guarded)
-        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+fn router(state: AdminState) -> Router {
+    let mut router = Router::new();
+    for row in ROUTES {
+        let guarded = Guarded { state: state.clone(), row };
+        let guard = middleware::from_fn_with_state(guarded, guard);
+        router = router.route(row.path, row.handler().layer(guard));
+    }
+    router
+        .fallback(api::no_such_path)
+        .layer(axum::extract::DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(state.clone(), require_own_host))
         .with_state(state)
 }
 
-/// The key, compared in constant time; every failure looks the same.
-async fn require_key(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+#[derive(Clone)]
+struct Guarded {
+    state: AdminState,
+    row: &'static Row,
+}
+
+/// The key of each request, and its count.
+async fn guard(
+    State(Guarded { state, row }): State<Guarded>,
+    ConnectInfo(source): ConnectInfo<Source>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let given = request.headers().get("x-api-key").map_or(&b""[..], |value| value.as_bytes());
-    let admitted = state.api_key.as_ref().is_some_and(|key| !key.is_empty() && key.matches(given));
-    if admitted {
-        next.run(request).await
-    } else {
-        api::problem(StatusCode::UNAUTHORIZED, "X-API-Key is missing or wrong")
-    }
+    let (failures, now) = (&state.desk.failures, Clock::instant());
+    let answer = match state.keys.judge(failures, now, source.0, row.right, given) {
+        Ok(holder) => {
+            holder.map(|holder| request.extensions_mut().insert(holder));
+            next.run(request).await
+        }
+        Err(Denial::Unknown) => {
+            tracing::debug!(source = %source.0, path = row.path, "a request without a right key");
+            api::problem(StatusCode::UNAUTHORIZED, "X-API-Key is missing or wrong")
+        }
+        Err(Denial::NotAdmins) => api::problem(
+            StatusCode::FORBIDDEN,
+            "this goes on to Ultravox: send the account's Ultravox key in X-API-Key, not the admin \
+             key",
+        ),
+        Err(Denial::Wait(wait)) => {
+            let words = "too many wrong keys came from this address: try again later";
+            let mut answer = api::problem(StatusCode::TOO_MANY_REQUESTS, words);
+            let seconds = HeaderValue::from(wait.as_secs() + 1);
+            answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+            answer
+        }
+    };
+    state.desk.count(row.class, answer.status());
+    answer
 }
 
 /// Refuses names that a web page in the operator's browser could have pointed at us. On loopback

@@ -1,73 +1,142 @@
-//! The whole listener over loopback.
+//! The whole listener over loopback: an account in a store of its own, a service to pass on to that
+//! tells what it was asked, and a signalling task that only agrees.
 
 use super::health::Health;
 use super::*;
 use crate::account::AgentAllowance;
-use crate::billing::{CallDirection, Cdr, Source};
-use crate::ground::{CallKey, Transport, WallTime};
-use crate::shell::store::Store;
+use crate::account::{FallbackHandler, SipConfigDocument, compile};
+use crate::billing::{CallDirection, Cdr, Source as CallSource};
+use crate::call::ladder::{Ladder, Lane};
+use crate::ground::{CallKey, Entropy, Instant, Secret, Transport, WallTime};
+use crate::shell::agent::rest::AgentServiceSettings;
+use crate::shell::config::{ManagedBy, Sip, UnlistedUdp};
+use crate::shell::store::{Store, StoreThread};
+use crate::shell::tls::{self, Pem};
+use axum::extract::Request as HttpRequest;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::sync::Mutex;
 
 const AGENT: &str = "6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11";
+/// The agent call of the second record.
+const ULTRAVOX_CALL: &str = "0b7c2a9e-7f0e-4a6c-b7c4-93b1f4f0a2de";
+const ADMIN: Option<&str> = Some("admin-canary");
+const ULTRAVOX: Option<&str> = Some("ultravox-canary");
+const SIGNING: &str = "signing-canary";
 
 /// A running listener with two records in its store.
 struct Edge {
     address: SocketAddr,
     health: Arc<Mutex<Health>>,
     directory: PathBuf,
-    _runtime: tokio::runtime::Runtime,
+    certificate: Option<Pem>,
+    _store: StoreThread,
+    _signalling: mpsc::Sender<Inquiry>,
+    runtime: tokio::runtime::Runtime,
 }
 
+/// How an edge is started.
+#[derive(Clone, Copy)]
+struct With {
+    managed_by: ManagedBy,
+    admin_key: Option<&'static str>,
+    tls: bool,
+}
+
+const BY_FILE: With = With { managed_by: ManagedBy::File, admin_key: ADMIN, tls: false };
+const BY_API: With = With { managed_by: ManagedBy::Api, ..BY_FILE };
+
 impl Edge {
-    fn start(name: &str, api_key: Option<&str>) -> Edge {
+    fn start(name: &str, with: With) -> Edge {
         let directory =
             std::env::temp_dir().join(format!("voxedge-admin-{name}-{}", std::process::id()));
         let path = directory.join("calls.sqlite");
         let (store, thread) = Store::open(&path).expect("a new store");
         (1..=2).for_each(|number| store.write(record(number)));
-        thread.stop();
+        let mut ladder = Ladder::new(Instant::ZERO);
+        ladder.push(Instant::ZERO, Lane::Sip, "→ INVITE".into());
+        store.keep_ladder(record(2).key, &ladder);
+        assert!(store.flush());
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let _inside = runtime.enter();
+        let (signalling, inbox) = mpsc::channel(8);
+        runtime.spawn(agree(inbox));
+        let entropy = Entropy::from_number(7);
+        let account = Account::open(&sip(with.managed_by), store, signalling.downgrade(), entropy);
+        let upstream = runtime.block_on(mirror());
+        let settings = AgentServiceSettings {
+            base_url: format!("http://{upstream}"),
+            api_key: Secret::new(ULTRAVOX.expect("it is one")),
+            tls: tls::client_config(false, &[]).expect("no roots are fine"),
+            plain: true,
+        };
         let health = Health { signalling_alive: true, started: true, ..Health::default() };
         let health = Arc::new(Mutex::new(health));
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let shown = health.clone();
-        let document = SipConfigDocument {
-            allowed_agents: vec![AgentAllowance {
-                agent_id: AGENT.into(),
-                to_user_pattern: Some("^sales$".into()),
-            }],
-            domain: "sip.example.com".into(),
-            ..SipConfigDocument::default()
-        };
         let state = AdminState {
-            api_key: api_key.map(Secret::new),
+            keys: Keys {
+                admin: with.admin_key.map(Secret::new),
+                ultravox: settings.api_key.clone(),
+            },
             listen: address,
-            account: Arc::new(move || document.clone()),
+            secure: with.tls,
+            account: Arc::new(account.expect("a good account")),
+            agents: Arc::new(AgentService::new(&settings).expect("good settings")),
+            signalling: signalling.downgrade(),
+            reload: Arc::new(|| {
+                Box::pin(async { Err(ReloadFault::Refused("no file here".into())) })
+            }),
             metrics: Arc::new(metrics::Snapshot::default),
             health: Arc::new(move || shown.lock().expect("no panic").clone()),
             store: Arc::new(path),
+            desk: Arc::default(),
         };
-        runtime.spawn(serve(listener, state, std::future::pending()));
-        Edge { address, health, directory, _runtime: runtime }
+        let (certificate, tls) = match with.tls {
+            true => {
+                let (certificate, key) = tls::self_signed(&["edge.example"]).expect("a good name");
+                let certificate = Pem::from_text("certificate", &certificate);
+                let config = tls::server_config(&certificate, &Pem::from_text("key", &key), None);
+                (Some(certificate), Some(config.expect("a good pair")))
+            }
+            false => (None, None),
+        };
+        runtime.spawn(serve(listener, tls, state, std::future::pending()));
+        let (_store, _signalling) = (thread, signalling);
+        drop(_inside);
+        Edge { address, health, directory, certificate, _store, _signalling, runtime }
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&str>,
+    ) -> client::Answer {
+        let api_key = key.map(Secret::new);
+        let (api_key, certificate) = (api_key.as_ref(), self.certificate.as_ref());
+        let ask = client::Ask { method, path, api_key, body, certificate };
+        client::send(self.address, &ask).expect("it runs")
     }
 
     fn ask(&self, method: &str, path: &str, key: Option<&str>) -> (u16, Value) {
-        let key = key.map(Secret::new);
-        let answer = client::request(method, self.address, path, key.as_ref()).expect("it runs");
+        let answer = self.send(method, path, key, None);
         (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
     }
 
-    /// The status line for a request with this `Host`.
-    fn status_for_host(&self, host: &str) -> String {
+    fn patch(&self, body: Value) -> (u16, Value) {
+        let answer = self.send("PATCH", "/api/sip", ADMIN, Some(&body.to_string()));
+        (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
+    }
+
+    /// What the listener answers to these bytes.
+    fn raw(&self, text: &str) -> String {
         let mut stream = std::net::TcpStream::connect(self.address).expect("it listens");
-        let head = format!("GET /health HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).expect("it reads");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("it answers");
-        text.chars().skip(9).take(3).collect()
+        stream.write_all(text.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
     }
 }
 
@@ -77,60 +146,217 @@ impl Drop for Edge {
     }
 }
 
+/// Puts every configuration in force, and knows no call.
+async fn agree(mut inbox: mpsc::Receiver<Inquiry>) {
+    while let Some(inquiry) = inbox.recv().await {
+        match inquiry {
+            Inquiry::Reconfigure { done, .. } => drop(done.send(())),
+            Inquiry::Call { reply, .. } => drop(reply.send(None)),
+            _ => {}
+        }
+    }
+}
+
+/// A service that tells what it was asked; the query may name a status.
+async fn mirror() -> SocketAddr {
+    async fn tell(request: HttpRequest) -> Response {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, 1 << 24).await.expect("it comes whole");
+        let headers: Vec<String> = parts
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("plain")))
+            .collect();
+        let seen = json!({
+            "method": parts.method.as_str(),
+            "path": parts.uri.path_and_query().expect("there is one").as_str(),
+            "headers": headers,
+            "body": String::from_utf8_lossy(&body),
+            "sipDetails": null,
+        });
+        let status = parts.uri.query().and_then(|query| query.strip_prefix("status="));
+        let status = status.and_then(|text| text.parse().ok()).unwrap_or(StatusCode::OK);
+        let headers =
+            [("location", "https://elsewhere.example/x"), ("x-theirs", "1"), ("keep-alive", "9")];
+        (status, headers, seen.to_string()).into_response()
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let router = Router::new().fallback(tell);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+fn sip(managed_by: ManagedBy) -> Sip {
+    let document = SipConfigDocument {
+        allowed_agents: vec![AgentAllowance {
+            agent_id: AGENT.into(),
+            to_user_pattern: Some("^sales$".into()),
+        }],
+        fallback_handler: Some(FallbackHandler {
+            url: "https://hooks.example/sip".into(),
+            secrets: Some(vec![SIGNING.into()]),
+        }),
+        domain: "sip.example.com".into(),
+        ..SipConfigDocument::default()
+    };
+    let account = Arc::new(compile(&document).expect("good rules").0);
+    Sip { managed_by, account, no_match_status: 404, unlisted_udp: UnlistedUdp::Silence }
+}
+
 fn record(number: u64) -> Cdr {
-    let source = Source { address: ([192, 0, 2, 7], 5060).into(), transport: Transport::Udp };
+    let source = CallSource { address: ([192, 0, 2, 7], 5060).into(), transport: Transport::Udp };
     let opened = WallTime::from_unix_micros(1_790_000_000_000_000);
     let key = CallKey(0x6ab0_0000 << 32 | number);
-    Cdr::opened(key, CallDirection::Incoming, source, format!("{number}@pbx"), opened)
+    let mut record =
+        Cdr::opened(key, CallDirection::Incoming, source, format!("{number}@pbx"), opened);
+    if number == 2 {
+        record.ultravox_call_id = Some(ULTRAVOX_CALL.into());
+        record.answered_at = Some(opened);
+        record.ended_at = Some(opened);
+        record.set_times(std::time::Duration::from_secs(37), std::time::Duration::from_secs(36));
+        record.status = Some(200);
+    }
+    record
+}
+
+/// A path that the row matches.
+fn path_of(row: &Row) -> String {
+    let path = row.path.replace("{call_id}", ULTRAVOX_CALL).replace("{link}", "none");
+    path.replace("{id}", "6ab00000-2").replace("{*rest}", "x/y")
 }
 
 #[test]
-fn every_guarded_route_gives_the_same_401_without_the_key() {
-    let edge = Edge::start("guard", Some("right"));
-    let bare = Edge::start("nokey", None);
+fn every_row_of_the_table_needs_what_it_says() {
     let wrong = json!({ "detail": "X-API-Key is missing or wrong" });
-    for (method, path) in [
-        ("GET", "/api/sip"),
-        ("PATCH", "/api/sip"),
-        ("GET", "/edge/calls"),
-        ("GET", "/edge/calls/6ab00000-1"),
-        ("GET", "/edge/calls/none"),
-    ] {
-        for key in [None, Some(""), Some("wrong"), Some("righ"), Some("right ."), Some("rightt")] {
-            assert_eq!(edge.ask(method, path, key), (401, wrong.clone()), "{path} {key:?}");
+    for row in ROUTES {
+        // Each row has an edge of its own, since wrong keys are counted.
+        let edge = Edge::start(&format!("row-{}", row.path.replace('/', "_") + row.method), BY_API);
+        let method = if row.method == "*" { "PUT" } else { row.method };
+        let (path, place) = (path_of(row), format!("{} {}", row.method, row.path));
+        for key in [None, Some(""), Some("wrong"), Some("admin-canar"), Some("admin-canary2")] {
+            let answer = edge.ask(method, &path, key);
+            match row.right {
+                Right::Open => assert!(answer.0 != 401 && answer.0 != 403, "{place}"),
+                Right::EitherKey | Right::UltravoxKey => {
+                    assert_eq!(answer, (401, wrong.clone()), "{place} {key:?}");
+                }
+            }
         }
-        assert_ne!(edge.ask(method, path, Some("right")).0, 401, "{path}");
-        assert_eq!(bare.ask(method, path, Some("")), (401, wrong.clone()), "no key configured");
+        let (admin, _) = edge.ask(method, &path, ADMIN);
+        let (ultravox, _) = edge.ask(method, &path, ULTRAVOX);
+        assert!(ultravox != 401 && ultravox != 403 && ultravox < 500, "{place}: {ultravox}");
+        match row.right {
+            Right::Open | Right::EitherKey => assert_eq!(admin, ultravox, "{place}"),
+            Right::UltravoxKey => assert_eq!(admin, 403, "{place}"),
+        }
     }
-    for open in ["/health", "/ready"] {
-        assert_eq!(edge.ask("GET", open, None).0, 200);
-    }
-    assert_eq!(
-        client::request("GET", edge.address, "/metrics", None).expect("it runs").status,
-        200
-    );
 }
 
 #[test]
-fn the_account_is_shown_by_the_schema_and_changed_by_its_file_only() {
-    let edge = Edge::start("account", Some("k"));
+fn without_an_admin_key_the_ultravox_key_opens_and_an_empty_one_does_not() {
+    let edge = Edge::start("nokey", With { admin_key: None, ..BY_FILE });
+    assert_eq!(edge.ask("GET", "/api/sip", Some("")).0, 401);
+    assert_eq!(edge.ask("GET", "/api/sip", ULTRAVOX).0, 200);
+}
+
+#[test]
+fn a_source_with_too_many_wrong_keys_waits() {
+    let edge = Edge::start("guess", BY_FILE);
+    for _ in 0..limits::KEY_FAILURES_MAX {
+        assert_eq!(edge.ask("GET", "/api/sip", Some("guess")).0, 401);
+    }
+    let answer = edge.send("GET", "/api/sip", ADMIN, None);
+    assert_eq!(answer.status, 429);
+    let wait: u64 = answer.header("retry-after").expect("it says when").parse().expect("seconds");
+    assert!((1..=limits::KEY_FAILURES_WINDOW.as_secs() + 1).contains(&wait));
+    assert_eq!(edge.ask("GET", "/health", None).0, 200);
+}
+
+#[test]
+fn the_account_of_a_file_is_shown_and_not_changed() {
+    let edge = Edge::start("file", BY_FILE);
     let expected = json!({
         "allowedCidrRanges": [], "allowAllAgents": false,
         "allowedAgents": [{ "agentId": AGENT, "toUserPattern": "^sales$" }],
-        "fallbackHandler": null, "domain": "sip.example.com",
+        "fallbackHandler": { "url": "https://hooks.example/sip" }, "domain": "sip.example.com",
     });
-    assert_eq!(edge.ask("GET", "/api/sip", Some("k")), (200, expected));
-    let (status, body) = edge.ask("PATCH", "/api/sip", Some("k"));
+    assert_eq!(edge.ask("GET", "/api/sip", ADMIN), (200, expected.clone()));
+    assert_eq!(edge.ask("GET", "/api/sip", ULTRAVOX), (200, expected.clone()));
+    let (status, body) = edge.patch(json!({"allowAllAgents": true}));
     assert_eq!(status, 409);
-    assert!(body["detail"].as_str().is_some_and(|text| text.contains("managed by file")));
-    assert_eq!(edge.ask("DELETE", "/api/sip", Some("k")).0, 405);
+    assert!(body["detail"].as_str().is_some_and(|text| text.contains("voxedge reload")), "{body}");
+    assert_eq!(edge.ask("DELETE", "/api/sip", ADMIN).0, 405);
+    let (_, shown) = edge.ask("GET", "/edge/config", ADMIN);
+    assert_eq!(shown, json!({"managedBy": "file", "revision": 0, "sip": expected}));
 }
 
 #[test]
-fn records_are_listed_and_found() {
-    let edge = Edge::start("calls", Some("k"));
+fn the_account_of_the_api_is_changed_whole_or_not_at_all() {
+    let edge = Edge::start("api", BY_API);
+    let (status, before) = edge.ask("GET", "/api/sip", ADMIN);
+    assert_eq!(status, 200);
+    let bad = json!({"allowAllAgents": true, "allowedAgents": [{"agentId": AGENT, "toUserPattern": "("}]});
+    let (status, told) = edge.patch(bad);
+    assert_eq!(
+        (status, &told["problems"][0]["path"]),
+        (400, &json!("allowedAgents[0].toUserPattern"))
+    );
+    assert!(
+        told["detail"].as_str().is_some_and(|detail| detail.contains("toUserPattern")),
+        "{told}"
+    );
+    assert_eq!(edge.ask("GET", "/api/sip", ADMIN).1, before, "nothing of it counts");
+    let (status, after) = edge.patch(json!({"allowAllAgents": true, "domain": "mine.example"}));
+    assert_eq!(status, 200);
+    let mut expected = before;
+    expected["allowAllAgents"] = json!(true);
+    assert_eq!(after, expected, "domain is read-only");
+    assert_eq!(edge.ask("GET", "/api/sip", ADMIN).1, expected);
+    assert_eq!(edge.ask("GET", "/edge/config", ADMIN).1["revision"], 2);
+    edge.patch(json!({"allowAllAgents": true}));
+    assert_eq!(edge.ask("GET", "/edge/config", ADMIN).1["revision"], 2, "nothing changed");
+}
+
+#[test]
+fn made_secrets_are_told_once_and_others_never() {
+    let edge = Edge::start("secrets", BY_API);
+    let handler = json!({"fallbackHandler": {"url": "https://other.example/"}});
+    let (status, kept) = edge.patch(handler.clone());
+    assert_eq!((status, &kept["fallbackHandler"]), (200, &handler["fallbackHandler"]));
+    assert_eq!(edge.patch(json!({"fallbackHandler": null})).1["fallbackHandler"], Value::Null);
+    let (_, made) = edge.patch(handler.clone());
+    let secret = made["fallbackHandler"]["secrets"][0].as_str().expect("it is told").to_owned();
+    assert_eq!(secret.len(), 64);
+    for path in ["/api/sip", "/edge/config", "/metrics", "/health"] {
+        let body = edge.send("GET", path, ADMIN, None).body;
+        assert!(!body.contains(&secret) && !body.contains("canary"), "{path}: {body}");
+    }
+    let file = std::fs::metadata(edge.directory.join("calls.sqlite")).expect("it is there");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_body_that_is_no_json_is_told_apart() {
+    let edge = Edge::start("body", BY_API);
+    let answer = edge.send("PATCH", "/api/sip", ADMIN, Some("{"));
+    assert_eq!(answer.status, 400, "{}", answer.body);
+    let host =
+        format!("Host: {}\r\nX-API-Key: admin-canary\r\nConnection: close\r\n", edge.address);
+    let form = edge.raw(&format!(
+        "PATCH /api/sip HTTP/1.1\r\n{host}Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{{}}"
+    ));
+    assert!(form.starts_with("HTTP/1.1 415 "), "{form}");
+    let long = format!("\"{}\"", "x".repeat(limits::ADMIN_BODY_BYTES_MAX));
+    assert_eq!(edge.send("PATCH", "/api/sip", ADMIN, Some(&long)).status, 413);
+}
+
+#[test]
+fn records_are_listed_and_found_by_either_id() {
+    let edge = Edge::start("calls", BY_FILE);
     let keys = |path: &str| {
-        let (status, body) = edge.ask("GET", path, Some("k"));
+        let (status, body) = edge.ask("GET", path, ADMIN);
         assert_eq!(status, 200, "{body}");
         let calls = body["calls"].as_array().cloned().unwrap_or_default();
         calls.iter().map(|call| call["key"].to_string()).collect::<Vec<_>>()
@@ -138,21 +364,117 @@ fn records_are_listed_and_found() {
     assert_eq!(keys("/edge/calls"), ["\"6ab00000-2\"", "\"6ab00000-1\""]);
     assert_eq!(keys("/edge/calls?limit=1"), ["\"6ab00000-2\""]);
     assert_eq!(keys("/edge/calls?before=6ab00000-2"), ["\"6ab00000-1\""]);
-    assert_eq!(keys("/edge/calls?live=true&limit=9").len(), 2);
-    assert_eq!(keys("/edge/calls?live=false"), Vec::<String>::new());
+    assert_eq!(keys("/edge/calls?live=true&limit=9"), ["\"6ab00000-1\""]);
+    assert_eq!(keys("/edge/calls?live=false"), ["\"6ab00000-2\""]);
     for bad in ["?limit=-1", "?before=zz", "?order=up", "?live=perhaps"] {
-        assert_eq!(edge.ask("GET", &format!("/edge/calls{bad}"), Some("k")).0, 400, "{bad}");
+        assert_eq!(edge.ask("GET", &format!("/edge/calls{bad}"), ADMIN).0, 400, "{bad}");
     }
-    let (status, one) = edge.ask("GET", "/edge/calls/6ab00000-1", Some("k"));
-    assert_eq!((status, &one["sip_call_id"]), (200, &json!("1@pbx")));
-    assert_eq!(edge.ask("GET", "/edge/calls/6ab00000-9", Some("k")).0, 404);
-    std::fs::remove_file(edge.directory.join("calls.sqlite")).expect("our own file");
-    assert_eq!(edge.ask("GET", "/edge/calls", Some("k")).0, 503);
+    for id in ["6ab00000-2", ULTRAVOX_CALL] {
+        let (status, one) = edge.ask("GET", &format!("/edge/calls/{id}"), ADMIN);
+        assert_eq!((status, &one["sip_call_id"]), (200, &json!("2@pbx")), "{id}");
+    }
+    for id in ["6ab00000-9", AGENT, "%2e%2e"] {
+        assert_eq!(edge.ask("GET", &format!("/edge/calls/{id}"), ADMIN).0, 404, "{id}");
+        assert_eq!(edge.ask("GET", &format!("/edge/calls/{id}/ladder"), ADMIN).0, 404, "{id}");
+    }
+}
+
+#[test]
+fn a_ladder_is_text_or_json_and_a_link_leads_to_it() {
+    let edge = Edge::start("ladder", BY_FILE);
+    let text = "       0.0 ms  sip    → INVITE\n";
+    for id in ["6ab00000-2", ULTRAVOX_CALL] {
+        let answer = edge.send("GET", &format!("/edge/calls/{id}/ladder"), ADMIN, None);
+        assert_eq!((answer.status, answer.body.as_str()), (200, text));
+    }
+    let (_, ladder) = edge.ask("GET", "/edge/calls/6ab00000-2/ladder?format=json", ADMIN);
+    assert_eq!(
+        (&ladder["live"], &ladder["ladder"]["rungs"][0]),
+        (&json!(false), &json!({"at_ms": 0.0, "lane": "sip", "text": "→ INVITE"}))
+    );
+    assert_eq!(edge.ask("GET", "/edge/calls/6ab00000-1/ladder", ADMIN).0, 404, "none is kept");
+    let logs = edge.send("GET", &format!("/api/calls/{ULTRAVOX_CALL}/sip_logs"), ULTRAVOX, None);
+    assert_eq!(logs.status, 302);
+    let link = logs.header("location").expect("it leads somewhere");
+    let path = link.strip_prefix(&format!("http://{}", edge.address)).expect("it leads here");
+    let followed = edge.send("GET", path, None, None);
+    assert_eq!((followed.status, followed.body.as_str()), (200, text));
+    assert_eq!(edge.send("GET", "/edge/logs/0", None, None).status, 404);
+}
+
+#[test]
+fn a_call_of_ours_gets_its_sip_details_and_others_pass_unchanged() {
+    let edge = Edge::start("details", BY_FILE);
+    let ours = edge.ask("GET", &format!("/api/calls/{ULTRAVOX_CALL}"), ULTRAVOX).1;
+    let details = json!({"billedDuration": "42s", "terminationReason": "SIP_TERMINATION_NORMAL"});
+    assert_eq!(ours["sipDetails"], details);
+    assert_eq!(ours["path"], format!("/api/calls/{ULTRAVOX_CALL}"), "the rest is theirs");
+    let other = edge.ask("GET", &format!("/api/calls/{AGENT}"), ULTRAVOX).1;
+    assert_eq!(other["sipDetails"], Value::Null);
+    let (status, refused) =
+        edge.ask("GET", &format!("/api/calls/{ULTRAVOX_CALL}?status=404"), ULTRAVOX);
+    assert_eq!((status, &refused["sipDetails"]), (404, &Value::Null));
+}
+
+#[test]
+fn everything_else_passes_as_it_came_with_the_configured_key() {
+    let edge = Edge::start("pass", BY_FILE);
+    let host = format!("Host: {}\r\nX-API-Key: ultravox-canary\r\n", edge.address);
+    let answer = edge.raw(&format!(
+        "POST /api/voices/a%2Fb?x=1&y=%20 HTTP/1.1\r\n{host}Connection: close, X-Hop\r\nX-Hop: 1\r\n\
+         X-Mine: 2\r\nContent-Type: application/octet-stream\r\nContent-Length: 5\r\n\r\nhello"
+    ));
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let seen: Value = serde_json::from_str(body).expect("the mirror answers JSON");
+    assert_eq!(
+        (&seen["method"], &seen["path"], &seen["body"]),
+        (&json!("POST"), &json!("/api/voices/a%2Fb?x=1&y=%20"), &json!("hello"))
+    );
+    let headers = seen["headers"].to_string();
+    for there in
+        ["x-mine: 2", "x-api-key: ultravox-canary", "content-type: application/octet-stream"]
+    {
+        assert!(headers.contains(there), "{there} in {headers}");
+    }
+    let own_host = format!("host: {}", edge.address);
+    for absent in ["x-hop", &own_host, "connection"] {
+        assert!(!headers.contains(absent), "{absent} in {headers}");
+    }
+    let head = head.to_ascii_lowercase();
+    assert!(head.contains("x-theirs: 1") && !head.contains("keep-alive: 9"), "{head}");
+    for status in [201, 204, 302, 402, 404, 429, 500, 503] {
+        let answer = edge.send("GET", &format!("/api/agents?status={status}"), ULTRAVOX, None);
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("location"), Some("https://elsewhere.example/x"));
+    }
+    let big = "x".repeat(3 << 20);
+    let echoed = edge.send("PUT", "/api/corpora", ULTRAVOX, Some(&big));
+    assert_eq!(echoed.status, 200);
+    assert!(echoed.body.contains(&big), "a long body passes both ways");
+    assert_eq!(edge.ask("GET", "/api/../x", ULTRAVOX).0, 400);
+    assert_eq!(edge.ask("GET", "/api/sip/else", ULTRAVOX).0, 404, "ours, never passed on");
+    assert_eq!(edge.ask("GET", "/other", ULTRAVOX).0, 404);
+    let metrics = edge.send("GET", "/metrics", None, None).body;
+    assert!(metrics.contains("voxedge_http_requests_total{class=\"passed\",status=\"429\"} 1\n"));
+}
+
+#[test]
+fn the_listener_speaks_tls_to_who_knows_its_certificate() {
+    let mut edge = Edge::start("tls", With { tls: true, ..BY_FILE });
+    assert_eq!(edge.ask("GET", "/api/sip", ADMIN).0, 200);
+    assert_eq!(edge.ask("GET", "/health", None).0, 200);
+    let (other, _) = tls::self_signed(&["edge.example"]).expect("a good name");
+    edge.certificate = Some(Pem::from_text("another", &other));
+    let certificate = edge.certificate.as_ref();
+    let ask =
+        client::Ask { method: "GET", path: "/health", api_key: None, body: None, certificate };
+    assert!(matches!(client::send(edge.address, &ask), Err(client::ClientFault::Broken(_))));
+    edge.runtime.block_on(async {});
 }
 
 #[test]
 fn a_draining_edge_is_healthy_and_not_ready() {
-    let edge = Edge::start("health", None);
+    let edge = Edge::start("health", BY_FILE);
     edge.health.lock().expect("no panic").draining = true;
     assert_eq!(edge.ask("GET", "/health", None).0, 200);
     let (status, body) = edge.ask("GET", "/ready", None);
@@ -167,7 +489,7 @@ fn a_draining_edge_is_healthy_and_not_ready() {
 
 #[test]
 fn a_foreign_host_is_turned_away() {
-    let edge = Edge::start("host", None);
+    let edge = Edge::start("host", BY_FILE);
     for (host, status) in [
         ("Host: 127.0.0.1:8080\r\n", "200"),
         ("Host: localhost\r\n", "200"),
@@ -176,7 +498,8 @@ fn a_foreign_host_is_turned_away() {
         ("Host: 203.0.113.5\r\n", "421"),
         ("", "421"),
     ] {
-        assert_eq!(edge.status_for_host(host), status, "{host}");
+        let answer = edge.raw(&format!("GET /health HTTP/1.1\r\n{host}Connection: close\r\n\r\n"));
+        assert_eq!(answer.get(9..12), Some(status), "{host}");
     }
 }
 

@@ -3,6 +3,10 @@
 //! are not followed and no proxy of the environment is used. Logs carry statuses, times and the names
 //! of refused fields, never a body, the API key or a join URL.
 
+mod pass;
+
+pub use pass::{PassFault, Passed};
+
 use crate::ground::{Secret, limits};
 use crate::shell::clock::Clock;
 use crate::shell::tls::ClientConfig;
@@ -254,7 +258,11 @@ mod tests {
     use super::*;
     use crate::shell::tls;
 
-    fn service(base_url: &str, api_key: &str, plain: bool) -> Result<AgentService, SettingsFault> {
+    pub fn service(
+        base_url: &str,
+        api_key: &str,
+        plain: bool,
+    ) -> Result<AgentService, SettingsFault> {
         let tls = tls::client_config(false, &[]).expect("no roots are fine");
         let settings = AgentServiceSettings {
             base_url: base_url.into(),

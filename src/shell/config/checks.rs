@@ -146,9 +146,10 @@ fn clash(one: &SocketAddr, other: &SocketAddr) -> bool {
 
 fn check_admin(draft: &Draft, report: &mut Report) {
     let admin = draft.config.admin.listen;
-    if !admin.ip().is_loopback() {
+    if !admin.ip().is_loopback() && draft.config.admin.tls.is_none() {
         let what = format!("{admin} can be reached from other machines, in clear text");
-        let fix = "use \"127.0.0.1:8080\" and a reverse proxy with TLS in front".to_owned();
+        let fix =
+            "use \"127.0.0.1:8080\", or set admin.certificate and admin.private_key".to_owned();
         report.warning(&draft.places.admin, "admin.listen", what, fix);
     }
 }

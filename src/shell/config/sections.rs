@@ -5,7 +5,6 @@
 use super::problem::{Report, io_words};
 use super::reader::{Found, Section};
 use super::*;
-use crate::account::{self, AgentAllowance, Place, SipConfigDocument};
 use crate::ground::limits;
 use crate::shell::tls::{self, Pem};
 use std::net::Ipv4Addr;
@@ -36,6 +35,9 @@ pub struct Places {
     pub agents_named: bool,
     pub agent_id: Vec<Range<usize>>,
     pub agent_pattern: Vec<Range<usize>>,
+    pub handler_url: Range<usize>,
+    pub handler_secrets: Range<usize>,
+    pub handler_secret: Vec<Range<usize>>,
 }
 
 /// Codecs by the names that the file uses.
@@ -53,12 +55,13 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
     let tls = read_tls(&mut root.section("tls", report), &listen, &mut places, base, report);
     let media = read_media(&mut root.section("media", report), &listen, &mut places, report);
     let ultravox = read_ultravox(&mut root.section("ultravox", report), base, report);
-    let sip = read_sip(&mut root.section("sip", report), &listen, &mut places, report);
+    let sip = super::sip::read(&mut root.section("sip", report), &listen, &mut places, report);
     let admin = read_admin(&mut root.section("admin", report), &mut places, base, report);
     let store = read_store(&mut root.section("store", report), base, report);
     let limits = read_limits(&mut root.section("limits", report), report);
     let log = read_log(&mut root.section("log", report), report);
-    let config = Config { listen, tls, media, ultravox, sip, admin, store, limits, log };
+    let file = None;
+    let config = Config { file, listen, tls, media, ultravox, sip, admin, store, limits, log };
     Draft { config, places }
 }
 
@@ -406,108 +409,6 @@ fn read_key(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Opti
 /// Where systemd puts a service's credentials, for as long as the service runs.
 const CREDENTIALS: &str = "/run/credentials";
 
-fn read_sip(
-    section: &mut Section<'_>,
-    listen: &Listen,
-    places: &mut Places,
-    report: &mut Report,
-) -> Sip {
-    let mut document = SipConfigDocument::default();
-    let domain = section.text("domain", report);
-    places.domain = domain.as_ref().map_or(section.span().clone(), |found| found.span.clone());
-    let first = listen.udp.iter().chain(&listen.tcp).chain(&listen.tls).next();
-    document.domain = domain
-        .map(|found| found.value)
-        .or(listen.advertise.clone())
-        .or(first.map(|address| address.ip().to_string()))
-        .unwrap_or_default();
-    places.cidr_ranges = section.key_span("allowed_cidr_ranges").unwrap_or(section.span().clone());
-    for range in section.texts("allowed_cidr_ranges", report).unwrap_or_default() {
-        document.allowed_cidr_ranges.push(range.value);
-        places.cidr_range.push(range.span);
-    }
-    document.allow_all_agents = section.boolean("allow_all_agents", report).unwrap_or(false);
-    places.agents = section.key_span("allowed_agents").unwrap_or(section.span().clone());
-    places.agents_named = section.key_span("allowed_agents").is_some();
-    for mut entry in section.sections("allowed_agents", report) {
-        document.allowed_agents.extend(read_agent(&mut entry, places, report));
-    }
-    let no_match_status = section
-        .integer("no_match_status", 400..=699, report)
-        .map_or(404, |found| found.value as u16);
-    let words = [("silence", UnlistedUdp::Silence), ("403", UnlistedUdp::Forbidden)];
-    let unlisted_udp = section.word("unlisted_udp", &words, report).unwrap_or(UnlistedUdp::Silence);
-    section.finish(report);
-    let account = Arc::new(compile_account(&document, places, report));
-    Sip { account, no_match_status, unlisted_udp }
-}
-
-fn read_agent(
-    entry: &mut Section<'_>,
-    places: &mut Places,
-    report: &mut Report,
-) -> Option<AgentAllowance> {
-    let agent_id = entry.text("agent_id", report);
-    if agent_id.is_none() && entry.key_span("agent_id").is_none() {
-        let fix = "add agent_id = \"…\", the agent's UUID".to_owned();
-        report.error(entry.span(), &entry.path("agent_id"), "is missing".into(), fix);
-    }
-    let pattern = entry.text("to_user_pattern", report);
-    entry.finish(report);
-    let agent_id = agent_id?;
-    let pattern_span = pattern.as_ref().map_or(entry.span().clone(), |found| found.span.clone());
-    places.agent_id.push(agent_id.span);
-    places.agent_pattern.push(pattern_span);
-    let to_user_pattern = pattern.map(|found| found.value);
-    Some(AgentAllowance { agent_id: agent_id.value, to_user_pattern })
-}
-
-/// Compiles the rules, and tells their problems at the places in the file that they come from.
-fn compile_account(
-    document: &SipConfigDocument,
-    places: &Places,
-    report: &mut Report,
-) -> SipConfig {
-    let (config, problems) = match account::compile(document) {
-        Ok((config, warnings)) => (config, warnings),
-        Err(problems) => (SipConfig::default(), problems),
-    };
-    for problem in problems {
-        let span = match problem.place {
-            Place::Domain | Place::FallbackUrl | Place::FallbackSecrets => Some(&places.domain),
-            Place::AllowedCidrRanges => Some(&places.cidr_ranges),
-            Place::CidrRange(index) => places.cidr_range.get(index),
-            Place::AllowedAgents => Some(&places.agents),
-            Place::AgentId(index) => places.agent_id.get(index),
-            Place::ToUserPattern(index) => places.agent_pattern.get(index),
-        };
-        let span = span.unwrap_or(&places.agents);
-        let key = format!("sip.{}", problem.place.toml_path());
-        match problem.severity {
-            account::Severity::Error => report.error(span, &key, problem.problem, problem.fix),
-            account::Severity::Warning => report.warning(span, &key, problem.problem, problem.fix),
-        }
-    }
-    check_rules(document, places, report);
-    config
-}
-
-/// Rules that are well-formed and let nobody in.
-fn check_rules(document: &SipConfigDocument, places: &Places, report: &mut Report) {
-    if document.allowed_cidr_ranges.is_empty() {
-        let what = "is empty: every caller is a stranger, and no call comes in".to_owned();
-        let fix = "name your PBX or carrier: allowed_cidr_ranges = [\"203.0.113.10/32\"]".into();
-        report.warning(&places.cidr_ranges, "sip.allowed_cidr_ranges", what, fix);
-    }
-    if !places.agents_named && !document.allow_all_agents {
-        let what = "names no agent: no call finds one".to_owned();
-        let fix = "set allow_all_agents = true, or add [[sip.allowed_agents]] with agent_id and \
-                   to_user_pattern"
-            .to_owned();
-        report.warning(&places.agents, "sip.allowed_agents", what, fix);
-    }
-}
-
 fn read_admin(
     section: &mut Section<'_>,
     places: &mut Places,
@@ -519,15 +420,35 @@ fn read_admin(
     places.admin = section.key_span("listen").unwrap_or(section.span().clone());
     let api_key = read_key(section, base, report);
     if api_key.is_none() && !has_key(section) {
-        let what = "has no api_key_file: /api and /edge will answer 401 to everybody".to_owned();
+        let what = "has no api_key_file: /edge and /api/sip will open to the Ultravox key alone, \
+                    and the commands of this program cannot ask the daemon"
+            .to_owned();
         let fix = "head -c 32 /dev/urandom | base64 > admin_api_key, chmod 0600 it, and name it \
                    in admin.api_key_file"
             .to_owned();
         report.warning(section.span(), "admin", what, fix);
     }
+    let tls = read_admin_tls(section, base, report);
     section.finish(report);
     let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 8_080));
-    Admin { listen: listen.map_or(default, |found| found.value), api_key }
+    Admin { listen: listen.map_or(default, |found| found.value), api_key, tls }
+}
+
+/// `certificate` and `private_key`: both, or plain HTTP.
+fn read_admin_tls(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Option<Tls> {
+    let certificate = pem(section, "certificate", "CERTIFICATE", base, report);
+    let private_key = pem(section, "private_key", "PRIVATE KEY", base, report);
+    let named = |key| section.key_span(key).is_some();
+    for (key, other) in [("certificate", "private_key"), ("private_key", "certificate")] {
+        if named(other) && !named(key) {
+            let what = format!("is missing beside {other}");
+            let fix = format!("add {key} = \"/etc/voxedge/tls/….pem\", or remove {other}");
+            report.error(section.span(), &section.path(key), what, fix);
+        }
+    }
+    let tls = Tls { certificate: certificate?, private_key: private_key?, client_ca: None };
+    check_chain(&tls, section.span(), report);
+    Some(tls)
 }
 
 fn read_store(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Store {

@@ -99,7 +99,7 @@ f.toml:16: error: sip.allowed_agents[0].agent_id: is missing
 f.toml:17: error: sip.allowed_agents[0].agent: is not a known key
     fix: did you mean agent_id?
 f.toml:19: warning: admin.listen: 0.0.0.0:8080 can be reached from other machines, in clear text
-    fix: use "127.0.0.1:8080" and a reverse proxy with TLS in front
+    fix: use "127.0.0.1:8080", or set admin.certificate and admin.private_key
 f.toml:20: error: admin.api_key: is empty
     fix: give it a value, or leave the key out
 f.toml:22: error: store.path: must be text, not a whole number
@@ -122,7 +122,7 @@ f.toml:1: warning: sip.allowed_cidr_ranges: is empty: every caller is a stranger
     fix: name your PBX or carrier: allowed_cidr_ranges = ["203.0.113.10/32"]
 f.toml:1: warning: sip.allowed_agents: names no agent: no call finds one
     fix: set allow_all_agents = true, or add [[sip.allowed_agents]] with agent_id and to_user_pattern
-f.toml:1: warning: admin: has no api_key_file: /api and /edge will answer 401 to everybody
+f.toml:1: warning: admin: has no api_key_file: /edge and /api/sip will open to the Ultravox key alone, and the commands of this program cannot ask the daemon
     fix: head -c 32 /dev/urandom | base64 > admin_api_key, chmod 0600 it, and name it in admin.api_key_file
 "#;
     assert_eq!(report(""), expected);

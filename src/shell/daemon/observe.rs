@@ -1,20 +1,23 @@
 //! What the operator sees of a running daemon: health and metrics, gathered when somebody asks.
 
-use crate::account::SipConfig;
 use crate::billing::cdr::MediaSummary;
-use crate::shell::admin::AdminState;
+use crate::ground::Secret;
+use crate::shell::account::Account;
 use crate::shell::admin::health::Health;
 use crate::shell::admin::metrics::{MediaFigures, SipFigures, Snapshot, StoreFigures};
+use crate::shell::admin::{AdminState, Keys, Reload};
+use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
 use crate::shell::config::Config;
 use crate::shell::flow::Flows;
 use crate::shell::media::{HistogramSnapshot, MediaPlane, ShardSnapshot};
-use crate::shell::signalling::Published;
+use crate::shell::signalling::{Published, Request};
 use crate::shell::store::Store;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// A part that has not moved for so long is stuck: it publishes, or begins a round, each second.
 const STUCK: Duration = Duration::from_secs(5);
@@ -26,27 +29,47 @@ pub struct Observed {
     pub media: Arc<MediaPlane>,
     pub store: Store,
     pub published: Arc<Mutex<Published>>,
-    pub account: Arc<SipConfig>,
     pub ports: RangeInclusive<u16>,
 }
 
 impl Observed {
     /// What the admin listener is lent. It holds the media plane weakly, so that the daemon alone
     /// decides when the shards end.
-    pub fn admin_state(self, config: &Config, listen: SocketAddr) -> AdminState {
-        let Observed { flows, media, store, published, account, ports } = self;
+    pub fn admin_state(self, config: &Config, listen: SocketAddr, lent: Lent) -> AdminState {
+        let Observed { flows, media, store, published, ports } = self;
         let weak = Arc::downgrade(&media);
         let seen = Arc::new(Seen { flows, media: weak, store, published, ports });
         let (for_metrics, for_health) = (Arc::clone(&seen), seen);
         AdminState {
-            api_key: config.admin.api_key.clone(),
+            keys: Keys { admin: config.admin.api_key.clone(), ultravox: lent.ultravox_key },
             listen,
-            account: Arc::new(move || account.document()),
+            secure: config.admin.tls.is_some(),
+            reload: reload_of(config.clone(), Arc::clone(&lent.account)),
+            account: lent.account,
+            agents: lent.agents,
+            signalling: lent.signalling,
+            desk: Arc::default(),
             metrics: Arc::new(move || for_metrics.metrics()),
             health: Arc::new(move || for_health.health()),
             store: Arc::new(config.store.path.clone()),
         }
     }
+}
+
+/// The parts that the admin listener speaks to.
+pub struct Lent {
+    pub account: Arc<Account>,
+    pub agents: Arc<AgentService>,
+    pub signalling: mpsc::WeakSender<Request>,
+    pub ultravox_key: Secret,
+}
+
+fn reload_of(running: Config, account: Arc<Account>) -> Reload {
+    let running = Arc::new(running);
+    Arc::new(move || {
+        let (running, account) = (Arc::clone(&running), Arc::clone(&account));
+        Box::pin(async move { super::reload(&running, &account).await })
+    })
 }
 
 struct Seen {
@@ -87,6 +110,7 @@ impl Seen {
             },
             media: self.media_figures(snapshot.ports_in_use, &totals.media),
             store: StoreFigures::from(&**self.store.counters()),
+            requests: Default::default(),
             draining: snapshot.draining,
         }
     }

@@ -1,7 +1,7 @@
 //! The tables, their versions, and the sentences of SQL. Each record is kept whole as JSON beside a
 //! few columns for who reads the database with other tools.
 
-use super::{Filter, StoreFault, database};
+use super::{Filter, LADDERS_MAX, StoreFault, account, database, ladders};
 use crate::billing::{Cdr, EndedBy};
 use crate::ground::{CallKey, WallTime};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -9,10 +9,13 @@ use std::path::Path;
 use std::time::Duration;
 
 /// `user_version` of a database that this daemon writes.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// Steps from each version to the next; a step is never changed once it was released.
-const STEPS: [&str; VERSION as usize] = ["
+const STEPS: [&[&str]; VERSION as usize] =
+    [&[CALLS], &[CALLS_BY_ULTRAVOX_CALL, account::TABLES, ladders::TABLE]];
+
+const CALLS: &str = "
     CREATE TABLE calls (
         key          INTEGER PRIMARY KEY,
         opened_us    INTEGER NOT NULL,
@@ -29,7 +32,14 @@ const STEPS: [&str; VERSION as usize] = ["
     ) STRICT;
     CREATE INDEX calls_live ON calls (key) WHERE ended_us IS NULL;
     CREATE INDEX calls_by_agent ON calls (agent_id, key);
-"];
+";
+
+const CALLS_BY_ULTRAVOX_CALL: &str = "
+    ALTER TABLE calls ADD COLUMN ultravox_call_id TEXT;
+    UPDATE calls SET ultravox_call_id = json_extract(record, '$.ultravox_call_id');
+    CREATE INDEX calls_by_ultravox_call ON calls (ultravox_call_id)
+        WHERE ultravox_call_id IS NOT NULL;
+";
 
 /// Sets the pragmas and brings the schema up to date.
 pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreFault> {
@@ -38,7 +48,9 @@ pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreFaul
     let done = pragmas(connection).and_then(|()| {
         for (index, step) in steps {
             let transaction = connection.transaction()?;
-            transaction.execute_batch(step)?;
+            for sentences in *step {
+                transaction.execute_batch(sentences)?;
+            }
             transaction.pragma_update(None, "user_version", index as i64 + 1)?;
             transaction.commit()?;
         }
@@ -66,10 +78,11 @@ pub fn check_version(connection: &Connection, path: &Path) -> Result<i64, StoreF
     }
 }
 
-/// Writes records in one transaction; the last state of each call wins.
+/// Writes records and ladders in one transaction; the last state of each call wins.
 pub fn write(
     connection: &mut Connection,
     records: &[Box<Cdr>],
+    ended: &[(CallKey, String)],
     now: WallTime,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
@@ -78,14 +91,15 @@ pub fn write(
         // the end and complete it.
         let mut insert = transaction.prepare_cached(
             "INSERT INTO calls (key, opened_us, seen_us, ended_us, sip_call_id, from_uri, to_uri,
-                                agent_id, status, sip_time_ms, deciminutes, record)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                                agent_id, status, sip_time_ms, deciminutes, record,
+                                ultravox_call_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (key) DO UPDATE SET
                 seen_us = excluded.seen_us, ended_us = excluded.ended_us,
                 from_uri = excluded.from_uri, to_uri = excluded.to_uri,
                 agent_id = excluded.agent_id, status = excluded.status,
                 sip_time_ms = excluded.sip_time_ms, deciminutes = excluded.deciminutes,
-                record = excluded.record
+                record = excluded.record, ultravox_call_id = excluded.ultravox_call_id
              WHERE calls.ended_us IS NULL OR excluded.ended_us IS NOT NULL",
         )?;
         for record in records {
@@ -102,7 +116,14 @@ pub fn write(
                 i64::try_from(record.sip_time.as_millis()).unwrap_or(i64::MAX),
                 i64::try_from(record.deciminutes.count()).unwrap_or(i64::MAX),
                 json(record)?,
+                record.ultravox_call_id,
             ])?;
+        }
+        for (key, ladder) in ended {
+            ladders::keep(&transaction, *key, ladder)?;
+        }
+        if !ended.is_empty() {
+            ladders::trim(&transaction, LADDERS_MAX)?;
         }
     }
     transaction.commit()
@@ -151,6 +172,16 @@ pub fn list(connection: &Connection, filter: &Filter, limit: usize) -> rusqlite:
 pub fn get(connection: &Connection, key: CallKey) -> rusqlite::Result<Option<Cdr>> {
     let sentence = "SELECT record FROM calls WHERE key = ?1";
     connection.prepare_cached(sentence)?.query_row([number(key)], parse).optional()
+}
+
+/// The call that an agent call of Ultravox's belongs to; the newest, should there be several.
+pub fn find_by_ultravox_call(
+    connection: &Connection,
+    call_id: &str,
+) -> rusqlite::Result<Option<Cdr>> {
+    let sentence = "SELECT record FROM calls WHERE ultravox_call_id = ?1
+                    ORDER BY key DESC LIMIT 1";
+    connection.prepare_cached(sentence)?.query_row([call_id], parse).optional()
 }
 
 /// Call keys hold Unix seconds in their high half: they fit until the year 2038 in an `i64` and

@@ -24,13 +24,21 @@ pub struct Writer {
     counters: Arc<StoreCounters>,
     /// Latest state of each call that is not on disk yet, in the order of the calls.
     waiting: BTreeMap<CallKey, Box<Cdr>>,
+    /// Ladders of ended calls that are not on disk yet; the oldest give way when the disk refuses.
+    ladders: BTreeMap<CallKey, String>,
     /// Set while transactions fail: when to try again.
     retry_at: Option<Instant>,
 }
 
 impl Writer {
     pub fn new(connection: Connection, counters: Arc<StoreCounters>) -> Writer {
-        Writer { connection, counters, waiting: BTreeMap::new(), retry_at: None }
+        Writer {
+            connection,
+            counters,
+            waiting: BTreeMap::new(),
+            ladders: BTreeMap::new(),
+            retry_at: None,
+        }
     }
 
     /// Runs until `Stop`, or until the last `Store` is gone.
@@ -62,6 +70,8 @@ impl Writer {
         while let Some(order) = next {
             match order {
                 Order::Record(record) => self.keep(record),
+                Order::Ladder(key, ladder) => self.keep_ladder(key, ladder),
+                Order::Change(change) => change(&mut self.connection),
                 Order::Flush(done) => {
                     // Nobody waits any more when this fails; the records are written all the same.
                     let _ = done.try_send(self.commit());
@@ -92,12 +102,22 @@ impl Writer {
         self.publish();
     }
 
+    fn keep_ladder(&mut self, key: CallKey, ladder: String) {
+        self.ladders.insert(key, ladder);
+        while self.ladders.len() > BATCH_MAX {
+            self.ladders.pop_first();
+        }
+    }
+
     /// Writes what waits; true when nothing waits any more.
     fn commit(&mut self) -> bool {
-        while !self.waiting.is_empty() {
+        while !self.waiting.is_empty() || !self.ladders.is_empty() {
             let batch: Vec<Box<Cdr>> = self.waiting.values().take(BATCH_MAX).cloned().collect();
-            match schema::write(&mut self.connection, &batch, Clock::now().wall) {
+            let ladders: Vec<(CallKey, String)> =
+                self.ladders.iter().map(|(key, ladder)| (*key, ladder.clone())).collect();
+            match schema::write(&mut self.connection, &batch, &ladders, Clock::now().wall) {
                 Ok(()) => {
+                    self.ladders.clear();
                     for record in &batch {
                         self.waiting.remove(&record.key);
                     }

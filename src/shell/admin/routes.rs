@@ -1,0 +1,158 @@
+//! Every route of the listener with the right that it needs, in one table; the router is built from
+//! it, and the tests walk it row by row. Requests are counted by class.
+
+use super::keys::Right;
+use super::{AdminState, account, api, calls, health, metrics, pass};
+use axum::routing::{MethodFilter, MethodRouter, any, on};
+
+/// One row: a method (`*`: all that no other row of the path names), a path, and what it needs.
+#[derive(Debug)]
+pub struct Row {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub right: Right,
+    pub class: Class,
+    endpoint: Endpoint,
+}
+
+/// What requests are counted by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    /// Health and metrics.
+    Watch,
+    /// The account's configuration and its registrations.
+    Account,
+    /// Records and ladders.
+    Records,
+    /// Calls: what the edge answers itself, or adds to.
+    Calls,
+    /// Passed through to Ultravox.
+    Passed,
+}
+
+impl Class {
+    /// The value of the metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Watch => "watch",
+            Class::Account => "account",
+            Class::Records => "records",
+            Class::Calls => "calls",
+            Class::Passed => "passed",
+        }
+    }
+}
+
+/// What a row leads to.
+#[derive(Clone, Copy, Debug)]
+enum Endpoint {
+    Health,
+    Ready,
+    Metrics,
+    Sip,
+    ChangeSip,
+    NoSuchSip,
+    Records,
+    Record,
+    Ladder,
+    LogLink,
+    Reload,
+    InForce,
+    FetchCall,
+    SendDataMessage,
+    SipLogs,
+    Pass,
+}
+
+const fn row(
+    method: &'static str,
+    path: &'static str,
+    right: Right,
+    class: Class,
+    endpoint: Endpoint,
+) -> Row {
+    Row { method, path, right, class, endpoint }
+}
+
+/// The whole table. A path that is not in it is answered 404.
+pub const ROUTES: &[Row] = &[
+    row("GET", "/health", Right::Open, Class::Watch, Endpoint::Health),
+    row("GET", "/ready", Right::Open, Class::Watch, Endpoint::Ready),
+    row("GET", "/metrics", Right::Open, Class::Watch, Endpoint::Metrics),
+    row("GET", "/api/sip", Right::EitherKey, Class::Account, Endpoint::Sip),
+    row("PATCH", "/api/sip", Right::EitherKey, Class::Account, Endpoint::ChangeSip),
+    // What Ultravox has below this path is ours to answer: never passed on.
+    row("*", "/api/sip/", Right::EitherKey, Class::Account, Endpoint::NoSuchSip),
+    row("*", "/api/sip/{*rest}", Right::EitherKey, Class::Account, Endpoint::NoSuchSip),
+    row("GET", "/edge/calls", Right::EitherKey, Class::Records, Endpoint::Records),
+    row("GET", "/edge/calls/{id}", Right::EitherKey, Class::Records, Endpoint::Record),
+    row("GET", "/edge/calls/{id}/ladder", Right::EitherKey, Class::Records, Endpoint::Ladder),
+    // The link itself is the credential, as with Ultravox's own log links.
+    row("GET", "/edge/logs/{link}", Right::Open, Class::Records, Endpoint::LogLink),
+    row("GET", "/edge/config", Right::EitherKey, Class::Account, Endpoint::InForce),
+    row("POST", "/edge/reload", Right::EitherKey, Class::Account, Endpoint::Reload),
+    row("GET", "/api/calls/{call_id}", Right::UltravoxKey, Class::Calls, Endpoint::FetchCall),
+    row("*", "/api/calls/{call_id}", Right::UltravoxKey, Class::Passed, Endpoint::Pass),
+    row(
+        "POST",
+        "/api/calls/{call_id}/send_data_message",
+        Right::UltravoxKey,
+        Class::Calls,
+        Endpoint::SendDataMessage,
+    ),
+    row(
+        "*",
+        "/api/calls/{call_id}/send_data_message",
+        Right::UltravoxKey,
+        Class::Passed,
+        Endpoint::Pass,
+    ),
+    row(
+        "GET",
+        "/api/calls/{call_id}/sip_logs",
+        Right::UltravoxKey,
+        Class::Calls,
+        Endpoint::SipLogs,
+    ),
+    row("*", "/api/calls/{call_id}/sip_logs", Right::UltravoxKey, Class::Passed, Endpoint::Pass),
+    row("*", "/api/{*rest}", Right::UltravoxKey, Class::Passed, Endpoint::Pass),
+];
+
+impl Row {
+    /// The row's handler, without its guard.
+    pub(super) fn handler(&self) -> MethodRouter<AdminState> {
+        let filter = match self.method {
+            "GET" => Some(MethodFilter::GET),
+            "POST" => Some(MethodFilter::POST),
+            "PATCH" => Some(MethodFilter::PATCH),
+            "DELETE" => Some(MethodFilter::DELETE),
+            _ => None,
+        };
+        macro_rules! to {
+            ($handler:expr) => {
+                match filter {
+                    Some(filter) => on(filter, $handler),
+                    None => any($handler),
+                }
+            };
+        }
+        match self.endpoint {
+            Endpoint::Health => to!(health::health),
+            Endpoint::Ready => to!(health::ready),
+            Endpoint::Metrics => to!(metrics::metrics),
+            Endpoint::Sip => to!(account::sip),
+            Endpoint::ChangeSip => to!(account::change_sip),
+            Endpoint::NoSuchSip => to!(api::no_such_path),
+            Endpoint::Records => to!(calls::records),
+            Endpoint::Record => to!(calls::record),
+            Endpoint::Ladder => to!(calls::ladder),
+            Endpoint::LogLink => to!(calls::log_link),
+            Endpoint::Reload => to!(account::reload),
+            Endpoint::InForce => to!(account::in_force),
+            Endpoint::FetchCall => to!(calls::fetch),
+            Endpoint::SendDataMessage => to!(calls::send_data_message),
+            Endpoint::SipLogs => to!(calls::sip_logs),
+            Endpoint::Pass => to!(pass::pass),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `[sip]`: the account's rules as the file writes them, and what strangers meet. The rules are
+//! compiled here, so that their problems are told at their own lines.
+
+use super::problem::Report;
+use super::reader::Section;
+use super::sections::Places;
+use super::{Listen, ManagedBy, Sip, UnlistedUdp};
+use crate::account::{self, AgentAllowance, FallbackHandler, Place, SipConfig, SipConfigDocument};
+use std::sync::Arc;
+
+/// Reads the section.
+pub fn read(
+    section: &mut Section<'_>,
+    listen: &Listen,
+    places: &mut Places,
+    report: &mut Report,
+) -> Sip {
+    let mut document = SipConfigDocument::default();
+    let domain = section.text("domain", report);
+    places.domain = domain.as_ref().map_or(section.span().clone(), |found| found.span.clone());
+    let first = listen.udp.iter().chain(&listen.tcp).chain(&listen.tls).next();
+    document.domain = domain
+        .map(|found| found.value)
+        .or(listen.advertise.clone())
+        .or(first.map(|address| address.ip().to_string()))
+        .unwrap_or_default();
+    places.cidr_ranges = section.key_span("allowed_cidr_ranges").unwrap_or(section.span().clone());
+    for range in section.texts("allowed_cidr_ranges", report).unwrap_or_default() {
+        document.allowed_cidr_ranges.push(range.value);
+        places.cidr_range.push(range.span);
+    }
+    document.allow_all_agents = section.boolean("allow_all_agents", report).unwrap_or(false);
+    places.agents = section.key_span("allowed_agents").unwrap_or(section.span().clone());
+    places.agents_named = section.key_span("allowed_agents").is_some();
+    for mut entry in section.sections("allowed_agents", report) {
+        document.allowed_agents.extend(read_agent(&mut entry, places, report));
+    }
+    document.fallback_handler =
+        read_handler(&mut section.section("fallback_handler", report), places, report);
+    let managers = [("file", ManagedBy::File), ("api", ManagedBy::Api)];
+    let managed_by = section.word("managed_by", &managers, report).unwrap_or(ManagedBy::File);
+    let no_match_status = section
+        .integer("no_match_status", 400..=699, report)
+        .map_or(404, |found| found.value as u16);
+    let words = [("silence", UnlistedUdp::Silence), ("403", UnlistedUdp::Forbidden)];
+    let unlisted_udp = section.word("unlisted_udp", &words, report).unwrap_or(UnlistedUdp::Silence);
+    section.finish(report);
+    let account = Arc::new(compile_account(&document, places, report));
+    Sip { managed_by, account, no_match_status, unlisted_udp }
+}
+
+fn read_agent(
+    entry: &mut Section<'_>,
+    places: &mut Places,
+    report: &mut Report,
+) -> Option<AgentAllowance> {
+    let agent_id = entry.text("agent_id", report);
+    if agent_id.is_none() && entry.key_span("agent_id").is_none() {
+        let fix = "add agent_id = \"…\", the agent's UUID".to_owned();
+        report.error(entry.span(), &entry.path("agent_id"), "is missing".into(), fix);
+    }
+    let pattern = entry.text("to_user_pattern", report);
+    entry.finish(report);
+    let agent_id = agent_id?;
+    let pattern_span = pattern.as_ref().map_or(entry.span().clone(), |found| found.span.clone());
+    places.agent_id.push(agent_id.span);
+    places.agent_pattern.push(pattern_span);
+    let to_user_pattern = pattern.map(|found| found.value);
+    Some(AgentAllowance { agent_id: agent_id.value, to_user_pattern })
+}
+
+/// `[sip.fallback_handler]`, when it is there.
+fn read_handler(
+    section: &mut Section<'_>,
+    places: &mut Places,
+    report: &mut Report,
+) -> Option<FallbackHandler> {
+    let url = section.text("url", report);
+    let secrets = section.texts("secrets", report);
+    section.finish(report);
+    if !section.is_present() {
+        return None;
+    }
+    places.handler_url = url.as_ref().map_or(section.span().clone(), |found| found.span.clone());
+    places.handler_secrets = section.key_span("secrets").unwrap_or(section.span().clone());
+    if url.is_none() && section.key_span("url").is_none() {
+        let fix = "add url = \"https://…\", where the handler listens".to_owned();
+        report.error(section.span(), &section.path("url"), "is missing".to_owned(), fix);
+    }
+    let secrets = secrets.map(|found| {
+        places.handler_secret = found.iter().map(|one| one.span.clone()).collect();
+        found.into_iter().map(|one| one.value).collect()
+    });
+    Some(FallbackHandler { url: url?.value, secrets })
+}
+
+/// Compiles the rules, and tells their problems at the places in the file that they come from.
+fn compile_account(
+    document: &SipConfigDocument,
+    places: &Places,
+    report: &mut Report,
+) -> SipConfig {
+    let (config, problems) = match account::compile(document) {
+        Ok((config, warnings)) => (config, warnings),
+        Err(problems) => (SipConfig::default(), problems),
+    };
+    for problem in problems {
+        let span = match problem.place {
+            Place::Domain => Some(&places.domain),
+            Place::FallbackUrl => Some(&places.handler_url),
+            Place::FallbackSecrets => Some(&places.handler_secrets),
+            Place::FallbackSecret(index) => places.handler_secret.get(index),
+            Place::AllowedCidrRanges => Some(&places.cidr_ranges),
+            Place::CidrRange(index) => places.cidr_range.get(index),
+            Place::AllowedAgents => Some(&places.agents),
+            Place::AgentId(index) => places.agent_id.get(index),
+            Place::ToUserPattern(index) => places.agent_pattern.get(index),
+        };
+        let span = span.unwrap_or(&places.agents);
+        let key = format!("sip.{}", problem.place.toml_path());
+        match problem.severity {
+            account::Severity::Error => report.error(span, &key, problem.problem, problem.fix),
+            account::Severity::Warning => report.warning(span, &key, problem.problem, problem.fix),
+        }
+    }
+    check_rules(document, places, report);
+    config
+}
+
+/// Rules that are well-formed and let nobody in.
+fn check_rules(document: &SipConfigDocument, places: &Places, report: &mut Report) {
+    if document.allowed_cidr_ranges.is_empty() {
+        let what = "is empty: every caller is a stranger, and no call comes in".to_owned();
+        let fix = "name your PBX or carrier: allowed_cidr_ranges = [\"203.0.113.10/32\"]".into();
+        report.warning(&places.cidr_ranges, "sip.allowed_cidr_ranges", what, fix);
+    }
+    let asks = document.fallback_handler.is_some();
+    if !places.agents_named && !document.allow_all_agents && !asks {
+        let what = "names no agent: no call finds one".to_owned();
+        let fix = "set allow_all_agents = true, or add [[sip.allowed_agents]] with agent_id and \
+                   to_user_pattern"
+            .to_owned();
+        report.warning(&places.agents, "sip.allowed_agents", what, fix);
+    }
+}
