@@ -15,7 +15,7 @@ pub use input::{Command, Input};
 use crate::account::SipConfig;
 use crate::call::{Act, Call, CallSettings, MediaAddress, record};
 use crate::ground::ports::{PortPool, RtpPort};
-use crate::ground::{CallKey, Entropy, FlowId, Instant, JobId, Now, TimerIndex};
+use crate::ground::{CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, TimerIndex};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
 use crate::refusal::{EndCause, Refusal};
 use crate::sip::status::StatusLine;
@@ -131,6 +131,12 @@ impl Switchboard {
                 let Some(key) = self.jobs.remove(&job) else { return };
                 self.step(now, key, |call, out| call.on_agent_call(now, result, out));
             }
+            Input::Located { ticket, result } => {
+                self.with_ua(now, |ua, out| ua.handle_located(now, ticket, result, out));
+            }
+            Input::Connected { ticket, result } => {
+                self.with_ua(now, |ua, out| ua.handle_connected(now, ticket, result, out));
+            }
             Input::Media(ForCall { call, what }) => self.on_media(now, call, what),
             Input::ConfigReplaced(config) => self.config = config,
             Input::Overload(overloaded) => {
@@ -233,6 +239,7 @@ impl Switchboard {
             && self.ports.in_use() == 0
             && self.ua.sessions() == 0
             && self.ua.transactions() == 0
+            && self.ua.requests_under_way() == 0
     }
 
     /// Calls the user agent and acts on what it says.
@@ -258,6 +265,12 @@ impl Switchboard {
             match output {
                 UaOutput::Send { flow, to, bytes } => {
                     self.out.push_back(Command::Send { flow, to, bytes });
+                }
+                UaOutput::Locate { ticket, target, seed } => {
+                    self.out.push_back(Command::Locate { ticket, target, seed });
+                }
+                UaOutput::Connect { ticket, hop } => {
+                    self.out.push_back(Command::Connect { ticket, hop });
                 }
                 UaOutput::Event(event) => self.on_ua_event(now, event),
             }
@@ -307,6 +320,14 @@ impl Switchboard {
             UaEvent::FlowLost { session } => {
                 self.on_session(now, session, |call, out| call.on_flow_lost(now, out));
             }
+            UaEvent::Moved { session, flow } => self.on_moved(session, flow),
+            // Only sessions and requests of our own end so, and nobody begins any yet.
+            UaEvent::Progress { .. }
+            | UaEvent::Answered { .. }
+            | UaEvent::Refused { .. }
+            | UaEvent::DialFailed { .. }
+            | UaEvent::Responded { .. }
+            | UaEvent::RequestFailed { .. } => {}
         }
     }
 
@@ -512,6 +533,15 @@ impl Switchboard {
             self.calls_on_flow.remove(&flow);
             self.out.push_back(Command::KeepFlow { flow, keep: false });
         }
+    }
+
+    /// A call's dialog lives on another flow now: that one is kept open, the old one is not.
+    fn on_moved(&mut self, session: SessionId, flow: Flow) {
+        let key = self.by_session.get(&session);
+        let Some(call) = key.and_then(|key| self.calls.get_mut(key)) else { return };
+        let old = std::mem::replace(&mut call.flow, flow);
+        self.hold_flow(flow.id);
+        self.release_flow(old.id);
     }
 
     fn begin_drain(&mut self, now: Now, grace: std::time::Duration) {

@@ -50,6 +50,20 @@ pub const TRANSACTIONS_HELD_PER_SOURCE_MAX: usize = 20_000;
 pub const TRANSACTIONS_MAX: usize = 50_000;
 /// Calls from one source address that are not answered yet (security S19).
 pub const EARLY_CALLS_PER_SOURCE_MAX: usize = 50;
+/// Silence of an INVITE over UDP after which the next hop is tried.
+pub const INVITE_SILENCE: Duration = Duration::from_millis(1_200);
+/// How long a next hop that failed is passed over (RFC 3263 §4.3).
+pub const DEAD_HOP: Duration = Duration::from_secs(30);
+/// Next hops that are remembered as dead.
+pub const DEAD_HOPS_MAX: usize = 1_024;
+/// The search for the next hops of a request (RFC 3263).
+pub const LOCATE: Duration = Duration::from_secs(10);
+/// A connection to the last hop that is left, TLS included.
+pub const CONNECT: Duration = Duration::from_secs(10);
+/// A connection to a hop while others are left.
+pub const CONNECT_WITH_OTHERS: Duration = Duration::from_secs(2);
+/// Forks of one INVITE of ours that are acknowledged; what more proxies answer is ignored.
+pub const FORKS_MAX: usize = 32;
 /// Calls that may be up at once, unless the configuration says otherwise.
 pub const CALLS_MAX: usize = 1_000;
 

@@ -8,7 +8,7 @@ use crate::account::SipConfig;
 use crate::billing::cdr::{Cdr, MediaSummary};
 use crate::call::ladder::Ladder;
 use crate::ground::limits::SIGNALLING_QUEUE_MAX;
-use crate::ground::{CallKey, Instant, JobId};
+use crate::ground::{CallKey, Instant, JobId, Transport};
 use crate::media::plan::{ForCall, MediaEvent};
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
@@ -16,9 +16,11 @@ use crate::shell::flow::{FlowInput, Flows};
 use crate::shell::media::MediaPlane;
 use crate::shell::sources::Sources;
 use crate::shell::store::Store;
+use crate::sip::target::{ConnectFault, Hop, LocateFault, Target, TargetHost};
 use crate::switchboard::{Command, Counters, Input, Switchboard};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -287,6 +289,18 @@ impl Task {
                     self.parts.flows.send(flow, to, bytes);
                 }
                 Command::KeepFlow { flow, keep } => self.parts.flows.keep(flow, keep),
+                Command::Locate { ticket, target, seed: _ } => {
+                    let result = literal_hop(&target).map(|hop| vec![hop]);
+                    self.jobs.spawn(async move { Input::Located { ticket, result } });
+                }
+                Command::Connect { ticket, hop } => {
+                    let flow = match hop.transport {
+                        Transport::Udp => self.parts.flows.packets_to(hop.address),
+                        Transport::Tcp | Transport::Tls => None,
+                    };
+                    let result = flow.ok_or(ConnectFault::NoSocket);
+                    self.jobs.spawn(async move { Input::Connected { ticket, result } });
+                }
                 Command::Media(ForCall { call, what }) => self.parts.media.send(call, what),
                 Command::Record { cdr, ladder } => self.record(cdr, ladder),
                 Command::FetchAgent { call, job, agent_id } => {
@@ -440,6 +454,15 @@ impl Totals {
         self.media.frames_late += media.frames_late;
         self.media.uplink_dropped_frames += media.uplink_dropped_frames;
     }
+}
+
+/// The hop of a literal address; names have no answer.
+fn literal_hop(target: &Target) -> Result<Hop, LocateFault> {
+    let TargetHost::Address(address) = target.host else { return Err(LocateFault::Unanswered) };
+    let transport = target.transport.unwrap_or(Transport::Udp);
+    let port = target.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
+    let address = SocketAddr::new(address, port);
+    Ok(Hop { transport, address, identity: target.host.clone() })
 }
 
 fn call_span(call: CallKey) -> Span {

@@ -1,8 +1,10 @@
-//! An INVITE session of the UAS (RFC 3261 §13.3, §14.2, §15): the stage of the call, the 2xx answers
+//! An INVITE session (RFC 3261 §13.3, §14.2, §15): the stage of the call, the 2xx answers of ours
 //! that wait for their ACK, and the one offer that may be open. It repeats a 2xx itself, at T1,
-//! 2 × T1, … T2, on every transport, since each hop may be another. It never writes a message.
+//! 2 × T1, … T2, on every transport, since each hop may be another. It never writes a message. One
+//! that we began exists from its first 2xx on; what comes before that is the dial's.
 
 use super::dialog::Dialog;
+use super::digest::DigestClient;
 use super::transaction::Timing;
 use super::ua::RequestToken;
 use crate::ground::{Flow, Instant};
@@ -13,16 +15,18 @@ use std::time::Duration;
 /// How many 2xx of one session may wait for their ACK at once.
 const UNACKNOWLEDGED_MAX: usize = 4;
 
-/// One call leg that a peer's INVITE began.
+/// One call leg.
 #[derive(Debug)]
 pub struct InviteSession {
     pub(super) dialog: Dialog,
     pub(super) stage: Stage,
-    /// The transaction of the INVITE that began it.
-    pub(super) invite: RequestToken,
+    /// The transaction of the peer's INVITE that began it; `None` when it was ours.
+    pub(super) invite: Option<RequestToken>,
+    /// What answers a challenge to our requests in the dialog.
+    pub(super) credentials: Option<DigestClient>,
     /// A re-INVITE or UPDATE that the call has not answered yet.
     pub(super) reoffer: Option<RequestToken>,
-    /// Where the INVITE came from: its caps count this session while it is early.
+    /// Where the peer's INVITE came from: its caps count this session while it is early.
     pub(super) source: IpAddr,
     unacknowledged: Vec<Unacknowledged>,
 }
@@ -74,9 +78,23 @@ pub enum SessionEffect {
 
 impl InviteSession {
     pub fn new(dialog: Dialog, invite: RequestToken) -> InviteSession {
+        InviteSession::at(Stage::Early, dialog, Some(invite), None)
+    }
+
+    /// The session of an INVITE of ours that was answered with 2xx.
+    pub fn answered(dialog: Dialog, credentials: Option<DigestClient>) -> InviteSession {
+        InviteSession::at(Stage::Established, dialog, None, credentials)
+    }
+
+    fn at(
+        stage: Stage,
+        dialog: Dialog,
+        invite: Option<RequestToken>,
+        credentials: Option<DigestClient>,
+    ) -> InviteSession {
         let source = dialog.flow().peer.ip();
-        let unacknowledged = Vec::new();
-        InviteSession { dialog, stage: Stage::Early, invite, reoffer: None, source, unacknowledged }
+        let (reoffer, unacknowledged) = (None, Vec::new());
+        InviteSession { dialog, stage, invite, credentials, reoffer, source, unacknowledged }
     }
 
     /// A 2xx to the INVITE with this CSeq went out; `offers` when its body is an offer of ours.
@@ -160,7 +178,6 @@ impl InviteSession {
 mod tests {
     use super::super::testing::{flow, parse_request};
     use super::*;
-    use std::sync::Arc;
 
     fn ms(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)
@@ -171,7 +188,7 @@ mod tests {
             "INVITE sip:u@h SIP/2.0\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\nFrom: <sip:a@h>;tag=1\n\
              To: <sip:u@h>\nCall-ID: c\nCSeq: 5 INVITE\nContent-Length: 0\n\n",
         );
-        let dialog = Dialog::answering(Arc::new(invite), flow("192.0.2.1:5060"), "t".into());
+        let dialog = Dialog::answering(&invite, flow("192.0.2.1:5060"), "t".into());
         let mut session = InviteSession::new(dialog, RequestToken(1));
         let sent = (RequestToken(1), 5, flow("192.0.2.1:5060"), Bytes::from_static(b"200"));
         session.handle_success_sent(ms(0), &Timing::default(), sent, true);

@@ -9,14 +9,19 @@
 //! | CANCEL | its own answer | 487 to the INVITE that it finds |
 //! | a request with a To tag | 481, want of room 503 | everything else |
 //! | ACK | absorbed | ends waiting for it |
-//! | a response | dropped and counted | our BYE |
+//! | a response | dropped and counted | a request of ours |
 //!
 //! Refusals that need no thought keep no state and are not repeated: the peer's own copies bring
 //! them again. So a forged source is never sent more than one small answer for each packet
 //! (security S17). Never seen here: SDP, accounts, sockets, the clock.
 
+mod client;
 mod config;
+mod dialling;
+mod draft;
+mod errand;
 mod event;
+mod hops;
 mod inside;
 mod outside;
 mod reply;
@@ -30,8 +35,10 @@ mod tests;
 
 pub use super::destination::Destination;
 pub use config::UaConfig;
+pub use draft::{OutgoingRequest, RequestId};
 pub use event::{
-    Availability, Body, ByeOutcome, Gone, RequestToken, SessionId, UaCounters, UaEvent, UaOutput,
+    Availability, Body, ByeOutcome, DialFault, Gone, RequestToken, SessionId, UaCounters, UaEvent,
+    UaOutput,
 };
 
 use super::dialog::Dialog;
@@ -39,8 +46,9 @@ use super::msg::{Message, Method, Request, Response};
 use super::session::{InviteSession, SessionEffect, Stage};
 use super::transaction::{ClientKey, Effect, ServerKey};
 use crate::ground::{Entropy, Flow, FlowId, Instant, Now, TimerIndex};
+use errand::{Answer, ErrandId, Errands};
 use std::collections::BTreeMap;
-use table::{ServerMachine, Transactions};
+use table::{ClientMachine, ServerMachine, Transactions};
 
 /// Whose deadline a timer is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -48,6 +56,7 @@ enum Owner {
     Server(RequestToken),
     Client(u64),
     Session(SessionId),
+    Errand(ErrandId),
 }
 
 /// The one SIP user agent of the process.
@@ -60,6 +69,7 @@ pub struct UserAgent {
     /// Makes the To tags of answers without state: the same for each copy of a request (§8.2.7).
     tag_secret: [u64; 2],
     transactions: Transactions,
+    errands: Errands,
     sessions: BTreeMap<SessionId, InviteSession>,
     /// Sessions by our tag.
     dialogs: BTreeMap<String, SessionId>,
@@ -79,6 +89,7 @@ impl UserAgent {
             branch_start,
             tag_secret,
             transactions: Transactions::default(),
+            errands: Errands::default(),
             sessions: BTreeMap::new(),
             dialogs: BTreeMap::new(),
             timers: TimerIndex::default(),
@@ -97,22 +108,23 @@ impl UserAgent {
     ) {
         match message {
             Message::Request(request) => self.on_request(now, flow, request, out),
-            Message::Response(response) => self.on_response(now, &response, out),
+            Message::Response(response) => self.on_response(now, flow, response, out),
         }
     }
 
     /// A connection is closed: sessions on it are told, requests of ours on it have failed.
-    pub fn handle_flow_closed(&mut self, _now: Now, flow: FlowId, out: &mut Vec<UaOutput>) {
-        for number in self.transactions.clients_on(flow) {
-            self.on_client(number, out, |client, effects| {
-                client.handle_transport_failure(effects);
-            });
-        }
+    pub fn handle_flow_closed(&mut self, now: Now, flow: FlowId, out: &mut Vec<UaOutput>) {
         for (session, state) in &mut self.sessions {
             if state.dialog.flow().id == flow && state.dialog.is_flow_open() {
                 state.dialog.lose_flow();
                 out.push(UaOutput::Event(UaEvent::FlowLost { session: *session }));
             }
+        }
+        for number in self.transactions.clients_on(flow) {
+            self.on_client(now, number, out, |client, effects| match client {
+                ClientMachine::Invite(machine) => machine.handle_transport_failure(effects),
+                ClientMachine::Other(machine) => machine.handle_transport_failure(effects),
+            });
         }
     }
 
@@ -121,10 +133,14 @@ impl UserAgent {
         while let Some(owner) = self.timers.pop_due(now.at) {
             match owner {
                 Owner::Server(token) => self.on_server_timeout(now, token, out),
-                Owner::Client(number) => self.on_client(number, out, |client, effects| {
-                    client.handle_timeout(now.at, effects);
-                }),
+                Owner::Client(number) => {
+                    self.on_client(now, number, out, |client, effects| match client {
+                        ClientMachine::Invite(machine) => machine.handle_timeout(now.at, effects),
+                        ClientMachine::Other(machine) => machine.handle_timeout(now.at, effects),
+                    });
+                }
                 Owner::Session(session) => self.on_session_timeout(now, session, out),
+                Owner::Errand(id) => self.on_errand_timeout(now, id, out),
             }
         }
     }
@@ -153,9 +169,9 @@ impl UserAgent {
         self.transactions.len()
     }
 
-    /// Sessions that are not gone.
+    /// Sessions that are not gone, calls of ours that still ring included.
     pub fn sessions(&self) -> usize {
-        self.sessions.len()
+        self.sessions.len() + self.errands.dials()
     }
 
     pub fn counters(&self) -> &UaCounters {
@@ -196,53 +212,34 @@ impl UserAgent {
         self.carry_out(token, effects, out);
     }
 
-    fn on_response(&mut self, now: Now, response: &Response, out: &mut Vec<UaOutput>) {
-        let found = ClientKey::of(response).and_then(|key| self.transactions.find_client(&key));
-        let Some(number) = found else {
+    fn on_response(&mut self, now: Now, flow: Flow, response: Response, out: &mut Vec<UaOutput>) {
+        let found = ClientKey::of(&response).and_then(|key| self.transactions.find_client(&key));
+        let found = found.and_then(|number| Some((number, self.transactions.client(number)?)));
+        let Some((number, record)) = found else {
             self.counters.stray_responses += 1;
             return;
         };
+        let id = record.errand;
+        if let (ClientMachine::Invite(_), Some(id)) = (&record.machine, id) {
+            return self.on_invite_response(now, (id, number), flow, response, out);
+        }
+        let errand = id.and_then(|id| self.errands.get_mut(id));
+        let attempt = errand.and_then(|errand| errand.attempt_mut(number)).cloned();
         let code = response.code();
-        let session = self.transactions.client_mut(number).map(|record| record.session);
-        let mut passed_up = false;
-        self.on_client(number, out, |client, effects| {
+        let mut is_final = false;
+        self.on_client(now, number, out, |client, effects| {
+            let ClientMachine::Other(machine) = client else { return };
             if code < 200 {
-                client.handle_provisional(effects);
+                machine.handle_provisional(effects);
             } else {
-                client.handle_final(now.at, effects);
-                passed_up = effects.contains(&Effect::PassUp);
+                machine.handle_final(now.at, effects);
+                is_final = effects.contains(&Effect::PassUp);
             }
         });
-        if let Some(session) = session.filter(|_| passed_up) {
-            self.close(session, ByeOutcome::Answered(code), out);
-        }
-    }
-
-    /// Lets one of our requests act and carries out what it asks.
-    fn on_client(
-        &mut self,
-        number: u64,
-        out: &mut Vec<UaOutput>,
-        act: impl FnOnce(&mut super::transaction::Client, &mut Vec<Effect>),
-    ) {
-        let Some(record) = self.transactions.client_mut(number) else { return };
-        let mut effects = Vec::new();
-        act(&mut record.machine, &mut effects);
-        self.carry_out_client(number, effects, out);
-    }
-
-    /// Carries out what one of our requests asks, then drops it when it has ended.
-    fn carry_out_client(&mut self, number: u64, effects: Vec<Effect>, out: &mut Vec<UaOutput>) {
-        let Some(record) = self.transactions.client_mut(number) else { return };
-        let (flow, to, session) = (record.flow, record.to.clone(), record.session);
-        self.transactions.settle_client(number, &mut self.timers);
-        for effect in effects {
-            match effect {
-                Effect::Send(bytes) => out.push(UaOutput::Send { flow, to: to.clone(), bytes }),
-                Effect::TimedOut => self.close(session, ByeOutcome::TimedOut, out),
-                Effect::TransportFailed => self.close(session, ByeOutcome::FlowLost, out),
-                Effect::PassUp | Effect::OweTrying => {}
-            }
+        if let (Some(id), Some(attempt), true) = (id, attempt, is_final) {
+            let hop = attempt.hop.clone();
+            self.on_final(now, id, attempt, Answer { response, flow, hop }, out);
+            self.settle_errand(id);
         }
     }
 
@@ -330,7 +327,9 @@ impl UserAgent {
         if state.stage == Stage::Early {
             self.transactions.end_early(state.source);
         }
-        self.forget_answer(state.invite);
+        if let Some(token) = state.invite {
+            self.forget_answer(token);
+        }
         for token in state.forget_answers() {
             self.forget_answer(token);
         }

@@ -6,6 +6,7 @@ use crate::call::ladder::Ladder;
 use crate::ground::{CallKey, Flow, FlowId, JobId};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
 use crate::sip::msg::Message;
+use crate::sip::target::{ConnectFault, Hop, LocateFault, Target};
 use crate::sip::ua::Destination;
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{CreateFault, Created};
@@ -34,6 +35,16 @@ pub enum Input {
         job: JobId,
         result: Result<Created, CreateFault>,
     },
+    /// The hops of a target, in the order in which they are to be tried.
+    Located {
+        ticket: u64,
+        result: Result<Vec<Hop>, LocateFault>,
+    },
+    /// A flow that carries requests to a hop.
+    Connected {
+        ticket: u64,
+        result: Result<Flow, ConnectFault>,
+    },
     Media(ForCall<MediaEvent>),
     ConfigReplaced(Arc<SipConfig>),
     /// Measured media load: new calls are refused while `true`.
@@ -44,13 +55,25 @@ pub enum Input {
     },
 }
 
-/// What is to be done. Jobs are answered by an [`Input`] with the same id.
+/// What is to be done. Jobs are answered by an [`Input`] with the same id, tickets by one with the
+/// same ticket.
 #[derive(Debug)]
 pub enum Command {
     Send {
         flow: Flow,
         to: Destination,
         bytes: Bytes,
+    },
+    /// Find the hops of a target (RFC 3263); `seed` decides among equal SRV records by weight.
+    Locate {
+        ticket: u64,
+        target: Target,
+        seed: u64,
+    },
+    /// Find or make a flow to a hop; its answers are let in.
+    Connect {
+        ticket: u64,
+        hop: Hop,
     },
     FetchAgent {
         call: CallKey,

@@ -216,6 +216,15 @@ impl Flows {
         }
     }
 
+    /// The flow of packets to `peer`, from the first listener of its address family.
+    pub fn packets_to(&self, peer: SocketAddr) -> Option<Flow> {
+        self.0.packets.iter().find_map(|(id, socket)| {
+            let local = canonical(socket.local_addr().ok()?);
+            let fits = local.is_ipv4() == peer.is_ipv4();
+            fits.then_some(Flow { id: *id, transport: Transport::Udp, local, peer })
+        })
+    }
+
     /// Keeps an idle connection open while calls are on it, or no longer. Nothing for packets.
     pub fn keep(&self, flow: FlowId, keep: bool) {
         if let Some(connection) = self.connections().open.get(&flow) {

@@ -102,6 +102,20 @@ impl ClientInvite {
         }
     }
 
+    /// The INVITE goes on elsewhere: it is repeated no more, but its answers are still waited for.
+    pub fn abandoned(&mut self) {
+        self.timers.cancel(Timer::A);
+    }
+
+    /// There is nowhere else for an abandoned INVITE: it is repeated again from now on.
+    pub fn resumed(&mut self, now: Instant) {
+        if let State::Calling { .. } = self.state
+            && !self.reliable
+        {
+            self.timers.set(Timer::A, now);
+        }
+    }
+
     /// The flow cannot carry the INVITE.
     pub fn handle_transport_failure(&mut self, out: &mut Vec<Effect>) {
         match self.state {
@@ -234,6 +248,20 @@ mod tests {
         assert_eq!(transaction.next_deadline(), Some((at(32_005), Timer::M)));
         transaction.handle_timeout(at(32_005), &mut out);
         assert!(transaction.is_terminated() && out.len() == 2);
+    }
+
+    #[test]
+    fn an_abandoned_invite_is_silent_and_still_hears() {
+        let mut transaction = calling(false);
+        transaction.abandoned();
+        assert_eq!(transaction.next_deadline(), Some((at(32_000), Timer::B)));
+        transaction.resumed(at(1_200));
+        assert_eq!(transaction.next_deadline(), Some((at(1_200), Timer::A)));
+        transaction.abandoned();
+        let mut out = Vec::new();
+        transaction.handle_success(at(31_999), &mut out);
+        assert_eq!(out, [Effect::PassUp]);
+        assert_eq!(transaction.next_deadline(), Some((at(63_999), Timer::M)));
     }
 
     #[test]

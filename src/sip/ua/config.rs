@@ -6,6 +6,7 @@ use crate::sip::status::Abilities;
 use crate::sip::transaction::Timing;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// The settings of one user agent.
 #[derive(Clone, Debug)]
@@ -23,6 +24,16 @@ pub struct UaConfig {
     /// Our domain, for the From of calls of our own.
     pub domain: Option<String>,
     pub timing: Timing,
+    /// Silence of an INVITE over UDP after which the next hop is tried, if there is one.
+    pub silence: Duration,
+    /// How long a hop that failed is passed over.
+    pub dead_hop_span: Duration,
+    /// How long the search for hops may take.
+    pub locate_patience: Duration,
+    /// How long a connection may take to come up.
+    pub connect_patience: Duration,
+    /// The same while other hops are left.
+    pub connect_patience_with_others: Duration,
     /// What `Allow`, `Supported` and `Accept` say.
     pub abilities: Abilities,
     /// Unfinished transactions of one source address (security S19).
@@ -44,6 +55,11 @@ impl Default for UaConfig {
             advertise: None,
             domain: None,
             timing: Timing::default(),
+            silence: limits::INVITE_SILENCE,
+            dead_hop_span: limits::DEAD_HOP,
+            locate_patience: limits::LOCATE,
+            connect_patience: limits::CONNECT,
+            connect_patience_with_others: limits::CONNECT_WITH_OTHERS,
             abilities: Abilities {
                 methods: vec![
                     Method::Invite,

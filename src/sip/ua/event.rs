@@ -1,9 +1,13 @@
 //! What goes up from the user agent and down to the flows: plain values.
 
+use super::draft::RequestId;
 use crate::ground::Flow;
 use crate::sip::destination::Destination;
-use crate::sip::msg::{Method, Request};
+use crate::sip::digest::{DigestClient, DigestFault};
+use crate::sip::msg::{Method, Request, Response};
+use crate::sip::target::{ConnectFault, Hop, LocateFault, Target, TargetFault};
 use bytes::Bytes;
+use std::time::Duration;
 
 /// Names a session for the life of the user agent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -32,7 +36,23 @@ pub type Body = Option<(String, Bytes)>;
 /// One thing to do.
 #[derive(Clone, Debug)]
 pub enum UaOutput {
-    Send { flow: Flow, to: Destination, bytes: Bytes },
+    Send {
+        flow: Flow,
+        to: Destination,
+        bytes: Bytes,
+    },
+    /// Find the hops of a target (RFC 3263), `seed` for the weights of SRV. Answered by
+    /// `handle_located`.
+    Locate {
+        ticket: u64,
+        target: Target,
+        seed: u64,
+    },
+    /// Find or make a flow to this hop. Answered by `handle_connected`.
+    Connect {
+        ticket: u64,
+        hop: Hop,
+    },
     Event(UaEvent),
 }
 
@@ -56,23 +76,72 @@ pub enum UaEvent {
     InDialog { session: SessionId, token: RequestToken, request: Request },
     /// The peer's BYE after our answer: 200 went out, the session is gone.
     Ended { session: SessionId, reason: Option<String> },
-    /// Our BYE is over: the session is gone.
+    /// Our BYE or CANCEL is over: the session is gone.
     Closed { session: SessionId, outcome: ByeOutcome },
     /// The connection that the dialog lived on is closed. The session stays.
     FlowLost { session: SessionId },
+    /// The peer was heard on another flow: the dialog lives there now.
+    Moved { session: SessionId, flow: Flow },
+    /// A provisional answer above 100 to our INVITE. Several forks may send theirs; a body that
+    /// describes media holds for the fork that sent it.
+    Progress { session: SessionId, code: u16, reason: String, body: Body },
+    /// Our INVITE was answered with 2xx, and the ACK is out. The session is like any other now.
+    Answered { session: SessionId, flow: Flow, body: Body },
+    /// Our INVITE was refused with 300 to 699, other hops and challenges included. The session is
+    /// gone. `contacts` are those of a 3xx, as received.
+    Refused {
+        session: SessionId,
+        code: u16,
+        reason: String,
+        contacts: Vec<String>,
+        retry_after: Option<Duration>,
+    },
+    /// Our INVITE was answered by nobody. The session is gone.
+    DialFailed { session: SessionId, fault: DialFault },
+    /// The final answer to a request outside dialogs, with the hop that gave it (`None` on a flow
+    /// that stood before) and the credentials as they are now.
+    Responded {
+        request: RequestId,
+        response: Box<Response>,
+        flow: Flow,
+        hop: Option<Hop>,
+        credentials: Option<Box<DigestClient>>,
+    },
+    /// A request outside dialogs was answered by nobody.
+    RequestFailed { request: RequestId, fault: DialFault },
 }
 
-/// How our BYE ended. The call is over in every case.
+/// Why a request of ours has no answer that counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DialFault {
+    /// The Request-URI, or the first route, names nothing that a request can be sent to.
+    BadTarget(TargetFault),
+    NotLocated(LocateFault),
+    NotConnected(ConnectFault),
+    /// No answer in 64 × T1 from the last hop.
+    TimedOut,
+    /// The connection closed before the final answer.
+    FlowLost,
+    /// A challenge that is not to be answered, or whose answer was refused.
+    Digest(DigestFault),
+    /// A header that cannot be written.
+    Unwritable,
+}
+
+/// How our BYE or CANCEL ended. The call is over in every case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ByeOutcome {
-    /// A final answer with this code. 401 and 407 are not answered with credentials.
+    /// A final answer with this code, of the BYE or of the INVITE that was cancelled. A challenge is
+    /// answered when the session has credentials.
     Answered(u16),
     /// No answer in 64 × T1.
     TimedOut,
-    /// The flow could not carry it.
+    /// No flow could carry it.
     FlowLost,
     /// The peer's own BYE crossed it, or came while it waited for the ACK.
     Crossed,
+    /// Cancelled before the INVITE went out.
+    Unsent,
 }
 
 /// What was counted since the start.

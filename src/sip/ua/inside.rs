@@ -1,9 +1,9 @@
 //! Requests inside a dialog (RFC 3261 §12.2.2, §13.3.1.4, §14.2, §15.1.2; RFC 3311 §5.2). The guards
 //! run in one order: dialog (481), CSeq (500), state. ACK has no answer in any case.
 
-use super::event::Body;
+use super::dialling::body_of;
 use super::outside::{OptionsAnswer, reason_of};
-use super::reply::Extra;
+use super::reply::{Extra, Part, push_answer};
 use super::table::{Arrival, ServerMachine};
 use super::{ByeOutcome, RequestToken, SessionId, UaEvent, UaOutput, UserAgent};
 use crate::ground::{Flow, Now};
@@ -39,7 +39,7 @@ impl UserAgent {
         out: &mut Vec<UaOutput>,
     ) {
         let Some(session) = self.session_of(&request) else {
-            return self.refuse_statelessly((&request, &flow), &StatusLine::of(481), &[], out);
+            return self.on_request_early((&request, &flow), out);
         };
         let is_bye = *request.method() == Method::Bye;
         let sequence = self.sessions.get(&session).map(|state| state.dialog.sequence_of(&request));
@@ -56,14 +56,46 @@ impl UserAgent {
         }
         if !in_order {
             // With a transaction: its copies must not find 481 when the session ends in between.
-            let inside = self.begin_inside(now, session, (flow, key), request, out);
+            let inside = self.receive_inside(now, session, (flow, key), request, out);
             return self.end(now, inside.token, 500, &[], out);
         }
-        if let Some(state) = self.sessions.get_mut(&session) {
-            state.dialog.note(&request, flow);
+        let moved = self.sessions.get_mut(&session).is_some_and(|s| s.dialog.note(&request, flow));
+        if moved {
+            out.push(UaOutput::Event(UaEvent::Moved { session, flow }));
         }
-        let inside = self.begin_inside(now, session, (flow, key), request, out);
+        let inside = self.receive_inside(now, session, (flow, key), request, out);
         self.on_inside(now, inside, out);
+    }
+
+    /// A request of the callee before it answered our INVITE (RFC 3311 §5.1): a refresh is granted, an
+    /// offer has to wait, since ours has no answer yet. Without state: copies are answered alike.
+    fn on_request_early(&mut self, (request, flow): (&Request, &Flow), out: &mut Vec<UaOutput>) {
+        let session = request.to().tag().and_then(|tag| self.dialogs.get(tag));
+        let dial = session.and_then(|session| self.errands.dial(*session));
+        let errand = dial.and_then(|id| self.errands.get(id));
+        let is_ours = errand.is_some_and(|errand| errand.draft.call_id == request.call_id());
+        match request.method() {
+            Method::Update if is_ours && request.body().is_empty() => {
+                let tag = request.to().tag().unwrap_or_default().to_owned();
+                let ok = StatusLine::of(200);
+                let builder = self.answer_to((request, flow), &ok, &tag, Part::Contact, &[]);
+                let bytes = self.seal(builder);
+                push_answer(*flow, bytes, out);
+            }
+            Method::Update if is_ours => {
+                let wait = self.retry_after();
+                let headers = [("Retry-After", wait.as_str())];
+                self.refuse_statelessly((request, flow), &StatusLine::of(500), &headers, out);
+            }
+            Method::Info | Method::Options if is_ours => {
+                let tag = request.to().tag().unwrap_or_default().to_owned();
+                let ok = StatusLine::of(200);
+                let builder = self.answer_to((request, flow), &ok, &tag, Part::Plain, &[]);
+                let bytes = self.seal(builder);
+                push_answer(*flow, bytes, out);
+            }
+            _ => self.refuse_statelessly((request, flow), &StatusLine::of(481), &[], out),
+        }
     }
 
     /// An ACK ends a non-2xx transaction, or the wait of a session for it, or is a copy.
@@ -102,7 +134,9 @@ impl UserAgent {
             self.counters.stray_acks += 1;
             return;
         };
-        state.dialog.note(ack, flow);
+        if state.dialog.note(ack, flow) {
+            out.push(UaOutput::Event(UaEvent::Moved { session, flow }));
+        }
         let stage = state.stage.clone();
         self.settle_session(session);
         self.forget_answer(invite);
@@ -138,7 +172,7 @@ impl UserAgent {
         state.dialog.is_for(request).then_some(session)
     }
 
-    fn begin_inside(
+    fn receive_inside(
         &mut self,
         now: Now,
         session: SessionId,
@@ -199,8 +233,9 @@ impl UserAgent {
         let Some(state) = self.sessions.get(&session) else { return };
         match state.stage {
             Stage::Early => {
-                let invite = state.invite;
-                self.terminate_invite(now, session, invite, reason, out);
+                if let Some(invite) = state.invite {
+                    self.terminate_invite(now, session, invite, reason, out);
+                }
             }
             Stage::Established => {
                 self.remove_session(session);
@@ -279,13 +314,4 @@ fn verdict(state: &InviteSession, request: &Request, wait: String) -> Verdict {
         return Verdict::Refuse(StatusLine::of(491), Vec::new());
     }
     Verdict::Surface
-}
-
-/// The body with its type; SDP when no type is named.
-fn body_of(request: &Request) -> Body {
-    if request.body().is_empty() {
-        return None;
-    }
-    let content_type = request.content_type().unwrap_or_else(|| "application/sdp".into());
-    Some((content_type, request.body_bytes()))
 }

@@ -76,7 +76,7 @@ impl UserAgent {
     ) {
         self.finish_request(now, token, &StatusLine::of(487), &[], None, out);
         let Some(state) = self.sessions.get_mut(&session) else { return };
-        if state.invite == token {
+        if state.invite == Some(token) {
             self.remove_session(session);
             out.push(UaOutput::Event(UaEvent::Cancelled { session, reason }));
         } else {
@@ -95,7 +95,7 @@ impl UserAgent {
         let session = SessionId(self.last_session);
         let local_tag = self.entropy.token(128);
         let shared = Arc::new(request.clone());
-        let dialog = Dialog::answering(Arc::clone(&shared), flow, local_tag.clone());
+        let dialog = Dialog::answering(&request, flow, local_tag.clone());
         let token = self.begin_invite(
             Arrival { request: shared, flow, key, session, local_tag: local_tag.clone() },
             out,

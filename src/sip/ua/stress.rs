@@ -230,6 +230,7 @@ impl Storm {
                     self.carry(|| Step::ToPeer(bytes.clone()));
                 }
                 UaOutput::Event(event) => self.on_event(event),
+                UaOutput::Locate { .. } | UaOutput::Connect { .. } => panic!("a literal address"),
             }
         }
     }
@@ -264,7 +265,11 @@ impl Storm {
                 assert_eq!(done, Ok(()));
                 self.drain();
             }
-            UaEvent::Confirmed { .. } | UaEvent::ReoffersAck { .. } | UaEvent::FlowLost { .. } => {}
+            UaEvent::Confirmed { .. }
+            | UaEvent::ReoffersAck { .. }
+            | UaEvent::FlowLost { .. }
+            | UaEvent::Moved { .. } => {}
+            other => panic!("nothing was dialled: {other:?}"),
         }
     }
 }

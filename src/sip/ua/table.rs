@@ -2,12 +2,13 @@
 //! address holds. One entry point, [`Transactions::settle`], drops what has ended and keeps timers
 //! and counts right; nothing else removes a record.
 
+use super::errand::ErrandId;
 use super::{Owner, RequestToken, SessionId};
 use crate::ground::{Flow, FlowId, TimerIndex};
 use crate::sip::destination::Destination;
 use crate::sip::msg::Request;
 use crate::sip::transaction::key::MergeKey;
-use crate::sip::transaction::{Client, ClientKey, Server, ServerInvite, ServerKey};
+use crate::sip::transaction::{Client, ClientInvite, ClientKey, Server, ServerInvite, ServerKey};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,14 +33,22 @@ pub(super) struct ServerRecord {
     counted: bool,
 }
 
-/// A request of ours.
+/// A client transaction of either kind.
+#[derive(Debug)]
+pub(super) enum ClientMachine {
+    Invite(ClientInvite),
+    Other(Client),
+}
+
+/// One try of a request of ours.
 #[derive(Debug)]
 pub(super) struct ClientRecord {
-    pub(super) machine: Client,
+    pub(super) machine: ClientMachine,
     pub(super) flow: Flow,
     pub(super) to: Destination,
-    pub(super) session: SessionId,
-    key: ClientKey,
+    /// The request that it is a try of; `None` for a CANCEL, of which nobody waits to hear.
+    pub(super) errand: Option<ErrandId>,
+    pub(super) key: ClientKey,
 }
 
 /// What one source address holds.
@@ -95,6 +104,10 @@ impl Transactions {
         self.servers.get_mut(&token)
     }
 
+    pub(super) fn client(&self, number: u64) -> Option<&ClientRecord> {
+        self.clients.get(&number)
+    }
+
     pub(super) fn client_mut(&mut self, number: u64) -> Option<&mut ClientRecord> {
         self.clients.get_mut(&number)
     }
@@ -126,16 +139,10 @@ impl Transactions {
         token
     }
 
-    pub(super) fn insert_client(
-        &mut self,
-        machine: Client,
-        (flow, to): (Flow, Destination),
-        session: SessionId,
-        key: ClientKey,
-    ) -> u64 {
+    pub(super) fn insert_client(&mut self, record: ClientRecord) -> u64 {
         self.last += 1;
-        self.client_keys.insert(key.clone(), self.last);
-        self.clients.insert(self.last, ClientRecord { machine, flow, to, session, key });
+        self.client_keys.insert(record.key.clone(), self.last);
+        self.clients.insert(self.last, record);
         self.last
     }
 
@@ -167,11 +174,12 @@ impl Transactions {
     /// The same for a client transaction.
     pub(super) fn settle_client(&mut self, number: u64, timers: &mut TimerIndex<Owner>) {
         let Some(record) = self.clients.get(&number) else { return };
-        let deadline = record.machine.next_deadline().map(|(at, _)| at);
-        timers.set(Owner::Client(number), deadline);
-        if record.machine.is_terminated()
-            && let Some(record) = self.clients.remove(&number)
-        {
+        let (ended, deadline) = match &record.machine {
+            ClientMachine::Invite(machine) => (machine.is_terminated(), machine.next_deadline()),
+            ClientMachine::Other(machine) => (machine.is_terminated(), machine.next_deadline()),
+        };
+        timers.set(Owner::Client(number), deadline.map(|(at, _)| at));
+        if ended && let Some(record) = self.clients.remove(&number) {
             self.client_keys.remove(&record.key);
         }
     }

@@ -9,7 +9,6 @@ use crate::ground::{Flow, Now};
 use crate::sip::msg::Method;
 use crate::sip::session::Stage;
 use crate::sip::status::StatusLine;
-use crate::sip::transaction::{Client, ClientKey};
 use bytes::Bytes;
 
 impl UserAgent {
@@ -160,42 +159,6 @@ impl UserAgent {
         Ok(())
     }
 
-    /// Sends our BYE; no 2xx is repeated from here on.
-    pub(super) fn send_bye(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        reason: Option<&str>,
-        out: &mut Vec<UaOutput>,
-    ) {
-        let branch = format!("{}{}", self.branch_start, self.entropy.token(128));
-        let Some(state) = self.sessions.get_mut(&session) else { return };
-        state.stage = Stage::Left;
-        let forgotten = state.forget_answers();
-        let flow = state.dialog.flow();
-        let address = self.config.advertised(&flow);
-        let via = format!("SIP/2.0/{} {address};rport;branch={branch}", flow.transport.via_token());
-        let mut builder = state.dialog.request(&Method::Bye, &via);
-        let to = state.dialog.next_hop();
-        if !self.config.user_agent.is_empty() {
-            builder = builder.header("User-Agent", &self.config.user_agent);
-        }
-        if let Some(reason) = reason.filter(|reason| !reason.contains(['\r', '\n', '\0'])) {
-            builder = builder.header("Reason", reason);
-        }
-        self.settle_session(session);
-        for token in forgotten {
-            self.forget_answer(token);
-        }
-        let bytes = self.seal(builder);
-        let mut effects = Vec::new();
-        let reliable = flow.transport.is_reliable();
-        let machine = Client::new(now.at, self.config.timing, reliable, bytes, &mut effects);
-        let key = ClientKey { branch: branch.into(), method: Method::Bye };
-        let number = self.transactions.insert_client(machine, (flow, to), session, key);
-        self.carry_out_client(number, effects, out);
-    }
-
     /// 200 to an INVITE, in or outside a dialog; the session repeats it until the ACK.
     fn succeed_invite(
         &mut self,
@@ -242,7 +205,7 @@ impl UserAgent {
     /// The INVITE's transaction while the session is not answered.
     fn early(&self, session: SessionId) -> Result<RequestToken, Gone> {
         let state = self.sessions.get(&session).ok_or(Gone)?;
-        if state.stage == Stage::Early { Ok(state.invite) } else { Err(Gone) }
+        state.invite.filter(|_| state.stage == Stage::Early).ok_or(Gone)
     }
 
     /// The session in which this re-INVITE or UPDATE is open.

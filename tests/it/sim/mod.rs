@@ -27,6 +27,7 @@ use voxedge::media::plan::{AgentClose, ForCall, MediaCommand, MediaEvent, MediaP
 use voxedge::media::{MediaSession, Uplink};
 use voxedge::refusal::RefusalPolicy;
 use voxedge::sip::msg::{Framing, Message};
+use voxedge::sip::target::{Hop, LocateFault, Target, TargetHost};
 use voxedge::sip::ua::{Destination, UaConfig};
 use voxedge::switchboard::{Command, Input, Settings, Switchboard};
 use voxedge::ultravox::create_call::CreateFault;
@@ -106,6 +107,8 @@ pub struct World {
     /// INVITEs that reached the edge, by Call-ID and CSeq, and the final answers (status and To
     /// tag) that it gave them. Refusals without state are no part of it: copies may fare better.
     pub invites: BTreeMap<(String, String), BTreeSet<(String, String)>>,
+    /// Host names and their addresses, in the order of their priority.
+    pub names: BTreeMap<String, Vec<SocketAddr>>,
     slots: BTreeMap<CallKey, Slot>,
     by_port: BTreeMap<u16, CallKey>,
     jobs: BTreeSet<JobId>,
@@ -172,6 +175,7 @@ impl World {
             ports_taken: 0,
             drained: 0,
             invites: BTreeMap::new(),
+            names: BTreeMap::new(),
             slots: BTreeMap::new(),
             by_port: BTreeMap::new(),
             jobs: BTreeSet::new(),
@@ -283,12 +287,7 @@ impl World {
     }
 
     fn on_sip(&mut self, from: usize, bytes: Vec<u8>) {
-        let flow = Flow {
-            id: FlowId(1),
-            transport: Transport::Udp,
-            local: "198.51.100.1:5060".parse().expect("an address"),
-            peer: self.callers[from].address,
-        };
+        let flow = edge_flow(self.callers[from].address);
         if bytes.starts_with(b"INVITE ") {
             self.invites.entry(ladder::call_and_cseq(&bytes)).or_default();
         }
@@ -387,6 +386,14 @@ impl World {
                     facts.records.push(*cdr);
                 }
                 Command::KeepFlow { .. } => {}
+                Command::Locate { ticket, target, seed: _ } => {
+                    let result = self.locate(&target);
+                    self.edge_soon(Input::Located { ticket, result });
+                }
+                Command::Connect { ticket, hop } => {
+                    let result = Ok(edge_flow(hop.address));
+                    self.edge_soon(Input::Connected { ticket, result });
+                }
                 Command::Alarm { call: _, words } => self.say("edge", "log", &words),
                 Command::Drained => {
                     self.drained += 1;
@@ -394,6 +401,27 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Addresses, and the names that the scenario knows, all by UDP.
+    fn locate(&self, target: &Target) -> Result<Vec<Hop>, LocateFault> {
+        let addresses = match &target.host {
+            TargetHost::Address(ip) => {
+                vec![SocketAddr::new(*ip, target.port.unwrap_or(5060))]
+            }
+            TargetHost::Name(name) => self.names.get(name).cloned().unwrap_or_default(),
+        };
+        let hop =
+            |address| Hop { transport: Transport::Udp, address, identity: target.host.clone() };
+        match addresses.is_empty() {
+            true => Err(LocateFault::NoSuchName),
+            false => Ok(addresses.into_iter().map(hop).collect()),
+        }
+    }
+
+    /// The shell's answer, a millisecond later.
+    fn edge_soon(&mut self, input: Input) {
+        self.enter_in(HAND_OVER, Item::Edge(Box::new(input)));
     }
 
     fn fetch_agent(&mut self, job: JobId, id: &str) {
@@ -625,6 +653,12 @@ impl World {
     fn tell(&mut self, call: CallKey, what: MediaEvent) {
         self.enter_in(HAND_OVER, Item::Event(ForCall { call, what }));
     }
+}
+
+/// The edge's one listener, seen from `peer`.
+fn edge_flow(peer: SocketAddr) -> Flow {
+    let local = "198.51.100.1:5060".parse().expect("an address");
+    Flow { id: FlowId(1), transport: Transport::Udp, local, peer }
 }
 
 fn at_ms(ms: u64) -> Instant {

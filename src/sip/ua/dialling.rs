@@ -1,0 +1,375 @@
+//! Calls of our own (RFC 3261 §9.1, §13.2, §15; RFC 6026): INVITE, its forks, CANCEL. The first 2xx
+//! that comes while the call is wanted wins; every other one, of another fork, of a try that was
+//! abandoned, or after CANCEL, is acknowledged and ended with BYE here. An ACK goes out again for
+//! every copy of its 2xx.
+//!
+//! ```text
+//! Calling ── 1xx ─▶ Progress…
+//!    │ ├──── 2xx ─▶ Answered: a session like any other
+//!    │ └ 3xx–6xx ─▶ Refused (after challenges and other hops)
+//!    └─ cancel ──▶ Cancelling ─ 1xx: CANCEL ─ final answer or 64 × T1 ─▶ Closed
+//! ```
+
+use super::client::Ending;
+use super::draft::{Attempt, Draft, OutgoingRequest};
+use super::errand::{Answer, Dial, ErrandId, Phase, Purpose, Sent, Step};
+use super::event::{Body, DialFault};
+use super::table::{ClientMachine, ClientRecord};
+use super::{ByeOutcome, Gone, SessionId, UaEvent, UaOutput, UserAgent};
+use crate::ground::limits::FORKS_MAX;
+use crate::ground::{Flow, Now};
+use crate::sip::dialog::{Dialog, Way};
+use crate::sip::msg::{Headers, Method, Name, Response};
+use crate::sip::session::InviteSession;
+use crate::sip::transaction::{Client, ClientKey, Effect};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+impl UserAgent {
+    /// Calls someone. The session is told of by [`UaEvent::Progress`], and in the end by
+    /// [`UaEvent::Answered`], [`UaEvent::Refused`] or [`UaEvent::DialFailed`].
+    pub fn dial(
+        &mut self,
+        now: Now,
+        request: OutgoingRequest,
+        out: &mut Vec<UaOutput>,
+    ) -> SessionId {
+        debug_assert!(request.method == Method::Invite, "only an INVITE is dialled");
+        self.last_session += 1;
+        let session = SessionId(self.last_session);
+        let tag = request.from_tag.clone().unwrap_or_else(|| self.entropy.token(128));
+        self.dialogs.insert(tag.clone(), session);
+        let dial =
+            Dial { session, local_tag: tag.clone(), phase: Phase::Calling, acks: BTreeMap::new() };
+        self.begin_outside(now, Purpose::Dial(dial), request, &tag, out);
+        session
+    }
+
+    /// Gives up a call of ours that was not answered yet. The end is told by [`UaEvent::Closed`]; a
+    /// 2xx that crosses is acknowledged and ended here. `reason` is a whole Reason value (RFC 3326).
+    ///
+    /// # Errors
+    /// [`Gone`] when the call has its final answer, or was cancelled before.
+    pub fn cancel(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        reason: Option<&str>,
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        let id = self.errands.dial(session).ok_or(Gone)?;
+        let errand = self.errands.get_mut(id).ok_or(Gone)?;
+        let step = errand.step.clone();
+        let dial = errand.dial_mut().ok_or(Gone)?;
+        if dial.phase != Phase::Calling {
+            return Err(Gone);
+        }
+        dial.phase = Phase::Cancelling { reason: reason.map(String::from) };
+        errand.deadline = None;
+        match step {
+            Step::Trying { number } => self.cancel_attempt(now, id, number, out),
+            Step::Locating { ticket } | Step::Connecting { ticket, .. } => {
+                self.errands.redeem(ticket);
+                if let Some(errand) = self.errands.get_mut(id) {
+                    errand.step = Step::Over;
+                }
+                self.end_dial(id, Ending::Unsent, out);
+            }
+            Step::Over => {}
+        }
+        self.settle_errand(id);
+        Ok(())
+    }
+
+    /// A response to an INVITE of ours, in or after its transaction's life.
+    pub(super) fn on_invite_response(
+        &mut self,
+        now: Now,
+        (id, number): (ErrandId, u64),
+        flow: Flow,
+        response: Response,
+        out: &mut Vec<UaOutput>,
+    ) {
+        let Some(errand) = self.errands.get_mut(id) else { return };
+        let Some(attempt) = errand.attempt_mut(number).cloned() else { return };
+        let ack = match response.code() {
+            300.. => Some(errand.draft.ack_of(&attempt, &response)),
+            _ => None,
+        };
+        let ack = ack.map(|ack| self.seal(ack)).unwrap_or_default();
+        let mut passed_up = false;
+        self.on_client(now, number, out, |client, effects| {
+            let ClientMachine::Invite(invite) = client else { return };
+            match response.code() {
+                ..200 => invite.handle_provisional(effects),
+                200..300 => invite.handle_success(now.at, effects),
+                300.. => invite.handle_failure(now.at, ack, effects),
+            }
+            passed_up = effects.contains(&Effect::PassUp);
+        });
+        if passed_up {
+            match response.code() {
+                ..200 => self.on_provisional(now, id, &attempt, &response, out),
+                200..300 => self.on_success(now, id, &attempt, (flow, response), out),
+                300.. => self.on_failure(now, id, attempt, (flow, response), out),
+            }
+        }
+        self.settle_errand(id);
+    }
+
+    fn on_provisional(
+        &mut self,
+        now: Now,
+        id: ErrandId,
+        attempt: &Attempt,
+        response: &Response,
+        out: &mut Vec<UaOutput>,
+    ) {
+        self.note_answered(now, attempt, response.code());
+        let Some(errand) = self.errands.get_mut(id) else { return };
+        if let Some(attempt) = errand.attempt_mut(attempt.number) {
+            attempt.heard = true;
+        }
+        let is_current = errand.is_current(attempt.number);
+        if is_current {
+            errand.deadline = None;
+        }
+        let Some(dial) = errand.dial_mut() else { return };
+        if !is_current || dial.phase != Phase::Calling {
+            // An abandoned try that rings after all, or a call that nobody wants any more.
+            return self.cancel_attempt(now, id, attempt.number, out);
+        }
+        if response.code() > 100 {
+            out.push(UaOutput::Event(UaEvent::Progress {
+                session: dial.session,
+                code: response.code(),
+                reason: response.reason().to_owned(),
+                body: body_of(response),
+            }));
+        }
+    }
+
+    /// A 2xx: the one that wins, a copy, or one that nobody waits for.
+    fn on_success(
+        &mut self,
+        now: Now,
+        id: ErrandId,
+        attempt: &Attempt,
+        (flow, response): (Flow, Response),
+        out: &mut Vec<UaOutput>,
+    ) {
+        self.note_answered(now, attempt, response.code());
+        let Some(errand) = self.errands.get_mut(id) else { return };
+        let is_current = errand.is_current(attempt.number);
+        if let Some(client) = errand.credentials.as_mut().filter(|_| is_current) {
+            client.accepted(&response);
+        }
+        let request_uri = errand.draft.request_uri.clone();
+        let credentials = errand.credentials.clone();
+        let Some(dial) = errand.dial_mut() else { return };
+        let tag = response.to().tag().unwrap_or_default().to_owned();
+        if let Some(ack) = dial.acks.get(&tag) {
+            if let Some(Sent { flow, to, bytes }) = ack.clone() {
+                out.push(UaOutput::Send { flow, to, bytes });
+            }
+            return;
+        }
+        if dial.acks.len() >= FORKS_MAX {
+            return;
+        }
+        let (session, phase) = (dial.session, dial.phase.clone());
+        let mut dialog = Dialog::calling(&response, flow, &request_uri);
+        self.acknowledge(now, id, &dialog, attempt, out);
+        if is_current && phase == Phase::Calling {
+            let body = body_of(&response);
+            self.finish_dial(id);
+            self.sessions.insert(session, InviteSession::answered(dialog, credentials));
+            return out.push(UaOutput::Event(UaEvent::Answered { session, flow, body }));
+        }
+        let cseq = dialog.next_cseq();
+        dialog.sent(cseq);
+        let draft = Draft::inside(&dialog, Method::Bye, cseq);
+        self.begin_inside(now, Purpose::Farewell, draft, &dialog, credentials, out);
+        if is_current && phase != Phase::Over {
+            self.end_dial(id, Ending::Refused(response), out);
+        }
+    }
+
+    /// A final answer from 300 up; the transaction has sent its ACK.
+    fn on_failure(
+        &mut self,
+        now: Now,
+        id: ErrandId,
+        attempt: Attempt,
+        (flow, response): (Flow, Response),
+        out: &mut Vec<UaOutput>,
+    ) {
+        self.note_answered(now, &attempt, response.code());
+        let Some(errand) = self.errands.get(id) else { return };
+        if !errand.is_current(attempt.number) {
+            return;
+        }
+        let calling = matches!(errand.phase(), Some(Phase::Calling));
+        let answer = Answer { response, flow, hop: attempt.hop.clone() };
+        if calling {
+            match self.answer_challenge(now, id, &attempt, &answer.response, out) {
+                Some(Ok(())) => return,
+                Some(Err(fault)) => return self.give_up_for(id, fault, answer, out),
+                None => {}
+            }
+            if answer.response.code() == 503 && self.go_elsewhere(now, id, &answer, out) {
+                return;
+            }
+        }
+        self.report(id, answer, out);
+    }
+
+    /// Sends the CANCEL of a try as soon as the RFC allows it, and once.
+    fn cancel_attempt(&mut self, now: Now, id: ErrandId, number: u64, out: &mut Vec<UaOutput>) {
+        let may_cancel = match self.transactions.client(number).map(|record| &record.machine) {
+            Some(ClientMachine::Invite(invite)) => invite.may_cancel(),
+            _ => false,
+        };
+        let Some(errand) = self.errands.get_mut(id).filter(|_| may_cancel) else { return };
+        let reason = match errand.phase() {
+            Some(Phase::Cancelling { reason }) => reason.clone(),
+            _ => None,
+        };
+        let Some(attempt) = errand.attempt_mut(number).filter(|attempt| !attempt.cancelled) else {
+            return;
+        };
+        attempt.cancelled = true;
+        let attempt = attempt.clone();
+        let builder = errand.draft.cancel_of(&attempt, reason.as_deref());
+        let bytes = self.seal(builder);
+        self.on_client(now, number, out, |client, _| {
+            if let ClientMachine::Invite(invite) = client {
+                invite.cancelled(now.at);
+            }
+        });
+        let (reliable, timing) = (attempt.flow.transport.is_reliable(), self.config.timing);
+        let mut effects = Vec::new();
+        let machine =
+            ClientMachine::Other(Client::new(now.at, timing, reliable, bytes, &mut effects));
+        let key = ClientKey { branch: attempt.branch.into(), method: Method::Cancel };
+        let (flow, to) = (attempt.flow, attempt.to);
+        let record = ClientRecord { machine, flow, to, errand: None, key };
+        let number = self.transactions.insert_client(record);
+        self.carry_out_client(now, number, effects, out);
+    }
+
+    /// The dial is over without an answer that counts: whoever asked is told.
+    pub(super) fn end_dial(&mut self, id: ErrandId, ending: Ending, out: &mut Vec<UaOutput>) {
+        let Some(dial) = self.errands.get_mut(id).and_then(|errand| errand.dial_mut()) else {
+            return;
+        };
+        let session = dial.session;
+        let cancelled = matches!(dial.phase, Phase::Cancelling { .. });
+        self.dialogs.remove(&dial.local_tag.clone());
+        self.finish_dial(id);
+        let event = match ending {
+            Ending::Unsent => UaEvent::Closed { session, outcome: ByeOutcome::Unsent },
+            Ending::Refused(response) if cancelled => {
+                UaEvent::Closed { session, outcome: ByeOutcome::Answered(response.code()) }
+            }
+            Ending::Failed(DialFault::TimedOut) if cancelled => {
+                UaEvent::Closed { session, outcome: ByeOutcome::TimedOut }
+            }
+            Ending::Failed(_) if cancelled => {
+                UaEvent::Closed { session, outcome: ByeOutcome::FlowLost }
+            }
+            Ending::Refused(response) => UaEvent::Refused {
+                session,
+                code: response.code(),
+                reason: response.reason().to_owned(),
+                contacts: response.contacts().map(|at| at.as_str().to_owned()).collect(),
+                retry_after: retry_after(&response),
+            },
+            Ending::Failed(fault) => UaEvent::DialFailed { session, fault },
+        };
+        out.push(UaOutput::Event(event));
+    }
+
+    /// From here on the dial only clears away what still comes.
+    fn finish_dial(&mut self, id: ErrandId) {
+        let Some(errand) = self.errands.get_mut(id) else { return };
+        errand.step = Step::Over;
+        errand.deadline = None;
+        if let Some(dial) = errand.dial_mut() {
+            dial.phase = Phase::Over;
+            let session = dial.session;
+            self.errands.end_dial(session);
+        }
+    }
+
+    /// The ACK of a 2xx (§13.2.2.4): in the dialog, with the CSeq number and the credentials of the
+    /// INVITE.
+    fn acknowledge(
+        &mut self,
+        now: Now,
+        id: ErrandId,
+        dialog: &Dialog,
+        attempt: &Attempt,
+        out: &mut Vec<UaOutput>,
+    ) {
+        let tag = dialog.remote_tag().unwrap_or_default().to_owned();
+        let mut draft = Draft::inside(dialog, Method::Ack, attempt.cseq);
+        let repeated = attempt.authorization.iter();
+        draft.headers = repeated.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        self.keep_ack(id, &tag, None);
+        match dialog.way() {
+            Way::Flow(flow, to) => {
+                let branch = format!("{}{}", self.branch_start, self.entropy.token(128));
+                let builder = draft.written(&self.config, &flow, &self.via(&flow, &branch), &[]);
+                let bytes = self.seal(builder);
+                self.keep_ack(id, &tag, Some(Sent { flow, to: to.clone(), bytes: bytes.clone() }));
+                out.push(UaOutput::Send { flow, to, bytes });
+            }
+            Way::Target(..) | Way::None => {
+                let purpose = Purpose::Ack { dial: id, tag };
+                self.begin_inside(now, purpose, draft, dialog, None, out);
+            }
+        }
+    }
+
+    /// The way of an ACK was found: it goes out, and again for each copy of its 2xx.
+    pub(super) fn send_ack_once(
+        &mut self,
+        id: ErrandId,
+        dial: ErrandId,
+        tag: &str,
+        sent: Sent,
+        out: &mut Vec<UaOutput>,
+    ) {
+        self.keep_ack(dial, tag, Some(sent.clone()));
+        let Sent { flow, to, bytes } = sent;
+        out.push(UaOutput::Send { flow, to, bytes });
+        if let Some(errand) = self.errands.get_mut(id) {
+            errand.step = Step::Over;
+            errand.deadline = None;
+        }
+        self.settle_errand(id);
+    }
+
+    fn keep_ack(&mut self, dial: ErrandId, tag: &str, sent: Option<Sent>) {
+        if let Some(dial) = self.errands.get_mut(dial).and_then(|errand| errand.dial_mut()) {
+            dial.acks.insert(tag.to_owned(), sent);
+        }
+    }
+}
+
+/// The body with its type; SDP when no type is named.
+pub(super) fn body_of(message: &Headers) -> Body {
+    if message.body().is_empty() {
+        return None;
+    }
+    let content_type = message.content_type().unwrap_or_else(|| "application/sdp".into());
+    Some((content_type, message.body_bytes()))
+}
+
+/// The seconds of a Retry-After (§20.33).
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.get(Name::RetryAfter)?;
+    let digits = value.split(|character: char| !character.is_ascii_digit()).next()?;
+    digits.parse().ok().map(|seconds: u32| Duration::from_secs(u64::from(seconds)))
+}
