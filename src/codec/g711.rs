@@ -52,13 +52,6 @@ impl Law {
         Ok(payload.len())
     }
 
-    /// A byte of this law as the nearest one of another.
-    pub fn recode(self, to: Law, byte: u8) -> u8 {
-        let (mut pcm, mut coded) = ([0], [0]);
-        let done = self.decode(&[byte], &mut pcm).and_then(|_| to.encode(&pcm, &mut coded));
-        if done.is_ok() { coded[0] } else { to.silence() }
-    }
-
     /// The byte that decodes to zero: what digital silence is made of.
     pub fn silence(self) -> u8 {
         match self {

@@ -66,6 +66,17 @@ impl CodecKind {
         }
     }
 
+    /// The rate (hertz) of the PCM that the codec works on when audio of `wanted_hz` comes or goes:
+    /// that one, where it can, else its own; then a resampler stands between.
+    pub fn pcm_rate(self, wanted_hz: u32) -> u32 {
+        match self {
+            CodecKind::Pcmu | CodecKind::Pcma => 8_000,
+            CodecKind::G722 => 16_000,
+            CodecKind::Opus if self.supports_rate(wanted_hz) => wanted_hz,
+            CodecKind::Opus => 48_000,
+        }
+    }
+
     /// Whether the codec can work on PCM of this rate (hertz) without a resampler.
     pub fn supports_rate(self, hz: u32) -> bool {
         match self {

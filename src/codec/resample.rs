@@ -120,10 +120,10 @@ impl Resampler {
     /// The end of a spurt: gives what still lies in the filter, at most
     /// [`Resampler::FINISH_MAX`] samples, and begins anew.
     pub fn finish(&mut self, out: &mut [i16]) -> usize {
-        let Filter { up, down, center, .. } = *self.filter;
-        let count = center.saturating_sub(self.next).div_ceil(down);
+        let Filter { up, center, .. } = *self.filter;
+        let count = self.held_len();
         let mut tail = [0; Resampler::FINISH_MAX + GROWTH_MAX];
-        if self.holds() {
+        if count > 0 {
             // Never refused: `tail` takes what the whole delay of any ratio gives.
             let _ = self.resample(&[0; LENGTH * GROWTH_MAX][..center.div_ceil(up)], &mut tail);
         }
@@ -136,9 +136,14 @@ impl Resampler {
     /// Samples that [`Resampler::finish`] gives at most: 3 ms at 48 kHz.
     pub const FINISH_MAX: usize = DELAY * GROWTH_MAX;
 
+    /// Samples that [`Resampler::finish`] would give now.
+    pub fn held_len(&self) -> usize {
+        self.first.saturating_sub(self.next).div_ceil(self.filter.down)
+    }
+
     /// Whether samples of a spurt lie in the filter.
     pub fn holds(&self) -> bool {
-        self.next < self.first
+        self.held_len() > 0
     }
 
     /// Forgets what was taken: a stream begins.

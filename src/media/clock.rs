@@ -1,49 +1,77 @@
-//! The sample clock of the uplink: every second of a call is a second of audio. It compares what was
-//! pushed with what is due since its origin; it never decides what the missing samples hold.
+//! Time as samples. [`Ticks`] count audio of any rate in one unit; the [`SampleClock`] of the uplink
+//! sees that every second of a call is a second of audio: it compares what was pushed with what is
+//! due since its origin, and never decides what the missing samples hold.
 
 use crate::ground::Instant;
+use std::ops::AddAssign;
 use std::time::Duration;
+
+/// An amount of audio: 48,000 to a second, which every rate divides. Sums over several rates are
+/// exact.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) struct Ticks(u64);
+
+const TICKS_HZ: u32 = 48_000;
+
+impl Ticks {
+    /// `samples` of a rate that divides 48,000.
+    pub(super) fn of(samples: usize, rate_hz: u32) -> Ticks {
+        Ticks(samples as u64 * u64::from(TICKS_HZ / rate_hz.clamp(1, TICKS_HZ)))
+    }
+
+    /// Whole milliseconds.
+    pub(super) fn milliseconds(self) -> u64 {
+        self.0 / u64::from(TICKS_HZ / 1_000)
+    }
+}
+
+impl AddAssign for Ticks {
+    fn add_assign(&mut self, more: Ticks) {
+        self.0 += more.0;
+    }
+}
 
 /// Samples due since an origin against samples pushed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SampleClock {
     origin: Instant,
     rate_hz: u32,
-    pushed: u64,
+    pushed: Ticks,
 }
 
 impl SampleClock {
     pub(super) fn start(now: Instant, rate_hz: u32) -> SampleClock {
-        SampleClock { origin: now, rate_hz, pushed: 0 }
+        SampleClock { origin: now, rate_hz, pushed: Ticks::default() }
+    }
+
+    /// Goes on in samples of another rate.
+    pub(super) fn change_rate(&mut self, rate_hz: u32) {
+        self.rate_hz = rate_hz;
     }
 
     /// How many samples the uplink is behind real time; negative when it is ahead.
     pub(super) fn lag(&self, now: Instant) -> i64 {
         let nanos = now.since(self.origin).as_nanos();
-        let due = nanos * u128::from(self.rate_hz) / 1_000_000_000;
-        i64::try_from(due).unwrap_or(i64::MAX) - self.pushed as i64
+        let due = nanos * u128::from(TICKS_HZ) / 1_000_000_000;
+        let ticks = i64::try_from(due).unwrap_or(i64::MAX) - self.pushed.0 as i64;
+        ticks.div_euclid(i64::from(TICKS_HZ / self.rate_hz))
     }
 
     /// When the uplink will be `lag` samples behind, if nothing more is pushed.
     pub(super) fn when_lagging(&self, lag: usize) -> Instant {
-        let samples = u128::from(self.pushed) + lag as u128;
-        let nanos = (samples * 1_000_000_000).div_ceil(u128::from(self.rate_hz));
+        let ticks = u128::from(self.pushed.0 + Ticks::of(lag, self.rate_hz).0);
+        let nanos = (ticks * 1_000_000_000).div_ceil(u128::from(TICKS_HZ));
         self.origin + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     pub(super) fn push(&mut self, samples: usize) {
-        self.pushed += samples as u64;
+        self.pushed += Ticks::of(samples, self.rate_hz);
     }
 }
 
 /// Samples in `milliseconds` at `rate_hz`.
 pub(super) fn samples_in(milliseconds: u32, rate_hz: u32) -> usize {
     milliseconds as usize * rate_hz as usize / 1_000
-}
-
-/// Whole milliseconds of `samples` at `rate_hz`.
-pub(super) fn milliseconds_of(samples: u64, rate_hz: u32) -> u64 {
-    samples * 1_000 / u64::from(rate_hz.max(1))
 }
 
 #[cfg(test)]
@@ -59,5 +87,21 @@ mod tests {
         let at = clock.when_lagging(640);
         assert_eq!(at, start + Duration::from_millis(100));
         assert_eq!((clock.lag(at), clock.lag(at - Duration::from_nanos(1))), (640, 639));
+    }
+
+    #[test]
+    fn a_change_of_rate_keeps_the_time() {
+        let start = Instant::from_nanos(7);
+        let mut clock = SampleClock::start(start, 8_000);
+        clock.push(161);
+        clock.change_rate(48_000);
+        clock.push(1);
+        assert_eq!(clock.lag(start), -967);
+        clock.change_rate(16_000);
+        assert_eq!(clock.lag(start), -323, "not a whole sample: what is pushed is pushed");
+        let mut sum = Ticks::of(5, 8_000);
+        sum += Ticks::of(18, 16_000);
+        sum += Ticks::of(12, 24_000);
+        assert_eq!(sum.milliseconds(), 2);
     }
 }

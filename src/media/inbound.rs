@@ -9,10 +9,11 @@
 //! | comfort noise, telephone-event, hold | silence |
 //! | nothing: packets come after their place was filled | nothing; they are late |
 
-use super::clock::SampleClock;
+use super::clock::{SampleClock, Ticks};
 use super::jitter::{Arrival, JitterBuffer};
 use super::plan::{CodecPlan, TelephoneEventPlan};
 use super::uplink::{FRAME_MS, Uplink};
+use crate::codec::resample::{GROWTH_MAX, Resampler};
 use crate::codec::{CodecFault, CodecKind, Decoder};
 use crate::ground::Instant;
 use crate::rtp::packet::RtpHeader;
@@ -40,6 +41,8 @@ const PIECE_BYTES: usize = 160;
 const PIECE_SAMPLES: usize = 2 * PIECE_BYTES;
 /// Samples that are concealed together: 20 ms at 48 kHz.
 const CONCEAL_SAMPLES: usize = 960;
+/// Samples that are resampled together.
+const RESAMPLED_SAMPLES: usize = 160;
 
 /// What a payload number stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,8 +55,8 @@ pub(super) enum Content {
 /// Samples given to the agent that the caller did not send, and packets that were not played.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct InboundCounters {
-    pub(super) concealed: u64,
-    pub(super) silent: u64,
+    pub(super) concealed: Ticks,
+    pub(super) silent: Ticks,
     pub(super) late: u64,
     pub(super) duplicate: u64,
     pub(super) refused: u64,
@@ -65,14 +68,19 @@ pub(super) struct Inbound {
     speech: Speech,
 }
 
-/// Decoding and time, behind the jitter buffer.
+/// Decoding and time, behind the jitter buffer. All is counted in samples of the codec; what goes to
+/// the agent is in its rate.
 struct Speech {
     plan: CodecPlan,
     event: Option<TelephoneEventPlan>,
     /// The number of the codec before, which stands for silence until then.
     previous: Option<(u8, Instant)>,
     decoder: Decoder,
+    /// Rate of the codec, in which all samples here are counted.
     rate_hz: u32,
+    /// Rate of the agent's stream, with what leads to it when it is another.
+    agent_hz: u32,
+    resampler: Option<Resampler>,
     target: Duration,
     /// Runs from the agent's join.
     clock: Option<SampleClock>,
@@ -95,14 +103,17 @@ impl Inbound {
     pub(super) fn new(
         plan: &CodecPlan,
         event: Option<TelephoneEventPlan>,
-        rate_hz: u32,
+        agent_hz: u32,
     ) -> Result<Inbound, CodecFault> {
+        let rate_hz = plan.kind.pcm_rate(agent_hz);
         let speech = Speech {
             plan: *plan,
             event,
             previous: None,
             decoder: Decoder::new(plan.kind, rate_hz)?,
             rate_hz,
+            agent_hz,
+            resampler: resampler(rate_hz, agent_hz)?,
             target: JITTER_TARGET,
             clock: None,
             expected: None,
@@ -137,8 +148,7 @@ impl Inbound {
         event: Option<TelephoneEventPlan>,
     ) -> Result<(), CodecFault> {
         if plan.kind != self.speech.plan.kind {
-            self.speech.decoder = Decoder::new(plan.kind, self.speech.rate_hz)?;
-            self.speech.expected = None;
+            self.speech.change_codec(plan.kind)?;
             let before = self.speech.plan.receive_payload_type;
             self.speech.previous = Some((before, now + CHANGEOVER));
         }
@@ -245,6 +255,25 @@ impl Speech {
     /// How far the uplink may fall behind before it is filled.
     fn patience(&self) -> usize {
         samples(self.target.as_millis() as u32 + FRAME_MS, self.rate_hz)
+    }
+
+    /// Decodes another codec from now on. A gap that is being filled ends with the old one.
+    fn change_codec(&mut self, kind: CodecKind) -> Result<(), CodecFault> {
+        let rate_hz = kind.pcm_rate(self.agent_hz);
+        let decoder = Decoder::new(kind, rate_hz)?;
+        if rate_hz != self.rate_hz {
+            self.resampler = resampler(rate_hz, self.agent_hz)?;
+            self.conceal_left = self.conceal_left * rate_hz as usize / self.rate_hz as usize;
+            self.rate_hz = rate_hz;
+            self.packet_samples = samples(FRAME_MS, rate_hz);
+            (self.filled, self.stall_until) = (0, None);
+            if let Some(clock) = &mut self.clock {
+                clock.change_rate(rate_hz);
+            }
+        }
+        self.decoder = decoder;
+        self.expected = None;
+        Ok(())
     }
 
     /// A new stream: its timestamps have nothing to do with the last one's.
@@ -434,7 +463,7 @@ impl Speech {
     fn push_concealment(&mut self, count: usize, uplink: &mut Uplink) {
         let concealed = count.min(self.conceal_left);
         self.conceal_left -= concealed;
-        self.counters.concealed += concealed as u64;
+        self.counters.concealed += Ticks::of(concealed, self.rate_hz);
         let mut left = concealed;
         let mut pcm = [0; CONCEAL_SAMPLES];
         while left > 0 {
@@ -447,7 +476,7 @@ impl Speech {
     }
 
     fn push_silence(&mut self, count: usize, uplink: &mut Uplink) {
-        self.counters.silent += count as u64;
+        self.counters.silent += Ticks::of(count, self.rate_hz);
         let zeros = [0; CONCEAL_SAMPLES];
         let mut left = count;
         while left > 0 {
@@ -458,11 +487,26 @@ impl Speech {
     }
 
     fn push(&mut self, pcm: &[i16], uplink: &mut Uplink) {
-        uplink.push(pcm);
+        match &mut self.resampler {
+            None => uplink.push(pcm),
+            Some(resampler) => {
+                for piece in pcm.chunks(RESAMPLED_SAMPLES) {
+                    let mut out = [0; RESAMPLED_SAMPLES * GROWTH_MAX];
+                    // Never refused: there is room for the greatest ratio.
+                    let count = resampler.resample(piece, &mut out).unwrap_or(0);
+                    uplink.push(&out[..count]);
+                }
+            }
+        }
         if let Some(clock) = &mut self.clock {
             clock.push(pcm.len());
         }
     }
+}
+
+/// What leads from the codec's rate to the agent's; `None` when they are the same.
+fn resampler(from_hz: u32, to_hz: u32) -> Result<Option<Resampler>, CodecFault> {
+    if from_hz == to_hz { Ok(None) } else { Resampler::continuous(from_hz, to_hz).map(Some) }
 }
 
 use super::clock::samples_in as samples;

@@ -6,6 +6,9 @@
 //! caller ◀─RTP─ latch ◀─ pacer  ◀─ encode ◀─ PlayoutQueue ◀─ (shard) ◀────────── agent
 //! ```
 //!
+//! Codec and agent mostly have one rate; where they do not, audio is resampled behind the decoder,
+//! and before the playout queue.
+//!
 //! Nothing here allocates, locks, logs or makes a system call once a session is built; signalling
 //! and SDP are never seen: `plan` is the whole vocabulary.
 
@@ -18,6 +21,7 @@ mod outbound;
 pub mod plan;
 pub mod playout;
 mod session;
+mod supply;
 pub mod topology;
 pub mod uplink;
 

@@ -10,10 +10,9 @@
 //! sent      s         s    W         w         w         w    s        W: marker, first word
 //! ```
 
-use super::clock::samples_in;
+use super::clock::{Ticks, samples_in};
 use super::plan::CodecPlan;
-use super::playout::PlayoutQueue;
-use crate::codec::g711::Law;
+use super::supply::{Successor, Supply, law};
 use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings};
 use crate::ground::{Entropy, Instant};
 use crate::rtp::packet::RtpHeader;
@@ -28,8 +27,6 @@ const FRAME_SAMPLES_MAX: usize = 2_880;
 /// Frames of silence after which the far decoder is as it was at the start.
 const SETTLED_FRAMES: u32 = 3;
 const HEADER_BYTES: usize = 12;
-/// Bytes of agent audio that are encoded together on arrival.
-const ARRIVAL_BYTES: usize = 320;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Talk {
@@ -41,13 +38,13 @@ enum Talk {
     Speaking { next: Instant },
 }
 
-/// What was done with agent audio, in samples, and with frames.
+/// What was done with agent audio, and with frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OutboundCounters {
-    pub(super) received: u64,
-    pub(super) played: u64,
-    pub(super) cleared: u64,
-    pub(super) dropped: u64,
+    pub(super) received: Ticks,
+    pub(super) played: Ticks,
+    pub(super) cleared: Ticks,
+    pub(super) dropped: Ticks,
     pub(super) frames_late: u64,
     pub(super) packets: u32,
     pub(super) payload_bytes: u32,
@@ -64,13 +61,17 @@ pub(super) struct Voice {
     frame_ticks: u32,
 }
 
+/// What another plan needs: an encoder, and a form for what waits; `None` where the present one
+/// serves.
+pub(super) struct Change {
+    voice: Option<Voice>,
+    supply: Option<Successor>,
+}
+
 /// The sending half of a leg.
 pub(super) struct Outbound {
     voice: Voice,
-    rate_hz: u32,
-    queue: PlayoutQueue,
-    /// First byte of a sample whose second byte has not come yet.
-    odd: Option<u8>,
+    supply: Supply,
     talk: Talk,
     /// Grid time of `timestamp`: when silence of this timestamp leaves.
     slot: Instant,
@@ -94,14 +95,13 @@ impl Outbound {
     pub(super) fn new(
         now: Instant,
         plan: &CodecPlan,
-        rate_hz: u32,
+        agent_hz: u32,
         entropy: &mut Entropy,
     ) -> Result<Outbound, CodecFault> {
+        let supply = Supply::new(plan.kind, agent_hz)?;
         Ok(Outbound {
-            voice: Voice::new(plan, rate_hz)?,
-            rate_hz,
-            queue: PlayoutQueue::default(),
-            odd: None,
+            voice: Voice::new(plan, supply.rate_hz())?,
+            supply,
             talk: Talk::Quiet { ended: None },
             slot: now,
             timestamp: entropy.u32(),
@@ -118,20 +118,10 @@ impl Outbound {
 
     /// Takes agent audio: 16-bit little-endian samples in pieces of any length.
     pub(super) fn handle_audio(&mut self, now: Instant, bytes: &[u8]) {
-        let mut rest = bytes;
-        if let (Some(low), Some((high, after))) = (self.odd, rest.split_first()) {
-            self.odd = None;
-            self.queue_samples(&[low, *high]);
-            rest = after;
-        }
-        let (whole, tail) = rest.split_at(rest.len() & !1);
-        if let [low] = tail {
-            self.odd = Some(*low);
-        }
-        for piece in whole.chunks(ARRIVAL_BYTES) {
-            self.queue_samples(piece);
-        }
-        if !self.queue.is_empty() {
+        let taken = self.supply.push(bytes);
+        self.counters.received += taken.received;
+        self.counters.dropped += taken.dropped;
+        if !self.supply.is_empty() {
             self.on_audio_queued(now);
         }
     }
@@ -139,9 +129,7 @@ impl Outbound {
     /// Empties the queue; the next packet is silence, and nothing of the old words is left in the
     /// encoder.
     pub(super) fn clear(&mut self) {
-        let dropped = self.queue.clear();
-        self.counters.cleared += (dropped / self.unit()) as u64;
-        self.odd = None;
+        self.counters.cleared += self.supply.clear();
         self.talk = Talk::Quiet { ended: None };
         self.voice.encoder.reset();
     }
@@ -154,7 +142,7 @@ impl Outbound {
             self.resumed = self.counters.packets > 0;
         }
         if self.open != open {
-            self.talk = match self.queue.is_empty() {
+            self.talk = match self.supply.is_empty() {
                 true => Talk::Quiet { ended: None },
                 false => Talk::Starting { at: now },
             };
@@ -162,31 +150,25 @@ impl Outbound {
         (self.open, self.muted) = (open, muted);
     }
 
-    /// The encoder that a new plan needs; `None` when the present one serves.
-    pub(super) fn prepare(&self, plan: &CodecPlan) -> Result<Option<Voice>, CodecFault> {
+    /// What a new plan needs.
+    pub(super) fn prepare(&self, plan: &CodecPlan) -> Result<Change, CodecFault> {
+        let supply = self.supply.prepare(plan.kind)?;
+        let rate_hz = supply.as_ref().map_or(self.supply.rate_hz(), Successor::rate_hz);
         let (kind, fec, ptime_ms) = (plan.kind, plan.fec, plan.ptime_ms);
-        let present = CodecPlan { kind, fec, ptime_ms, ..self.voice.plan };
-        if present == self.voice.plan {
-            return Ok(None);
-        }
-        Voice::new(plan, self.rate_hz).map(Some)
+        let serves = CodecPlan { kind, fec, ptime_ms, ..self.voice.plan } == self.voice.plan;
+        let voice = if serves { None } else { Some(Voice::new(plan, rate_hz)?) };
+        Ok(Change { voice, supply })
     }
 
-    /// Follows a new plan with what `prepare` gave for it. Sequence, timestamp and SSRC go on; what
-    /// is queued is kept, and put from one law of G.711 into the other; between G.711 and the rest
-    /// its form changes, and it is dropped.
-    pub(super) fn change(&mut self, plan: &CodecPlan, voice: Option<Voice>) {
-        let before = self.voice.plan.kind;
-        match voice {
+    /// Follows a new plan with what `prepare` gave for it. Sequence, timestamp and SSRC go on, and
+    /// so does what is queued, in the new codec's form.
+    pub(super) fn change(&mut self, plan: &CodecPlan, change: Change) {
+        match change.voice {
             Some(voice) => self.voice = voice,
             None => self.voice.plan = *plan,
         }
-        if let (Some(from), Some(to)) = (law(before), law(plan.kind)) {
-            self.queue.recode(|byte| from.recode(to, byte));
-        } else if is_compact(before) || is_compact(plan.kind) {
-            let unit = if is_compact(before) { 1 } else { 2 };
-            self.counters.dropped += (self.queue.clear() / unit) as u64;
-            self.talk = Talk::Quiet { ended: None };
+        if let Some(supply) = change.supply {
+            self.supply.hand_over(supply);
         }
     }
 
@@ -200,7 +182,7 @@ impl Outbound {
 
     /// Everything that the agent said has left.
     pub(super) fn is_drained(&self) -> bool {
-        self.queue.is_empty() && matches!(self.talk, Talk::Quiet { .. })
+        self.supply.is_empty() && matches!(self.talk, Talk::Quiet { .. })
     }
 
     pub(super) fn counters(&self) -> &OutboundCounters {
@@ -261,20 +243,6 @@ impl Outbound {
         None
     }
 
-    fn queue_samples(&mut self, bytes: &[u8]) {
-        let samples = bytes.len() / 2;
-        let taken = if is_compact(self.voice.plan.kind) {
-            let (mut pcm, mut encoded) = ([0; ARRIVAL_BYTES / 2], [0; ARRIVAL_BYTES / 2]);
-            read_samples(bytes, &mut pcm);
-            let len = self.voice.encoder.encode(&pcm[..samples], &mut encoded).unwrap_or(0);
-            self.queue.push(&encoded[..len], 1)
-        } else {
-            self.queue.push(bytes, 2) / 2
-        };
-        self.counters.received += samples as u64;
-        self.counters.dropped += (samples - taken) as u64;
-    }
-
     /// A talk spurt starts at once when enough is queued; else its first frame waits one frame
     /// time, so that the second, which may come late, finds it still playing.
     fn on_audio_queued(&mut self, now: Instant) {
@@ -282,9 +250,10 @@ impl Outbound {
             if ended.is_some_and(|ended| now.since(ended) <= UNDERRUN) {
                 self.margin = (self.margin + 1).min(MARGIN_FRAMES_MAX);
             }
-            self.talk = Talk::Starting { at: now + self.voice.frame * self.margin };
+            let margin = self.voice.frame * self.margin + self.supply.held_back();
+            self.talk = Talk::Starting { at: now + margin };
         }
-        let enough = self.queue.len() >= self.frame_bytes() * (self.margin as usize + 1);
+        let enough = self.supply.len() >= self.voice.frame_samples * (self.margin as usize + 1);
         if let Talk::Starting { at } = self.talk {
             let at = if enough { at.min(now) } else { at };
             // After a clear the last slot may not be over yet: never more than one frame ahead.
@@ -316,9 +285,8 @@ impl Outbound {
             }
             Talk::Speaking { next } => {
                 let skipped = self.skip_late(now, next);
-                let bytes = self.frame_bytes() * skipped as usize;
-                let lost = self.queue.skip(bytes) / self.unit();
-                self.counters.dropped += lost as u64;
+                let lost = self.voice.frame_samples * skipped as usize;
+                self.counters.dropped += self.supply.skip(lost);
                 false
             }
         }
@@ -364,23 +332,16 @@ impl Outbound {
             self.silent_frames = self.silent_frames.saturating_add(1);
             return self.voice.write_silence(out);
         };
-        if self.queue.is_empty() {
+        if self.supply.len() < self.voice.frame_samples {
+            self.supply.finish_spurt();
+        }
+        if self.supply.is_empty() {
             self.talk = Talk::Quiet { ended: Some(now) };
             return self.voice.write_tail(out);
         }
-        let unit = self.unit();
-        let (taken, len) = self.voice.write_speech(&mut self.queue, out);
-        self.counters.played += (taken / unit) as u64;
+        let (taken, len) = self.voice.write_speech(&mut self.supply, out);
+        self.counters.played += Ticks::of(taken, self.supply.rate_hz());
         len
-    }
-
-    /// Bytes of one sample in the queue.
-    fn unit(&self) -> usize {
-        if is_compact(self.voice.plan.kind) { 1 } else { 2 }
-    }
-
-    fn frame_bytes(&self) -> usize {
-        self.voice.frame_samples * self.unit()
     }
 }
 
@@ -413,7 +374,7 @@ impl Voice {
 
     /// The frame after the last word: what the encoder looked ahead still has to come out.
     fn write_tail(&mut self, out: &mut [u8]) -> usize {
-        if is_compact(self.plan.kind) {
+        if law(self.plan.kind).is_some() {
             return self.write_silence(out);
         }
         let pcm = [0; FRAME_SAMPLES_MAX];
@@ -421,16 +382,15 @@ impl Voice {
         encoded.unwrap_or_else(|_| self.write_silence(out))
     }
 
-    /// One frame from the queue, filled up with silence; gives the bytes taken and written.
-    fn write_speech(&mut self, queue: &mut PlayoutQueue, out: &mut [u8]) -> (usize, usize) {
-        if is_compact(self.plan.kind) {
+    /// One frame of what waits, filled up with silence; gives the samples taken and bytes written.
+    fn write_speech(&mut self, supply: &mut Supply, out: &mut [u8]) -> (usize, usize) {
+        if law(self.plan.kind).is_some() {
             let len = self.write_silence(out);
             let frame = self.frame_samples.min(len);
-            return (queue.pop(&mut out[..frame]), len);
+            return (supply.pop_encoded(&mut out[..frame]), len);
         }
-        let (mut bytes, mut pcm) = ([0; FRAME_SAMPLES_MAX * 2], [0; FRAME_SAMPLES_MAX]);
-        let taken = queue.pop(&mut bytes[..self.frame_samples * 2]);
-        read_samples(&bytes[..taken], &mut pcm);
+        let mut pcm = [0; FRAME_SAMPLES_MAX];
+        let taken = supply.pop(&mut pcm[..self.frame_samples]);
         let encoded = self.encoder.encode(&pcm[..self.frame_samples], out);
         (taken, encoded.unwrap_or_else(|_| self.write_silence(out)))
     }
@@ -438,19 +398,6 @@ impl Voice {
 
 /// Frames of silence until an encoder has settled.
 const SETTLING_FRAMES: usize = 4;
-
-/// G.711 is queued encoded; one byte is one sample.
-fn is_compact(kind: CodecKind) -> bool {
-    law(kind).is_some()
-}
-
-fn law(kind: CodecKind) -> Option<Law> {
-    match kind {
-        CodecKind::Pcmu => Some(Law::Mu),
-        CodecKind::Pcma => Some(Law::A),
-        CodecKind::G722 | CodecKind::Opus => None,
-    }
-}
 
 /// Frame time: the plan's packet time; Opus has no frames of 30 or 50 ms (RFC 6716 §2.1.4).
 fn frame_ms(plan: &CodecPlan) -> u32 {
@@ -463,12 +410,5 @@ fn frame_ms(plan: &CodecPlan) -> u32 {
             40..60 => 40,
             _ => 60,
         },
-    }
-}
-
-/// 16-bit little-endian samples; an odd byte at the end is left.
-fn read_samples(bytes: &[u8], pcm: &mut [i16]) {
-    for (sample, pair) in pcm.iter_mut().zip(bytes.chunks_exact(2)) {
-        *sample = i16::from_le_bytes([pair[0], pair[1]]);
     }
 }

@@ -82,12 +82,13 @@ pub struct LegPlan {
     pub signalling_source: IpAddr,
 }
 
-/// Sample rates of the agent stream (`inputSampleRate`, `outputSampleRate`), in hertz.
+/// Sample rates of the agent stream (`inputSampleRate`, `outputSampleRate`), in hertz: 8,000,
+/// 16,000, 24,000 or 48,000.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AgentRates {
-    /// What we send to the agent; the caller's codec decodes straight to it.
+    /// What we send to the agent; the usual codec decodes straight to it.
     pub input_hz: u32,
-    /// What the agent sends; the caller's codec encodes straight from it.
+    /// What the agent sends; the usual codec encodes straight from it.
     pub output_hz: u32,
 }
 
@@ -102,16 +103,35 @@ impl AgentRates {
         }
     }
 
-    /// `clientBufferSizeMs` to ask of Ultravox for a call of this codec: seven eighths of what the
-    /// playout queue holds in the codec's form (G.711 is queued encoded, all else as samples), at
-    /// most [`CLIENT_BUFFER_MS`]. Asking for more would lose the ends of long answers.
-    pub fn client_buffer_ms(self, kind: CodecKind) -> u32 {
-        let bytes_in_second = match kind {
-            CodecKind::Pcmu | CodecKind::Pcma => 8_000,
-            CodecKind::G722 | CodecKind::Opus => 2 * u64::from(self.output_hz.max(1)),
-        };
-        let held_ms = PLAYOUT_BYTES_MAX as u64 * 1_000 / bytes_in_second;
+    /// Rates of a stream that is made before the peer chose one of `codecs`: 16,000 when one of
+    /// them is wideband, else 8,000. A choice with another rate is resampled.
+    pub fn for_choice(codecs: &[CodecKind]) -> AgentRates {
+        let narrow = |kind: &CodecKind| !kind.supports_rate(16_000);
+        let hz = if codecs.iter().all(narrow) { 8_000 } else { 16_000 };
+        AgentRates { input_hz: hz, output_hz: hz }
+    }
+
+    /// The codec works on both rates itself: no resampler stands between.
+    pub fn suit(self, kind: CodecKind) -> bool {
+        kind.supports_rate(self.input_hz) && kind.supports_rate(self.output_hz)
+    }
+
+    /// `clientBufferSizeMs` to ask of Ultravox for a call of one of `codecs`: seven eighths of what
+    /// the playout queue holds in the widest one's form (G.711 is queued encoded, all else as
+    /// samples), at most [`CLIENT_BUFFER_MS`]. Asking for more would lose the ends of long answers.
+    pub fn client_buffer_ms(self, codecs: &[CodecKind]) -> u32 {
+        let bytes = codecs.iter().map(|kind| playout_bytes_in_second(*kind, self.output_hz)).max();
+        let held_ms = PLAYOUT_BYTES_MAX as u64 * 1_000 / bytes.unwrap_or(8_000);
         u32::try_from(held_ms / 8 * 7).unwrap_or(u32::MAX).min(CLIENT_BUFFER_MS)
+    }
+}
+
+/// Bytes that a second of agent audio of `output_hz` takes in the playout queue of a codec: G.711
+/// is kept encoded, all else as 16-bit samples of the codec's rate.
+pub fn playout_bytes_in_second(kind: CodecKind, output_hz: u32) -> u64 {
+    match kind {
+        CodecKind::Pcmu | CodecKind::Pcma => 8_000,
+        CodecKind::G722 | CodecKind::Opus => 2 * u64::from(kind.pcm_rate(output_hz)),
     }
 }
 
@@ -266,7 +286,12 @@ mod tests {
             (CodecKind::Opus, 4_774),
         ] {
             let rates = AgentRates::for_codec(kind, 24_000);
-            assert_eq!(rates.client_buffer_ms(kind), buffer_ms, "{kind:?}");
+            assert_eq!(rates.client_buffer_ms(&[kind]), buffer_ms, "{kind:?}");
         }
+        let all = [CodecKind::Opus, CodecKind::G722, CodecKind::Pcma];
+        let rates = AgentRates::for_choice(&all);
+        assert_eq!((rates.output_hz, rates.client_buffer_ms(&all)), (16_000, 7_168));
+        let narrow = AgentRates::for_choice(&all[2..]);
+        assert_eq!((narrow.input_hz, narrow.client_buffer_ms(&all[2..])), (8_000, 28_672));
     }
 }

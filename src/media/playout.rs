@@ -1,9 +1,8 @@
 //! Agent audio that waits for its time on the wire, as bytes: G.711 is kept encoded (8 kB a second),
-//! everything else as 16-bit samples. It is bounded by [`PLAYOUT_BYTES_MAX`]; what does not fit is
-//! refused and counted by its owner. The storage is reserved once and written from its start, so
-//! that memory is touched only as deep as the queue has ever been; nothing is allocated later.
-
-use crate::ground::limits::PLAYOUT_BYTES_MAX;
+//! everything else as 16-bit samples. It is bounded; what does not fit is refused and counted by its
+//! owner. The storage is reserved whole and written from its start, so that memory is touched only
+//! as deep as the queue has been. After a long answer was played it is reserved anew, which gives
+//! the touched memory back; nothing else is allocated.
 
 /// A bounded first-in, first-out queue of bytes.
 #[derive(Debug)]
@@ -11,26 +10,37 @@ pub struct PlayoutQueue {
     bytes: Vec<u8>,
     /// Bytes at the start of `bytes` that were played already.
     played: usize,
+    /// Bytes that may wait.
+    limit: usize,
+    /// The deepest place that was written since the storage was reserved.
+    touched: usize,
 }
 
 /// Played bytes at the front that are worth a move of the rest. With bursts of 100 ms of G.711 the
 /// queue then stays within its first page of memory.
 const COMPACT_BYTES: usize = 1024;
-
-impl Default for PlayoutQueue {
-    fn default() -> PlayoutQueue {
-        PlayoutQueue { bytes: Vec::with_capacity(PLAYOUT_BYTES_MAX), played: 0 }
-    }
-}
+/// Touched bytes that are kept: eight pages. Two system calls are too dear for less.
+const KEPT_BYTES: usize = 32 * 1024;
 
 impl PlayoutQueue {
+    /// An empty queue for `limit` bytes.
+    pub fn new(limit: usize) -> PlayoutQueue {
+        PlayoutQueue { bytes: Vec::with_capacity(limit), played: 0, limit, touched: 0 }
+    }
+
+    /// Bytes that may wait.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Appends as much of `bytes` as fits, in whole `unit`s (bytes of one sample); gives how many
     /// bytes were taken.
     pub fn push(&mut self, bytes: &[u8], unit: usize) -> usize {
         self.make_room(bytes.len());
-        let room = PLAYOUT_BYTES_MAX - self.bytes.len();
+        let room = self.limit.saturating_sub(self.bytes.len());
         let taken = bytes.len().min(room - room % unit.max(1));
         self.bytes.extend_from_slice(&bytes[..taken]);
+        self.touched = self.touched.max(self.bytes.len());
         taken
     }
 
@@ -57,14 +67,11 @@ impl PlayoutQueue {
         let dropped = self.len();
         self.bytes.clear();
         self.played = 0;
-        dropped
-    }
-
-    /// Puts each byte that waits into another form of the same length.
-    pub fn recode(&mut self, form: impl Fn(u8) -> u8) {
-        for byte in &mut self.bytes[self.played..] {
-            *byte = form(*byte);
+        if self.touched > KEPT_BYTES {
+            self.bytes = Vec::with_capacity(self.limit);
+            self.touched = 0;
         }
+        dropped
     }
 
     pub fn len(&self) -> usize {
@@ -79,7 +86,7 @@ impl PlayoutQueue {
     /// the end of the storage is reached.
     fn make_room(&mut self, wanted: usize) {
         let cheap = self.played >= COMPACT_BYTES && self.played >= self.len();
-        if cheap || (self.played > 0 && self.bytes.len() + wanted > PLAYOUT_BYTES_MAX) {
+        if cheap || (self.played > 0 && self.bytes.len() + wanted > self.limit) {
             self.bytes.copy_within(self.played.., 0);
             self.bytes.truncate(self.bytes.len() - self.played);
             self.played = 0;
@@ -91,9 +98,11 @@ impl PlayoutQueue {
 mod tests {
     use super::*;
 
+    const LIMIT: usize = 256 * 1024;
+
     #[test]
     fn bytes_come_out_as_they_went_in_across_many_moves() {
-        let mut queue = PlayoutQueue::default();
+        let mut queue = PlayoutQueue::new(LIMIT);
         let (mut written, mut read) = (0u32, 0u32);
         for round in 0..20_000u32 {
             let chunk: Vec<u8> = (0..round % 700).map(|i| (written + i) as u8).collect();
@@ -105,29 +114,42 @@ mod tests {
                 read += 1;
             }
         }
-        assert_eq!(queue.bytes.capacity(), PLAYOUT_BYTES_MAX);
+        assert_eq!(queue.bytes.capacity(), LIMIT);
         assert_eq!((written - read) as usize, queue.len());
     }
 
     #[test]
     fn a_full_queue_takes_whole_samples_only_and_a_cleared_one_takes_all_again() {
-        let mut queue = PlayoutQueue::default();
+        let mut queue = PlayoutQueue::new(LIMIT);
         assert_eq!(queue.push(&[1], 1), 1);
-        assert_eq!(queue.push(&vec![2; PLAYOUT_BYTES_MAX], 2), PLAYOUT_BYTES_MAX - 2);
+        assert_eq!(queue.push(&vec![2; LIMIT], 2), LIMIT - 2);
         assert_eq!(queue.push(&[3, 3], 2), 0);
-        assert_eq!(queue.clear(), PLAYOUT_BYTES_MAX - 1);
+        assert_eq!(queue.clear(), LIMIT - 1);
         assert!(queue.is_empty());
         assert_eq!(queue.push(&[3, 3], 2), 2);
     }
 
     #[test]
     fn a_steady_stream_stays_at_the_front_of_its_storage() {
-        let mut queue = PlayoutQueue::default();
+        let mut queue = PlayoutQueue::new(LIMIT);
         queue.push(&[0; 320], 1);
         for _ in 0..5_000 {
             queue.push(&[0; 160], 1);
             queue.skip(160);
             assert!(queue.bytes.len() <= COMPACT_BYTES + 640);
         }
+    }
+
+    #[test]
+    fn the_storage_of_a_long_answer_is_given_back_when_it_was_played() {
+        let mut queue = PlayoutQueue::new(LIMIT);
+        queue.push(&[1; KEPT_BYTES], 1);
+        queue.skip(KEPT_BYTES);
+        assert_eq!(queue.touched, KEPT_BYTES, "so much is kept");
+        queue.push(&[1; KEPT_BYTES + 1], 1);
+        queue.skip(KEPT_BYTES);
+        assert_eq!(queue.touched, KEPT_BYTES + 1, "a byte still waits");
+        queue.skip(1);
+        assert_eq!((queue.touched, queue.bytes.capacity()), (0, LIMIT));
     }
 }

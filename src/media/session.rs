@@ -5,13 +5,12 @@
 //! After each `handle_*`: empty the uplink, then `poll_transmit` and `poll_event` until `None`, then
 //! wait for `poll_timeout`.
 
-use super::clock::milliseconds_of;
 use super::control::Control;
 use super::inbound::{Content, Inbound};
 use super::latch::SourceLatch;
 use super::outbound::Outbound;
 use super::plan::{
-    AgentClose, AgentRates, Direction, LegPlan, MediaEvent, MediaPlan, MediaReport, RemoteMedia,
+    AgentClose, Direction, LegPlan, MediaEvent, MediaPlan, MediaReport, RemoteMedia,
 };
 use super::topology::Topology;
 use super::uplink::Uplink;
@@ -66,7 +65,6 @@ enum AgentState {
 /// The machine of one call's media.
 pub struct MediaSession {
     leg: LegPlan,
-    rates: AgentRates,
     rtp_timeout: Duration,
     topology: Topology,
     agent: AgentState,
@@ -99,7 +97,8 @@ struct Counters {
 }
 
 impl MediaSession {
-    /// A session that waits for its agent. Fails when the agent's rates do not suit the codec.
+    /// A session that waits for its agent. Where the codec has another rate than the agent's stream,
+    /// it is resampled. Fails when the agent's rates are none that we know.
     pub fn new(now: Now, plan: &MediaPlan, mut entropy: Entropy) -> Result<Self, CodecFault> {
         let leg = plan.leg;
         let outbound = Outbound::new(now.at, &leg.codec, plan.agent.output_hz, &mut entropy)?;
@@ -107,7 +106,6 @@ impl MediaSession {
         let control = Control::new(&plan.cname, outbound.ssrc(), clock_hz, entropy);
         Ok(MediaSession {
             leg,
-            rates: plan.agent,
             rtp_timeout: plan.rtp_timeout,
             topology: Topology::new(),
             agent: AgentState::Awaited,
@@ -206,9 +204,9 @@ impl MediaSession {
 
     /// Follows a new offer/answer. Sequence, timestamps and SSRC go on. On a fault nothing changes.
     pub fn change(&mut self, now: Now, leg: &LegPlan) -> Result<(), CodecFault> {
-        let voice = self.outbound.prepare(&leg.codec)?;
+        let prepared = self.outbound.prepare(&leg.codec)?;
         self.inbound.change(now.at, &leg.codec, leg.telephone_event)?;
-        self.outbound.change(&leg.codec, voice);
+        self.outbound.change(&leg.codec, prepared);
         if !leg.direction.receives() {
             self.inbound.hold();
         }
@@ -285,8 +283,6 @@ impl MediaSession {
     /// What the session did so far.
     pub fn report(&self) -> MediaReport {
         let (inbound, outbound) = (self.inbound.counters(), self.outbound.counters());
-        let heard_ms = |samples| milliseconds_of(samples, self.rates.input_hz);
-        let spoken_ms = |samples| milliseconds_of(samples, self.rates.output_hz);
         MediaReport {
             packets_received: self.counters.packets_received,
             packets_sent: self.counters.packets_sent,
@@ -296,15 +292,15 @@ impl MediaSession {
             packets_late: inbound.late,
             packets_duplicate: inbound.duplicate,
             packets_refused: self.counters.refused + inbound.refused,
-            concealed_ms: heard_ms(inbound.concealed),
-            silence_ms: heard_ms(inbound.silent),
+            concealed_ms: inbound.concealed.milliseconds(),
+            silence_ms: inbound.silent.milliseconds(),
             jitter_us: micros(self.control.jitter()),
             jitter_max_us: micros(self.control.jitter_max()),
             round_trip_us: micros(self.control.round_trip()),
-            agent_received_ms: spoken_ms(outbound.received),
-            agent_played_ms: spoken_ms(outbound.played),
-            agent_cleared_ms: spoken_ms(outbound.cleared),
-            agent_dropped_ms: spoken_ms(outbound.dropped),
+            agent_received_ms: outbound.received.milliseconds(),
+            agent_played_ms: outbound.played.milliseconds(),
+            agent_cleared_ms: outbound.cleared.milliseconds(),
+            agent_dropped_ms: outbound.dropped.milliseconds(),
             uplink_dropped_frames: self.counters.uplink_dropped,
             frames_late: outbound.frames_late,
             digits: self.counters.digits,

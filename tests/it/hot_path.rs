@@ -131,7 +131,7 @@ fn packets(kind: CodecKind, rate_hz: u32) -> Vec<Vec<u8>> {
 /// Runs a whole call and gives the allocations made inside the session, and its report.
 fn call(kind: CodecKind, agent: AgentRates) -> (u64, MediaReport) {
     let plan = plan(kind, agent);
-    let packets = packets(kind, agent.input_hz);
+    let packets = packets(kind, kind.pcm_rate(agent.input_hz));
     let speech: Vec<u8> = tone(agent.output_hz, agent.output_hz as usize / 50 * 5)
         .iter()
         .flat_map(|sample| sample.to_le_bytes())
@@ -179,6 +179,12 @@ fn a_thousand_frames_each_way_allocate_nothing() {
         (CodecKind::Opus, rates(16_000, 16_000)),
         (CodecKind::Opus, rates(48_000, 48_000)),
         (CodecKind::Opus, rates(8_000, 8_000)),
+        // Resampled: the codec was chosen after the stream was made.
+        (CodecKind::Pcmu, rates(16_000, 16_000)),
+        (CodecKind::Pcma, rates(16_000, 24_000)),
+        (CodecKind::Pcmu, rates(48_000, 48_000)),
+        (CodecKind::G722, rates(8_000, 8_000)),
+        (CodecKind::G722, rates(24_000, 48_000)),
     ] {
         let (count, report) = call(kind, agent);
         assert_eq!(count, 0, "{kind:?} {agent:?}");

@@ -3,6 +3,7 @@
 
 mod control;
 mod hearing;
+mod rates;
 mod speaking;
 mod swarm;
 
