@@ -14,6 +14,7 @@ use crate::media::plan::{
 use crate::refusal::{EndCause, Refusal, Stage};
 use crate::routing::Route;
 use crate::sdp::Agreed;
+use crate::sdp::payload::{self, Encoding};
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{self, CreateCall, CreateFault, Created};
 use bytes::Bytes;
@@ -65,11 +66,12 @@ impl Call {
     /// What is known of the leg before the caller's answer came (late offer).
     fn provisional_leg(&self) -> LegPlan {
         let kind = self.kind;
+        let payload_type = payload::default_number(Encoding::Audio(kind));
         LegPlan {
             codec: crate::media::plan::CodecPlan {
                 kind,
-                send_payload_type: kind.static_payload_type().unwrap_or(0),
-                receive_payload_type: kind.static_payload_type().unwrap_or(0),
+                send_payload_type: payload_type,
+                receive_payload_type: payload_type,
                 ptime_ms: self.settings.ptime_ms,
                 fec: false,
             },
@@ -170,8 +172,10 @@ impl Call {
 
     /// How far ahead the agent may push: what the playout queue surely holds, at most 30 s.
     fn client_buffer_ms(&self) -> u32 {
-        let kind = self.leg.unwrap_or_else(|| self.provisional_leg()).codec.kind;
-        self.rates.client_buffer_ms(kind).min(limits::CLIENT_BUFFER_MS)
+        match self.leg {
+            Some(leg) => self.rates.client_buffer_ms(&[leg.codec.kind]),
+            None => self.rates.client_buffer_ms(&self.settings.codecs),
+        }
     }
 
     fn metadata(&self) -> Vec<(String, String)> {

@@ -135,7 +135,7 @@ pub struct Call {
     /// Our description for the 200.
     pub description: String,
     pub leg: Option<LegPlan>,
-    /// The codec whose rates the agent stream has; until a late offer is answered, the leg's.
+    /// The codec that was agreed first; until a late offer is answered, the one that is expected.
     pub kind: CodecKind,
     pub rates: AgentRates,
     pub media_address: MediaAddress,
@@ -170,7 +170,7 @@ pub struct Negotiated {
     /// Our description for the 200.
     pub description: String,
     pub agreed: Option<Agreed>,
-    /// The codec whose rates the agent stream will have.
+    /// The codec that was agreed, or of a late offer the one that we like best.
     pub kind: CodecKind,
     pub address: MediaAddress,
 }
@@ -198,7 +198,12 @@ impl Call {
     pub fn new(now: Now, opening: Opening, mut cdr: Cdr) -> Call {
         let negotiated = opening.negotiated;
         cdr.codec = Some(negotiated.kind.encoding_name().to_owned());
-        let rates = AgentRates::for_codec(negotiated.kind, opening.settings.opus_output_hz);
+        let rates = match &negotiated.agreed {
+            Some(agreed) => {
+                AgentRates::for_codec(agreed.codec.kind, opening.settings.opus_output_hz)
+            }
+            None => AgentRates::for_choice(&opening.settings.codecs),
+        };
         let mut call = Call {
             key: opening.key,
             session: opening.session,

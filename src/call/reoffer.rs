@@ -6,7 +6,7 @@ use super::ladder::Lane;
 use super::{Act, Call, State};
 use crate::codec::CodecKind;
 use crate::ground::Now;
-use crate::media::plan::{AgentRates, LegPlan};
+use crate::media::plan::LegPlan;
 use crate::refusal::{EndCause, Refusal};
 use crate::sdp::{LocalMedia, OfferFault};
 use crate::sip::msg::Method;
@@ -34,12 +34,13 @@ impl Call {
         }
     }
 
-    /// Codecs that fit the rates which the agent stream already runs at.
-    fn codecs_at_our_rates(&self) -> Vec<CodecKind> {
-        let fits = |kind: &CodecKind| {
-            AgentRates::for_codec(*kind, self.settings.opus_output_hz) == self.rates
-        };
-        self.settings.codecs.iter().copied().filter(fits).collect()
+    /// Every codec, best first: the one in use, since a hold is no reason to change it; those that
+    /// work at the rates of the agent's stream; the rest, which are resampled.
+    fn codecs_for_reoffer(&self) -> Vec<CodecKind> {
+        let current = self.leg.map(|leg| leg.codec.kind);
+        let mut codecs = self.settings.codecs.clone();
+        codecs.sort_by_key(|kind| (Some(*kind) != current, !self.rates.suit(*kind)));
+        codecs
     }
 
     /// A re-INVITE or UPDATE came in a confirmed dialog.
@@ -69,7 +70,7 @@ impl Call {
     }
 
     fn on_offer(&mut self, now: Now, token: RequestToken, offer: &Bytes, out: &mut Vec<Act>) {
-        let local = self.local_media(self.codecs_at_our_rates());
+        let local = self.local_media(self.codecs_for_reoffer());
         match self.offer_answer.answer(offer, &local) {
             Ok(answered) => {
                 let leg = self.leg_plan(&answered.agreed);
@@ -105,9 +106,7 @@ impl Call {
 
     /// A re-INVITE without a body: our description goes out as an offer, the answer is in the ACK.
     fn offer_again(&mut self, now: Now, token: RequestToken, out: &mut Vec<Act>) {
-        let kind = self.leg.map(|leg| leg.codec.kind);
-        let codecs = kind.map_or_else(|| self.codecs_at_our_rates(), |kind| vec![kind]);
-        let local = self.local_media(codecs);
+        let local = self.local_media(self.codecs_for_reoffer());
         let description = self.offer_answer.offer(&local);
         self.note(now, Lane::Sip, "200 OK with our offer  edge → caller");
         out.push(Act::AnswerReoffer { token, description: Some(description) });

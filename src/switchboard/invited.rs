@@ -165,17 +165,12 @@ impl Switchboard {
         Err(Refusal::Offer(refused))
     }
 
-    /// A late offer: we offer codecs of one agent rate, since the stream is joined before the
-    /// caller's choice is known. G.711 is what every peer has.
+    /// A late offer: ours has every codec. The stream is joined before the caller's choice is known,
+    /// at a rate that suits any.
     fn make_offer(&mut self, flow: Flow, port: RtpPort) -> Result<Negotiated, Refusal> {
         let address = self.addresses_for(flow).into_iter().flatten().next();
         let address = address.ok_or(Refusal::Offer(OfferFault::BadAddress))?;
-        let narrow = |kind: &CodecKind| matches!(kind, CodecKind::Pcmu | CodecKind::Pcma);
-        let mut codecs: Vec<CodecKind> =
-            self.settings.call.codecs.iter().copied().filter(narrow).collect();
-        if codecs.is_empty() {
-            codecs.extend(self.settings.call.codecs.first());
-        }
+        let codecs = self.settings.call.codecs.clone();
         let kind = *codecs.first().ok_or(Refusal::Offer(OfferFault::NoCommonCodec))?;
         let mut offer_answer = self.new_offer_answer();
         let description = offer_answer.offer(&self.local_media(address, port, codecs));

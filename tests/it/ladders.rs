@@ -175,6 +175,18 @@ fn a_late_offer() {
     let mut world = offering(Offer::Late);
     world.callers[0].ack_describes = false;
     check("late_offer_without_answer", world);
+    let mut world = offering(Offer::Late);
+    world.callers[0].ack_numbers = "9 101";
+    world.act(1_000, 0, Action::HangUp);
+    check("late_offer_wideband", world);
+}
+
+#[test]
+fn a_reoffer_of_another_codec() {
+    let mut world = until(3_000);
+    world.act(1_000, 0, Action::Reoffer("9 101"));
+    world.act(2_000, 0, Action::Reoffer("0 101"));
+    check("codec_changes", world);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use voxedge::codec::CodecKind;
 use voxedge::ground::{
     CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, Transport, WallTime, limits,
 };
-use voxedge::media::plan::{AgentClose, ForCall, MediaCommand, MediaEvent, MediaPlan};
+use voxedge::media::plan::{AgentClose, AgentRates, ForCall, MediaCommand, MediaEvent, MediaPlan};
 use voxedge::media::{MediaSession, Uplink};
 use voxedge::refusal::RefusalPolicy;
 use voxedge::sip::msg::{Framing, Message};
@@ -63,6 +63,7 @@ enum StreamStep {
 struct Slot {
     session: MediaSession,
     uplink: Uplink,
+    rates: AgentRates,
     port: u16,
     script: Script,
     joined: Option<Instant>,
@@ -477,12 +478,16 @@ impl World {
         let text = match &command.what {
             MediaCommand::Open { plan, .. } => {
                 let leg = plan.leg;
-                format!("open {} {:?}", leg.codec.kind.encoding_name(), leg.direction)
+                let codec = leg.codec.kind.encoding_name();
+                match leg.remote.rtp {
+                    Some(_) => format!("open {codec} {:?}", leg.direction),
+                    None => format!("open {codec} {:?}, {:?}", leg.direction, plan.agent),
+                }
             }
             MediaCommand::Prepare { .. } => "prepare".into(),
             MediaCommand::Join => "join".into(),
             MediaCommand::Change { revision, leg } => {
-                format!("change {revision} {:?}", leg.direction)
+                format!("change {revision} {} {:?}", leg.codec.kind.encoding_name(), leg.direction)
             }
             MediaCommand::SendText { text } => format!("text {text}"),
             MediaCommand::Close => {
@@ -554,6 +559,7 @@ impl World {
         let slot = Slot {
             session,
             uplink: Uplink::new(plan.agent.input_hz),
+            rates: plan.agent,
             port,
             script: self.service.draw(),
             joined: None,
@@ -574,7 +580,7 @@ impl World {
         facts.joined = slot.joined;
         if let Some(joined) = slot.joined {
             facts.agent_span = slot.left.unwrap_or(self.now.at).since(joined);
-            facts.agent_heard = Duration::from_micros(slot.samples * 125);
+            facts.agent_heard = Duration::from_secs(slot.samples) / slot.rates.input_hz;
         }
         self.tell(call, MediaEvent::Closed(Box::new(slot.session.report())));
     }
@@ -590,7 +596,7 @@ impl World {
                 self.tell(call, MediaEvent::Joined);
                 self.with_slot(call, |slot| {
                     slot.session.handle_agent_joined(now, &mut slot.uplink);
-                    let pcm = vec![0x11; (speech_ms * 16) as usize];
+                    let pcm = vec![0x11; speech_ms as usize * slot.rates.output_hz as usize / 500];
                     slot.session.handle_agent_audio(now, &pcm);
                 });
                 if let Some((wait, close)) = leaves {

@@ -22,6 +22,8 @@ pub enum Action {
     EarlyBye,
     /// re-INVITE with another direction (`sendonly`, `inactive`, `sendrecv`); holding stops the voice.
     Reinvite(&'static str),
+    /// A re-INVITE that offers these payload numbers.
+    Reoffer(&'static str),
     /// re-INVITE with the same description.
     Refresh,
     /// re-INVITE without a description.
@@ -43,6 +45,8 @@ pub enum Action {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Offer {
     Pcmu,
+    /// These payload numbers; the voice goes on with the first.
+    Numbers(&'static str),
     /// G.729 only.
     NoCommon,
     /// Nothing: our offer comes in the 200.
@@ -98,6 +102,8 @@ pub struct Caller {
     /// ACKs 2xx at all, and with a description after a late offer.
     pub acks: bool,
     pub ack_describes: bool,
+    /// What an answer to a late offer chooses.
+    pub ack_numbers: &'static str,
     pub answers_bye: bool,
     pub speaks: bool,
     pub phase: Phase,
@@ -119,6 +125,8 @@ pub struct Caller {
     invites: BTreeMap<u32, Invited>,
     speaking: bool,
     sequence: u16,
+    /// The payload number of the voice.
+    voice: u8,
 }
 
 impl Caller {
@@ -134,6 +142,7 @@ impl Caller {
             offer: Offer::Pcmu,
             acks: true,
             ack_describes: true,
+            ack_numbers: "0 101",
             answers_bye: true,
             speaks: true,
             phase: Phase::Idle,
@@ -153,6 +162,7 @@ impl Caller {
             invites: BTreeMap::new(),
             speaking: false,
             sequence: 100,
+            voice: 0,
         }
     }
 
@@ -181,6 +191,11 @@ impl Caller {
             Action::Reinvite(direction) if up => {
                 self.turn(direction, out);
                 self.invite(Offer::Pcmu, out);
+            }
+            Action::Reoffer(numbers) if up => {
+                self.version += 1;
+                self.voice = first_number(numbers);
+                self.invite(Offer::Numbers(numbers), out);
             }
             Action::Refresh if up => self.invite(Offer::Pcmu, out),
             Action::LateReinvite if up => self.invite(Offer::Late, out),
@@ -237,6 +252,7 @@ impl Caller {
     fn invite(&mut self, offer: Offer, out: &mut Vec<Out>) {
         let body = match offer {
             Offer::Pcmu => Some(("application/sdp", self.sdp("0 101"))),
+            Offer::Numbers(numbers) => Some(("application/sdp", self.sdp(numbers))),
             Offer::NoCommon => Some(("application/sdp", self.sdp("18"))),
             Offer::Late => None,
             Offer::Text => Some(("text/plain", "hello".to_owned())),
@@ -354,7 +370,11 @@ impl Caller {
     ) {
         self.learn(head, tag.clone());
         let late = self.invites.get(&number).is_some_and(|invited| invited.late);
-        let answer = (late && self.ack_describes).then(|| ("application/sdp", self.sdp("0 101")));
+        if late && self.ack_describes {
+            self.voice = first_number(self.ack_numbers);
+        }
+        let answer =
+            (late && self.ack_describes).then(|| ("application/sdp", self.sdp(self.ack_numbers)));
         if self.acks {
             let branch = format!("{}ack", self.branch("INVITE", number));
             let ack = self.write("ACK", number, &branch, tag.as_deref(), answer);
@@ -412,7 +432,7 @@ impl Caller {
     fn on_speak(&mut self, out: &mut Vec<Out>) {
         let Some(to) = self.far_media.filter(|_| self.speaking) else { return };
         self.sequence = self.sequence.wrapping_add(1);
-        let mut packet = vec![0x80, 0];
+        let mut packet = vec![0x80, self.voice];
         packet.extend_from_slice(&self.sequence.to_be_bytes());
         packet.extend_from_slice(&(u32::from(self.sequence) * 160).to_be_bytes());
         packet.extend_from_slice(&[0, 0, 7, 7]);
@@ -464,6 +484,7 @@ impl Caller {
         let (ip, port) = (self.media.ip(), self.media.port());
         let map = match numbers {
             "18" => "a=rtpmap:18 G729/8000\r\n",
+            "9 101" => "a=rtpmap:9 G722/8000\r\na=rtpmap:101 telephone-event/8000\r\n",
             _ => "a=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n",
         };
         format!(
@@ -472,6 +493,10 @@ impl Caller {
             self.version, self.direction
         )
     }
+}
+
+fn first_number(numbers: &str) -> u8 {
+    numbers.split(' ').next().and_then(|number| number.parse().ok()).expect("a payload number")
 }
 
 /// Where a description wants its media.
