@@ -10,7 +10,7 @@
 //!                         the embedded agent service
 //! 4  switchboard  call  refusal            what a call does
 //! 3  account  admission  routing  context  billing      the customer's rules
-//! 2  sip::{transaction, dialog, session, digest, locator, ua}  sdp::offer_answer  media
+//! 2  sip::{transaction, dialog, session, digest, registration, locator, ua}  sdp::offer_answer  media
 //! 1  sip::{msg, status}  sdp::{text, payload}  rtp  codec  ultravox    what bytes mean
 //! 0  ground               time, entropy, ports, ids, timers, limits, secrets
 //! ```

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod document;
 pub mod pattern;
 pub mod range;
+pub mod registration;
 
 pub use agent_id::AgentId;
 pub use change::{Change, FieldProblem};
@@ -15,3 +16,6 @@ pub use compile::{Allowance, Place, Problem, Severity, SipConfig, compile};
 pub use document::{AgentAllowance, FallbackHandler, SipConfigDocument};
 pub use pattern::Pattern;
 pub use range::CidrRange;
+pub use registration::{
+    Registration, RegistrationDocument, RegistrationField, RegistrationId, RegistrationProblem,
+};

@@ -21,6 +21,33 @@ pub const CHALLENGE_PARAMS_MAX: usize = 32;
 /// Bytes of one value of a challenge: nonce, opaque, realm.
 pub const CHALLENGE_VALUE_BYTES_MAX: usize = 1024;
 
+/// What a registration asks for (RFC 3261 §10.2.1.1): short, so that a registrar that lost its table
+/// is not without us for long.
+pub const REGISTRATION_EXPIRES: Duration = Duration::from_secs(300);
+/// The longest binding that is asked for after a 423.
+pub const REGISTRATION_EXPIRES_MAX: Duration = Duration::from_secs(86_400);
+/// A binding is refreshed at least this long before it ends: longer than a try may take.
+pub const REFRESH_MARGIN: Duration = Duration::from_secs(40);
+/// Between the first REGISTERs that go to one registrar: 20 in a second, which bans of too many
+/// failures in a short time leave alone.
+pub const REGISTER_INTERVAL: Duration = Duration::from_millis(50);
+/// Between removals of bindings of one registrar.
+pub const UNREGISTER_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a removal waits for its answer.
+pub const UNREGISTER: Duration = Duration::from_secs(5);
+/// Bounds of the first and of the longest wait after a failed registration (RFC 5626 §4.5).
+pub const BACK_OFF_START: Duration = Duration::from_secs(5);
+pub const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+/// The same after a refusal: fewer than five tries in ten minutes, which is where bans begin.
+pub const REFUSED_BACK_OFF_START: Duration = Duration::from_secs(180);
+pub const REFUSED_BACK_OFF_MAX: Duration = Duration::from_secs(1_800);
+/// The longest `Retry-After` of a registrar that is obeyed.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// Contacts of a registrar's answer that are looked at.
+pub const REGISTERED_CONTACTS_MAX: usize = 64;
+/// 3xx answers of a registrar that one try follows.
+pub const REDIRECTS_MAX: u8 = 2;
+
 /// Bytes of one session description; a SIP message of the largest size holds less.
 pub const SDP_BYTES_MAX: usize = 64 * 1024;
 /// Media sections of one session description: more is no call of a telephone.

@@ -6,6 +6,7 @@ pub mod dialog;
 pub mod digest;
 pub mod locator;
 pub mod msg;
+pub mod registration;
 pub mod session;
 pub mod status;
 pub mod target;
