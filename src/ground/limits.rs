@@ -59,6 +59,22 @@ pub const SDP_LINES_MAX: usize = 1_024;
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// SIP connections from one source address (security S5).
 pub const CONNECTIONS_PER_SOURCE_MAX: usize = 32;
+/// Name servers that are configured.
+pub const NAME_SERVERS_MAX: usize = 8;
+/// SIP connections of ours to peers.
+pub const OUTGOING_CONNECTIONS_MAX: usize = 1_024;
+/// How long a TCP connection to a peer may take: two tries of the kernel. The next hop is tried then.
+pub const CONNECT: Duration = Duration::from_millis(1_500);
+/// How long an unlisted hop may speak after we last sent to it: longer than any callee rings.
+pub const HOP_ADMITTED: Duration = Duration::from_secs(300);
+/// Addresses that may speak although no range lists them: hops, registrars, peers of calls.
+pub const ADMITTED_MAX: usize = 8_192;
+/// How long a peer that closed its side waits for the answers that it is owed (Timer F).
+pub const HALF_CLOSED: Duration = Duration::from_secs(32);
+/// Packets a second that one listed source may send; a burst may be twice as large.
+pub const PACKETS_PER_SOURCE: u32 = 20_000;
+/// TLS handshakes a second that one source may begin; a burst may hold all its connections.
+pub const HANDSHAKES_PER_SOURCE: u32 = 10;
 /// How long a TLS handshake may take (security S5).
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long the first, and every begun, message on a stream may take to come whole (security S5).

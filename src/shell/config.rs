@@ -7,6 +7,7 @@
 //! (`sip` the account's), `checks` compares sections with each other and with the machine, `problem` is the report.
 
 mod checks;
+pub mod peers;
 pub mod problem;
 mod reader;
 mod sections;
@@ -40,6 +41,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     pub listen: Listen,
     pub tls: Option<Tls>,
+    pub peers: Peers,
+    pub dns: Dns,
     pub media: Media,
     pub ultravox: Ultravox,
     pub sip: Sip,
@@ -68,6 +71,34 @@ pub struct Tls {
     pub private_key: PathBuf,
     /// Clients must show a certificate of this CA: a second lock, beside the allowlist.
     pub client_ca: Option<PathBuf>,
+}
+
+/// The rest of `[tls]`: peers that we connect to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Peers {
+    /// Trusted beside the system's roots.
+    pub ca: Option<PathBuf>,
+    /// Certificates for `*.example.com` are accepted.
+    pub wildcards: bool,
+    pub targets: Vec<PeerFiles>,
+}
+
+/// `[[tls.targets]]`: one peer with trust or a certificate of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerFiles {
+    /// The host of the target, in lower case.
+    pub host: String,
+    /// What we show it: certificate and key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Trusted for this peer in place of all else.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[dns]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Dns {
+    /// Empty: those of `resolv.conf`.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// `[media]`: where RTP is heard, and what is agreed.

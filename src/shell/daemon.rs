@@ -12,14 +12,16 @@ use crate::ground::{CallKey, Entropy, Secret, Transport};
 use crate::shell::account::{Account, AccountFault};
 use crate::shell::admin::{self, ReloadFault};
 use crate::shell::agent::rest::{AgentService, AgentServiceSettings};
-use crate::shell::config::{BaseUrl, Config, Tls, UnlistedUdp};
+use crate::shell::config::{self, BaseUrl, Config, Tls, UnlistedUdp};
 use crate::shell::entropy;
-use crate::shell::flow::{FlowFault, FlowSettings, FlowTasks, Flows, Patience, UnlistedSource};
+use crate::shell::flow::{
+    self, FlowFault, FlowSettings, FlowTasks, Flows, Patience, UnlistedSource,
+};
 use crate::shell::media::{MediaPlane, MediaSettings};
 use crate::shell::signalling::{Inlets, Published, Request, Signalling, Snapshot};
 use crate::shell::sources::Sources;
 use crate::shell::store::{Store, StoreFault, StoreThread};
-use crate::shell::tls::{self, ClientConfig, Pem, ServerConfig, TlsFault};
+use crate::shell::tls::{self, ClientConfig, PeerTls, Pem, ServerConfig, TlsFault};
 use crate::standin::{Standin, StandinOptions};
 use crate::switchboard::Switchboard;
 use std::fmt;
@@ -116,7 +118,7 @@ impl Daemon {
         let sources = Arc::new(Sources::new(Arc::clone(&in_force)));
         let (media_events, media_inlet) = mpsc::unbounded_channel();
         let media = start_media(config, standin.is_some(), client_tls, media_events)?;
-        let (flow_inputs, flow_inlet) = mpsc::channel(crate::ground::limits::SIGNALLING_QUEUE_MAX);
+        let (flow_inputs, flow_inlet) = flow::inputs(crate::ground::limits::SIGNALLING_QUEUE_MAX);
         let flow_settings = flow_settings(config, &sources)?;
         let (flows, flow_tasks) =
             Flows::start(flow_settings, flow_inputs).await.map_err(StartFault::Flow)?;
@@ -342,13 +344,21 @@ fn flow_settings(config: &Config, sources: &Arc<Sources>) -> Result<FlowSettings
     listeners.extend(list(Transport::Tls, &config.listen.tls));
     let sources = Arc::clone(sources);
     let tls = server_tls(config).map_err(StartFault::Tls)?;
+    let peer_tls = peer_tls(config).map_err(StartFault::Tls)?;
     Ok(FlowSettings {
         tls: tls.map(|tls| watch::channel(tls).1),
+        peer_tls: watch::channel(peer_tls).1,
         answer_unlisted: config.sip.unlisted_udp == UnlistedUdp::Forbidden,
         gate: Arc::new(move |source| sources.admits(source)),
         listeners,
         patience: Patience::default(),
     })
+}
+
+/// What we trust and show when we connect to SIP peers.
+fn peer_tls(config: &Config) -> Result<Arc<PeerTls>, TlsFault> {
+    let settings = config::peers::settings(&config.peers, true)?;
+    PeerTls::new(&settings).map(Arc::new)
 }
 
 fn server_tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, TlsFault> {

@@ -12,7 +12,7 @@ use crate::ground::{CallKey, Instant, JobId, Transport};
 use crate::media::plan::{ForCall, MediaEvent};
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
-use crate::shell::flow::{FlowInput, Flows};
+use crate::shell::flow::{FlowInput, FlowReceiver, Flows};
 use crate::shell::media::MediaPlane;
 use crate::shell::sources::Sources;
 use crate::shell::store::Store;
@@ -112,7 +112,7 @@ pub struct Signalling {
 
 /// The ends of the channels into the signalling task.
 pub struct Inlets {
-    pub flow: mpsc::Receiver<FlowInput>,
+    pub flow: FlowReceiver,
     pub media: mpsc::UnboundedReceiver<ForCall<MediaEvent>>,
     pub requests: mpsc::Receiver<Request>,
 }
@@ -164,7 +164,7 @@ impl Signalling {
                         let Ok(input) = inlets.flow.try_recv() else { break };
                         task.on_flow(input);
                     }
-                    task.weigh_queue(inlets.flow.len());
+                    task.weigh_queue(inlets.flow.waiting());
                 }
             }
             task.handle_due();
@@ -227,7 +227,7 @@ impl Task {
                 self.handle(Input::Message { flow, message });
             }
             FlowInput::Closed { flow } => self.handle(Input::FlowClosed { flow: flow.id }),
-            FlowInput::Opened { .. } => {}
+            FlowInput::Opened { .. } | FlowInput::Pong { .. } => {}
             // The connection may have given up waiting.
             FlowInput::Settle { done } => drop(done.send(())),
         }

@@ -3,7 +3,11 @@
 //! from here. The crypto provider is ring. No ALPN is offered, since neither SIP nor the agent
 //! stream has a protocol name; 0-RTT is never used, since what it carries can be replayed.
 
+mod identity;
+mod peer;
 pub mod pinned;
+
+pub use peer::{PeerTarget, PeerTls, PeerTlsSettings, server_name, words};
 
 use crate::ground::WallTime;
 use crate::shell::clock::Clock;
@@ -18,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use rustls::pki_types::ServerName;
-pub use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+pub use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
 /// Why TLS could not be set up; each names the file to look at.
 #[derive(Debug)]
@@ -153,26 +157,30 @@ pub fn server_config(
         None => builder.with_no_client_auth(),
     };
     let not_after = chain.first().and_then(|first| not_after(first));
-    let mut config = builder.with_single_cert(chain, private).map_err(|error| {
-        use rustls::Error;
-        let path = key.path.clone();
-        match error {
-            Error::InconsistentKeys(_) => {
-                TlsFault::KeyMismatch { certificate: certificate.path.clone(), key: path }
-            }
-            Error::InvalidCertificate(detail) => TlsFault::BadCertificate {
-                path: certificate.path.clone(),
-                detail: words_for(&detail),
-            },
-            other => TlsFault::BadKey { path, detail: other.to_string() },
-        }
-    })?;
+    let mut config = builder
+        .with_single_cert(chain, private)
+        .map_err(|error| pair_fault(error, certificate, key))?;
     config.ticketer =
         ring::Ticketer::new().map_err(|error| TlsFault::Provider(error.to_string()))?;
     if not_after.is_some_and(|end| end <= Clock::now().wall) {
         tracing::warn!(path = %certificate.path.display(), "the TLS certificate has expired");
     }
     Ok(Arc::new(config))
+}
+
+/// What is wrong with a certificate and its key together.
+fn pair_fault(error: rustls::Error, certificate: &Pem, key: &Pem) -> TlsFault {
+    use rustls::Error;
+    let path = key.path.clone();
+    match error {
+        Error::InconsistentKeys(_) => {
+            TlsFault::KeyMismatch { certificate: certificate.path.clone(), key: path }
+        }
+        Error::InvalidCertificate(detail) => {
+            TlsFault::BadCertificate { path: certificate.path.clone(), detail: words_for(&detail) }
+        }
+        other => TlsFault::BadKey { path, detail: other.to_string() },
+    }
 }
 
 /// When the first certificate of `certificate` ends; `None` when it does not say so readably.
@@ -193,14 +201,10 @@ pub fn client_config(
     system_roots: bool,
     extra_roots: &[Pem],
 ) -> Result<Arc<ClientConfig>, TlsFault> {
-    let mut roots = RootCertStore::empty();
-    if system_roots {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            tracing::warn!("the system has no root certificates: the built-in list is used");
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-    }
+    let mut roots = match system_roots {
+        true => self::system_roots(),
+        false => RootCertStore::empty(),
+    };
     for pem in extra_roots {
         add_roots(&mut roots, pem)?;
     }
@@ -235,6 +239,17 @@ pub fn install_provider() {
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(ring::default_provider())).clone()
+}
+
+/// The system's roots, or Mozilla's built-in list when it has none.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        tracing::warn!("the system has no root certificates: the built-in list is used");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
 }
 
 fn client_verifier(ca: &Pem) -> Result<Arc<dyn ClientCertVerifier>, TlsFault> {

@@ -504,7 +504,7 @@ impl Caller {
             Wire::Stream { stream, framer } => loop {
                 match framer.next().expect("the daemon frames well") {
                     Some(Framed::Message(bytes)) => return Some(parse(bytes, Framing::Stream)),
-                    Some(Framed::KeepAlive) => continue,
+                    Some(Framed::KeepAlive | Framed::Pong) => continue,
                     None => {}
                 }
                 let mut buffer = [0; 4_096];

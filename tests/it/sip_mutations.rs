@@ -189,7 +189,7 @@ fn check_stream(bytes: &Bytes, datagram: Option<Message>, seed: u64) {
         loop {
             match framer.next() {
                 Ok(None) => break,
-                Ok(Some(Framed::KeepAlive)) => {}
+                Ok(Some(Framed::KeepAlive | Framed::Pong)) => {}
                 Ok(Some(Framed::Message(message))) => {
                     framed = Some(message);
                     break 'pieces;

@@ -108,7 +108,7 @@ fn stream_verdict(bytes: &[u8], size: usize, follow: bool) -> (String, &'static 
         loop {
             match framer.next() {
                 Ok(None) => break,
-                Ok(Some(Framed::KeepAlive)) => {}
+                Ok(Some(Framed::KeepAlive | Framed::Pong)) => {}
                 Ok(Some(Framed::Message(bytes))) => {
                     let parsed = Message::parse(bytes, Framing::Stream);
                     let is_probe =

@@ -531,7 +531,7 @@ impl Line {
                         return Message::parse(bytes, Framing::Stream)
                             .map_err(|fault| bad(&fault.reason));
                     }
-                    Ok(Some(Framed::KeepAlive)) => continue,
+                    Ok(Some(Framed::KeepAlive | Framed::Pong)) => continue,
                     Ok(None) => {}
                     Err(_) => return Err(bad(&"a broken frame")),
                 }

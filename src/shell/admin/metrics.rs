@@ -49,6 +49,15 @@ pub struct SipFigures {
     pub transactions: u64,
     pub dialogs: u64,
     pub connections: u64,
+    /// Packets and TLS handshakes of listed sources that came too fast.
+    pub too_fast: u64,
+    /// Messages that the parser failed on by our own bug.
+    pub parser_panics: u64,
+    /// Connections of ours to peers: made, and not to be made.
+    pub connects: u64,
+    pub connects_failed: u64,
+    /// TLS sessions with peers that were resumed.
+    pub tls_resumed: u64,
 }
 
 /// Figures of the media plane, over all shards.
@@ -131,6 +140,14 @@ fn render_sip(page: &mut Page, sip: &SipFigures) {
     page.gauge("sip_transactions", "Transactions held.", sip.transactions);
     page.gauge("sip_dialogs", "Dialogs held.", sip.dialogs);
     page.gauge("sip_connections", "TCP and TLS connections open.", sip.connections);
+    let help = "Packets and TLS handshakes dropped: one listed source came too fast.";
+    page.counter("sip_too_fast_total", help, sip.too_fast);
+    let help = "Messages dropped since the parser failed on them: please report.";
+    page.counter("sip_parser_panics_total", help, sip.parser_panics);
+    page.counter("sip_connects_total", "Connections made to peers.", sip.connects);
+    let help = "Connections to peers that could not be made.";
+    page.counter("sip_connects_failed_total", help, sip.connects_failed);
+    page.counter("sip_tls_resumed_total", "TLS sessions with peers resumed.", sip.tls_resumed);
 }
 
 fn render_media(page: &mut Page, media: &MediaFigures) {

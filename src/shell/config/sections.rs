@@ -52,7 +52,10 @@ const CODECS: [(&str, CodecKind); 4] = [
 pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
     let mut places = Places::default();
     let listen = read_listen(&mut root.section("listen", report), &mut places, report);
-    let tls = read_tls(&mut root.section("tls", report), &listen, &mut places, base, report);
+    let mut tls_section = root.section("tls", report);
+    let peers = peers::read(&mut tls_section, base, report);
+    let tls = read_tls(&mut tls_section, &listen, &mut places, base, report);
+    let dns = peers::read_dns(&mut root.section("dns", report), report);
     let media = read_media(&mut root.section("media", report), &listen, &mut places, report);
     let ultravox = read_ultravox(&mut root.section("ultravox", report), base, report);
     let sip = super::sip::read(&mut root.section("sip", report), &listen, &mut places, report);
@@ -61,7 +64,8 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
     let limits = read_limits(&mut root.section("limits", report), report);
     let log = read_log(&mut root.section("log", report), report);
     let file = None;
-    let config = Config { file, listen, tls, media, ultravox, sip, admin, store, limits, log };
+    let config =
+        Config { file, listen, tls, peers, dns, media, ultravox, sip, admin, store, limits, log };
     Draft { config, places }
 }
 
@@ -138,7 +142,8 @@ fn read_tls(
     let private_key = pem(section, "private_key", "PRIVATE KEY", base, report);
     let client_ca = pem(section, "client_ca", "CERTIFICATE", base, report);
     section.finish(report);
-    if !section.is_present() && listen.tls.is_empty() {
+    let own = ["certificate", "private_key", "client_ca"];
+    if own.iter().all(|key| section.key_span(key).is_none()) && listen.tls.is_empty() {
         return None;
     }
     for (key, file) in [("certificate", &certificate), ("private_key", &private_key)] {
@@ -174,7 +179,7 @@ fn check_chain(tls: &Tls, span: &Range<usize>, report: &mut Report) {
 }
 
 /// A PEM file that exists, can be read and holds a block of the kind `marker`.
-fn pem(
+pub(super) fn pem(
     section: &mut Section<'_>,
     key: &'static str,
     marker: &str,
@@ -492,7 +497,7 @@ fn read_log(section: &mut Section<'_>, report: &mut Report) -> Log {
 }
 
 /// A host as it may stand in a SIP URI: an address or a name of letters, digits, `-`, `_` and `.`.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     if text.parse::<IpAddr>().is_ok() {
         return true;
     }

@@ -26,6 +26,11 @@ pub(super) struct Counters {
     pub refused: Count,
     pub handshakes_failed: Count,
     pub overdue: Count,
+    pub too_fast: Count,
+    pub parser_panics: Count,
+    pub connects: Count,
+    pub connects_failed: Count,
+    pub resumed: Count,
 }
 
 /// The numbers at one moment.
@@ -47,6 +52,16 @@ pub struct FlowCounters {
     pub handshakes_failed: u64,
     /// Connections closed because a message or any sign of life did not come in time.
     pub overdue: u64,
+    /// Packets and TLS handshakes of listed sources that came faster than one source may.
+    pub too_fast: u64,
+    /// Messages that the parser failed on by our own bug; each cost only itself.
+    pub parser_panics: u64,
+    /// Connections of ours that were made.
+    pub connects: u64,
+    /// Connections of ours that could not be made.
+    pub connects_failed: u64,
+    /// TLS sessions of ours that were resumed.
+    pub resumed: u64,
     /// Connections open now.
     pub connections: u64,
     /// Packets and connections of unlisted sources.
@@ -64,6 +79,11 @@ impl Counters {
             refused: self.refused.value(),
             handshakes_failed: self.handshakes_failed.value(),
             overdue: self.overdue.value(),
+            too_fast: self.too_fast.value(),
+            parser_panics: self.parser_panics.value(),
+            connects: self.connects.value(),
+            connects_failed: self.connects_failed.value(),
+            resumed: self.resumed.value(),
             connections: connections as u64,
             unlisted,
         }

@@ -1,10 +1,15 @@
 //! SIP over the network: listeners, connections and the way out (RFC 3261 §18). A packet's source is
 //! admitted before a byte of it is parsed; what comes through is framed, parsed and passed to the
 //! signalling task; what is malformed is answered here, to the packet's source and nowhere else.
-//! Decides nothing about calls. Every task is joined by [`FlowTasks::stop`].
+//! Connections of ours to next hops are read in the same way. Decides nothing about calls. Every task is joined by [`FlowTasks::stop`].
 
+mod admitted;
 mod bind;
+mod connect;
 mod counters;
+mod inputs;
+mod pace;
+mod parse;
 mod resolve;
 mod stream;
 mod tcp;
@@ -13,15 +18,22 @@ mod udp;
 mod unlisted;
 
 pub use bind::FlowFault;
+pub use connect::PeerTlsSource;
 pub use counters::FlowCounters;
+pub use inputs::{FlowReceiver, FlowSender, inputs};
 pub use unlisted::{UnlistedSource, UnlistedSources};
 
 use crate::ground::{Flow, FlowId, Transport, limits};
+use crate::shell::clock::Clock;
 use crate::shell::tls::ServerConfig;
 use crate::sip::destination::Destination;
 use crate::sip::msg::Message;
+use crate::sip::target::Hop;
+use admitted::Admitted;
 use bytes::Bytes;
+use connect::Outgoing;
 use counters::Counters;
+use pace::Pace;
 use resolve::Lookup;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -46,6 +58,8 @@ pub struct FlowSettings {
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// Needed by TLS listeners; when there, TCP listeners take TLS too, told by its first byte.
     pub tls: Option<TlsSource>,
+    /// For connections of ours.
+    pub peer_tls: PeerTlsSource,
     pub gate: SourceGate,
     /// Answer unlisted UDP requests with 403 instead of silence.
     pub answer_unlisted: bool,
@@ -55,6 +69,8 @@ pub struct FlowSettings {
 /// How long a connection may take for what (security S5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Patience {
+    /// A TCP connection of ours.
+    pub connect: Duration,
     pub handshake: Duration,
     /// The first message, and every begun one.
     pub message: Duration,
@@ -65,6 +81,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Patience {
         Patience {
+            connect: limits::CONNECT,
             handshake: limits::TLS_HANDSHAKE,
             message: limits::STREAM_MESSAGE,
             idle: limits::STREAM_IDLE,
@@ -72,7 +89,7 @@ impl Default for Patience {
     }
 }
 
-/// What comes in, in the order in which it came on its flow.
+/// What comes in.
 #[derive(Debug)]
 pub enum FlowInput {
     Opened {
@@ -81,6 +98,10 @@ pub enum FlowInput {
     Message {
         flow: Flow,
         message: Message,
+    },
+    /// The other end answered our keep-alive (RFC 5626 §4.4.1).
+    Pong {
+        flow: Flow,
     },
     /// The connection is gone; nothing can be sent on it any more.
     Closed {
@@ -104,13 +125,18 @@ pub struct FlowTasks {
 
 struct Shared {
     settings: FlowSettings,
-    inputs: mpsc::Sender<FlowInput>,
+    inputs: FlowSender,
     lookups: mpsc::Sender<Lookup>,
+    dials: mpsc::Sender<Hop>,
     next_flow: AtomicU64,
     /// Filled by `start` and never changed.
     packets: BTreeMap<FlowId, Arc<UdpSocket>>,
     bound: Vec<(Transport, SocketAddr)>,
     connections: Mutex<Connections>,
+    outgoing: Mutex<Outgoing>,
+    admitted: Admitted,
+    packet_pace: Pace,
+    handshake_pace: Pace,
     unlisted: UnlistedSources,
     counters: Counters,
 }
@@ -128,8 +154,14 @@ struct Connection {
     queue: mpsc::Sender<Write>,
     /// Bytes in the queue.
     backlog: AtomicUsize,
-    /// A live call is on it: it may be idle.
-    kept: AtomicBool,
+    /// Calls and registrations that are on it: it may be idle.
+    kept: AtomicUsize,
+    /// Final answers that we owe to its requests.
+    owed: AtomicUsize,
+    /// The last of them was queued.
+    paid: Notify,
+    /// A keep-alive of ours is not answered yet.
+    pinged: AtomicBool,
     /// It must close now.
     broken: Notify,
 }
@@ -147,7 +179,7 @@ impl Flows {
     /// The first listener that cannot be bound, and what to do about it. Nothing runs then.
     pub async fn start(
         settings: FlowSettings,
-        inputs: mpsc::Sender<FlowInput>,
+        inputs: FlowSender,
     ) -> Result<(Flows, FlowTasks), FlowFault> {
         let (mut packets, mut acceptors, mut bound) = (BTreeMap::new(), Vec::new(), Vec::new());
         let next_flow = AtomicU64::new(1);
@@ -168,15 +200,22 @@ impl Flows {
             }
         }
         let (lookups, lookup_queue) = mpsc::channel(resolve::LOOKUPS_WAITING_MAX);
-        let (connections, counters, unlisted) = Default::default();
+        let (dials, dial_queue) = mpsc::channel(connect::DIALS_WAITING_MAX);
+        let (connections, outgoing, admitted) = Default::default();
+        let (counters, unlisted) = Default::default();
         let shared = Shared {
             settings,
             inputs,
             lookups,
+            dials,
             next_flow,
             packets,
             bound,
             connections,
+            outgoing,
+            admitted,
+            packet_pace: Pace::of_packets(),
+            handshake_pace: Pace::of_handshakes(),
             unlisted,
             counters,
         };
@@ -189,7 +228,8 @@ impl Flows {
         for (transport, listener) in acceptors {
             tasks.spawn(tcp::accept(flows.clone(), transport, listener, stop.clone()));
         }
-        tasks.spawn(resolve::run(flows.clone(), lookup_queue, stop));
+        tasks.spawn(resolve::run(flows.clone(), lookup_queue, stop.clone()));
+        tasks.spawn(connect::run(flows.clone(), dial_queue, stop));
         Ok((flows, FlowTasks { tasks, stopping }))
     }
 
@@ -216,20 +256,33 @@ impl Flows {
         }
     }
 
-    /// The flow of packets to `peer`, from the first listener of its address family.
-    pub fn packets_to(&self, peer: SocketAddr) -> Option<Flow> {
-        self.0.packets.iter().find_map(|(id, socket)| {
-            let local = canonical(socket.local_addr().ok()?);
-            let fits = local.is_ipv4() == peer.is_ipv4();
-            fits.then_some(Flow { id: *id, transport: Transport::Udp, local, peer })
-        })
-    }
-
-    /// Keeps an idle connection open while calls are on it, or no longer. Nothing for packets.
+    /// Keeps an idle connection open while calls or registrations are on it; each tells when it no
+    /// longer is. Nothing for packets.
     pub fn keep(&self, flow: FlowId, keep: bool) {
         if let Some(connection) = self.connections().open.get(&flow) {
-            connection.kept.store(keep, Ordering::Relaxed);
+            let step = |kept: usize| Some(if keep { kept + 1 } else { kept.saturating_sub(1) });
+            // It always gives a number.
+            let _ = connection.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
         }
+    }
+
+    /// Hears an address that no range lists, until it was told otherwise as often.
+    pub fn admit_source(&self, address: IpAddr, admit: bool) {
+        self.0.admitted.hold(Clock::instant(), address.to_canonical(), admit);
+    }
+
+    /// Sends a keep-alive (RFC 5626 §4.4.1). On a connection the other end answers with
+    /// [`FlowInput::Pong`]; over UDP it only keeps the way through a NAT open.
+    pub fn ping(&self, flow: Flow) {
+        const PING: &[u8] = b"\r\n\r\n";
+        if !flow.transport.is_reliable() {
+            self.send_packet(flow.id, flow.peer, PING);
+            return;
+        }
+        if let Some(connection) = self.connections().open.get(&flow.id) {
+            connection.pinged.store(true, Ordering::Relaxed);
+        }
+        self.send_on_connection(flow.id, Bytes::from_static(PING));
     }
 
     /// The listeners with the addresses that they really have.
@@ -249,6 +302,7 @@ impl Flows {
     }
 
     fn send_packet(&self, id: FlowId, to: SocketAddr, bytes: &[u8]) {
+        self.0.admitted.prolong(Clock::instant(), to.ip());
         let sent =
             self.0.packets.get(&id).is_some_and(|socket| socket.try_send_to(bytes, to).is_ok());
         if !sent {
@@ -273,7 +327,7 @@ impl Flows {
     }
 
     fn admits(&self, source: IpAddr) -> bool {
-        (self.0.settings.gate)(source)
+        (self.0.settings.gate)(source) || self.0.admitted.admits(Clock::instant(), source)
     }
 
     fn new_flow_id(&self) -> FlowId {
@@ -283,13 +337,31 @@ impl Flows {
 
 impl Connection {
     fn new(queue: mpsc::Sender<Write>) -> Connection {
-        let (backlog, kept, broken) = Default::default();
-        Connection { queue, backlog, kept, broken }
+        let (backlog, kept, owed) = Default::default();
+        let (paid, pinged, broken) = Default::default();
+        Connection { queue, backlog, kept, owed, paid, pinged, broken }
+    }
+
+    /// A request came that must be answered.
+    fn owe(&self) {
+        self.owed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether no final answer is owed.
+    fn is_paid(&self) -> bool {
+        self.owed.load(Ordering::Relaxed) == 0
     }
 
     /// False when the backlog is full.
     fn enqueue(&self, bytes: Bytes) -> bool {
         let len = bytes.len();
+        if is_final(&bytes) {
+            let less = |owed: usize| owed.checked_sub(1);
+            let before = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            if before == Ok(1) {
+                self.paid.notify_one();
+            }
+        }
         let before = self.backlog.fetch_add(len, Ordering::Relaxed);
         before + len <= limits::STREAM_WRITE_BACKLOG_BYTES_MAX
             && self.queue.try_send(Write::Bytes(bytes)).is_ok()
@@ -303,6 +375,11 @@ impl FlowTasks {
         self.stopping.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
     }
+}
+
+/// Whether a message of ours is a final answer.
+fn is_final(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"SIP/2.0 ").is_some_and(|rest| matches!(rest.first(), Some(b'2'..=b'6')))
 }
 
 /// A listener's or a peer's address with IPv4-mapped IPv6 as IPv4.

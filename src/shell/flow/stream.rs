@@ -3,10 +3,10 @@
 //! one must come whole within `Patience::message`, however they drip; between messages the connection
 //! may be idle for `Patience::idle`, or for ever while a call lives on it.
 
-use super::{Connection, FlowInput, Flows, Write, tcp};
-use crate::ground::Flow;
+use super::{Connection, FlowInput, Flows, Write, parse, tcp};
+use crate::ground::{Flow, limits};
 use crate::sip::msg::frame::{FrameFault, Framed, StreamFramer};
-use crate::sip::msg::{Framing, Message};
+use crate::sip::msg::{Framing, Message, Method};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,12 +45,49 @@ impl Drop for Place {
     }
 }
 
-/// Serves the connection to its end. `started` is when it was accepted.
+/// Serves an accepted connection to its end. `started` is when it was accepted: its first message
+/// has begun with it.
 pub(super) async fn run<S>(
     flows: &Flows,
     flow: Flow,
     socket: S,
     started: Instant,
+    stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    serve(flows, flow, socket, Side::Accepted { started }, || {}, stop).await;
+}
+
+/// Serves a connection of ours to its end; `opened` is called when it can be sent on.
+pub(super) async fn run_dialled<S>(
+    flows: &Flows,
+    flow: Flow,
+    socket: S,
+    opened: impl FnOnce(),
+    stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    serve(flows, flow, socket, Side::Dialled, opened, stop).await;
+}
+
+/// Who made the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    Accepted {
+        started: Instant,
+    },
+    /// We did: its other end is heard for as long as it is open, listed or not.
+    Dialled,
+}
+
+async fn serve<S>(
+    flows: &Flows,
+    flow: Flow,
+    socket: S,
+    side: Side,
+    opened: impl FnOnce(),
     mut stop: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -59,13 +96,19 @@ pub(super) async fn run<S>(
     let (queue, writes) = mpsc::channel(WRITES_WAITING_MAX);
     let connection = Arc::new(Connection::new(queue));
     flows.connections().open.insert(flow.id, connection.clone());
+    opened();
     let framer = StreamFramer::new(flow.peer);
-    let mut reader = Reader { flows, flow, connection: &connection, framer, passed: false };
+    let passed = false;
+    let mut reader = Reader { flows, flow, side, connection: &connection, framer, passed };
     if flows.0.inputs.send(FlowInput::Opened { flow }).await.is_ok() {
         let reading = async {
-            let end = reader.run(&mut read, started).await;
-            if end == End::AfterWrites {
-                close_after_writes(&connection).await;
+            match reader.run(&mut read).await {
+                End::Now => {}
+                End::HalfClosed => {
+                    pay(&connection).await;
+                    close_after_writes(&connection).await;
+                }
+                End::AfterWrites => close_after_writes(&connection).await,
             }
         };
         let mut stopping = stop.clone();
@@ -96,11 +139,23 @@ async fn close_after_writes(connection: &Connection) {
     tokio::time::sleep(LINGER).await;
 }
 
+/// Waits until every request has its final answer.
+async fn pay(connection: &Connection) {
+    let paid = async {
+        while !connection.is_paid() {
+            connection.paid.notified().await;
+        }
+    };
+    let _ = timeout(limits::HALF_CLOSED, paid).await;
+}
+
 /// Why reading ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
-    /// The other side closed, failed or was too slow.
+    /// The other side closed without being owed anything, failed or was too slow.
     Now,
+    /// The other side sends no more, and waits for answers.
+    HalfClosed,
     /// The stream cannot be trusted any more; what is queued still goes out.
     AfterWrites,
 }
@@ -108,6 +163,7 @@ enum End {
 struct Reader<'a> {
     flows: &'a Flows,
     flow: Flow,
+    side: Side,
     connection: &'a Connection,
     framer: StreamFramer,
     /// A message went on to signalling: its answer may be on the way.
@@ -115,21 +171,23 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn run<R: AsyncRead + Unpin>(&mut self, read: &mut R, started: Instant) -> End {
+    async fn run<R: AsyncRead + Unpin>(&mut self, read: &mut R) -> End {
         let patience = self.flows.0.settings.patience;
         let mut buffer = [0; READ_BYTES];
-        // The connection's first message has begun with the connection.
-        let mut begun = Some(started);
-        let mut heard = started;
+        let (mut begun, mut heard) = match self.side {
+            Side::Accepted { started } => (Some(started), started),
+            Side::Dialled => (None, Instant::now()),
+        };
         loop {
             let deadline = match begun {
                 Some(begun) => begun + patience.message,
                 None => heard + patience.idle,
             };
             let len = match timeout_at(deadline, read.read(&mut buffer)).await {
+                Ok(Ok(0)) if !self.connection.is_paid() => return End::HalfClosed,
                 Ok(Ok(0) | Err(_)) => return End::Now,
                 Ok(Ok(len)) => len,
-                Err(_) if begun.is_none() && self.connection.kept.load(Ordering::Relaxed) => {
+                Err(_) if begun.is_none() && self.connection.kept.load(Ordering::Relaxed) > 0 => {
                     heard = Instant::now();
                     continue;
                 }
@@ -158,8 +216,15 @@ impl Reader<'_> {
     async fn take_messages(&mut self) -> Result<bool, End> {
         let mut taken = false;
         loop {
-            match self.framer.next() {
+            let pinged = self.connection.pinged.load(Ordering::Relaxed);
+            match self.framer.next_or_pong(pinged) {
                 Ok(None) => return Ok(taken),
+                Ok(Some(Framed::Pong)) => {
+                    taken = true;
+                    self.connection.pinged.store(false, Ordering::Relaxed);
+                    let pong = FlowInput::Pong { flow: self.flow };
+                    self.flows.0.inputs.send(pong).await.map_err(|_| End::Now)?;
+                }
                 Ok(Some(Framed::KeepAlive)) => {
                     taken = true;
                     self.answer(b"\r\n".to_vec());
@@ -184,12 +249,17 @@ impl Reader<'_> {
     /// was taken off the list since the connection was made is no longer heard.
     async fn on_message(&mut self, bytes: Bytes) -> Result<(), End> {
         let flow = self.flow;
-        if !self.flows.admits(flow.peer.ip()) {
+        if self.side != Side::Dialled && !self.flows.admits(flow.peer.ip()) {
             self.flows.0.unlisted.note(flow.peer.ip(), flow.transport);
             return Err(End::Now);
         }
-        match Message::parse(bytes, Framing::Stream) {
+        let counters = &self.flows.0.counters;
+        let parsed = parse::guarded(counters, || Message::parse(bytes, Framing::Stream));
+        match parsed.ok_or(End::Now)? {
             Ok(message) => {
+                if is_owed(&message) {
+                    self.connection.owe();
+                }
                 let passed = self.flows.0.inputs.send(FlowInput::Message { flow, message }).await;
                 self.flows.0.counters.received.add();
                 self.passed = true;
@@ -218,6 +288,11 @@ impl Reader<'_> {
     fn answer(&self, bytes: Vec<u8>) {
         self.flows.send_on_connection(self.flow.id, Bytes::from(bytes));
     }
+}
+
+/// Whether a message is to be answered.
+fn is_owed(message: &Message) -> bool {
+    matches!(message, Message::Request(request) if *request.method() != Method::Ack)
 }
 
 /// Writes what is queued until the queue says to close or the connection fails.

@@ -5,6 +5,7 @@
 use super::stream::{self, Place};
 use super::{Flows, canonical, tls};
 use crate::ground::{Flow, Transport, limits};
+use crate::shell::clock::Clock;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -73,6 +74,9 @@ async fn serve(
         return;
     };
     match (&flows.0.settings.tls, speaks_tls) {
+        (Some(_), true) if !flows.0.handshake_pace.take(Clock::instant(), flow.peer.ip()) => {
+            flows.0.counters.too_fast.add();
+        }
         (Some(source), true) => {
             match tls::accept(source, socket, flows.0.settings.patience.handshake).await {
                 Some(socket) => {

@@ -1,7 +1,7 @@
 //! The flows over loopback: what is admitted, answered, passed on and closed.
 
 use super::*;
-use crate::shell::tls::{Pem, client_config, self_signed, server_config};
+use crate::shell::tls::{PeerTls, PeerTlsSettings, Pem, client_config, self_signed, server_config};
 use crate::sip::msg::Builder;
 use crate::sip::status::StatusLine;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,8 +15,12 @@ const OPTIONS: &str = "OPTIONS sip:u@h SIP/2.0\r\nVia: SIP/2.0/UDP decoy.example
 struct Bench {
     flows: Flows,
     tasks: FlowTasks,
-    inputs: mpsc::Receiver<FlowInput>,
+    inputs: FlowReceiver,
     certificate: Pem,
+}
+
+fn peer_tls(settings: PeerTlsSettings) -> PeerTlsSource {
+    watch::channel(Arc::new(PeerTls::new(&settings).expect("good files"))).1
 }
 
 fn loopback() -> SocketAddr {
@@ -34,11 +38,12 @@ async fn bench(listed: bool, answer_unlisted: bool, patience: Patience) -> Bench
             .map(|kind| (kind, loopback()))
             .to_vec(),
         tls: Some(tls),
+        peer_tls: peer_tls(PeerTlsSettings::default()),
         gate: Arc::new(move |_| listed),
         answer_unlisted,
         patience,
     };
-    let (sender, inputs) = mpsc::channel(limits::SIGNALLING_QUEUE_MAX);
+    let (sender, inputs) = inputs(limits::SIGNALLING_QUEUE_MAX);
     let (flows, tasks) = Flows::start(settings, sender).await.expect("loopback can be bound");
     Bench { flows, tasks, inputs, certificate }
 }
@@ -62,7 +67,7 @@ impl Bench {
         loop {
             match self.inputs.recv().await.expect("the flows are up") {
                 FlowInput::Message { flow, message } => return (flow, message),
-                FlowInput::Opened { .. } | FlowInput::Settle { .. } => {}
+                FlowInput::Opened { .. } | FlowInput::Settle { .. } | FlowInput::Pong { .. } => {}
                 FlowInput::Closed { flow } => panic!("{flow:?} closed"),
             }
         }
@@ -252,9 +257,78 @@ async fn an_unlisted_packet_gets_403_when_configured() {
     bench.tasks.stop().await;
 }
 
+#[tokio::test]
+async fn a_peer_that_closed_its_side_gets_the_answers_that_it_is_owed() {
+    let mut bench = listed().await;
+    let mut phone = bench.connect(Transport::Tcp).await;
+    phone.write_all(format!("{OPTIONS}{OPTIONS}").as_bytes()).await.expect("open");
+    phone.shutdown().await.expect("open");
+    let (flow, message) = bench.message().await;
+    bench.message().await;
+    let Message::Request(request) = message else { panic!("a request was sent") };
+    // Long after the end was read: the other messages of a busy machine come first.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(bench.inputs.try_recv().is_err(), "it is not closed yet");
+    for code in [180, 200, 486] {
+        let answer = Builder::response(&request, &StatusLine::of(code), flow.peer).to_tag("t");
+        bench.flows.send(flow, Destination::Peer, answer.finish().expect("no line breaks"));
+    }
+    let text = read_all(phone).await;
+    assert_eq!(text.matches("SIP/2.0 ").count(), 3, "{text}");
+    assert!(matches!(bench.inputs.recv().await, Some(FlowInput::Closed { .. })));
+    bench.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_is_owed_nothing_is_closed_when_it_closes() {
+    let mut bench = listed().await;
+    let mut phone = bench.connect(Transport::Tcp).await;
+    phone.write_all(OPTIONS.as_bytes()).await.expect("open");
+    bench.answer().await;
+    assert!(read_until(&mut phone, "\r\n\r\n").await.starts_with("SIP/2.0 200 OK"));
+    phone.shutdown().await.expect("open");
+    assert!(matches!(bench.inputs.recv().await, Some(FlowInput::Closed { .. })));
+    bench.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn handshakes_of_one_source_are_slowed_down() {
+    let bench = listed().await;
+    let mut tries = 0;
+    while bench.flows.counters().too_fast == 0 {
+        let mut phone = bench.connect(Transport::Tcp).await;
+        // The other side may have closed already: it has too many of us.
+        let _ = phone.write_all(&[tls::HANDSHAKE_RECORD]).await;
+        tries += 1;
+        assert!(tries < 5_000, "each of them is let in");
+        tokio::task::yield_now().await;
+    }
+    assert!(bench.flows.counters().handshakes_failed > 0, "the first ones were begun");
+    bench.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn packets_of_one_source_are_slowed_down_and_others_are_not() {
+    let mut bench = listed().await;
+    let (id, local) = (FlowId(1), bench.address(Transport::Udp));
+    let flow = |peer: &str| {
+        let peer = peer.parse().expect("an address");
+        Flow { id, transport: Transport::Udp, local, peer }
+    };
+    for _ in 0..10 * limits::PACKETS_PER_SOURCE {
+        udp::on_packet(&bench.flows, &flow("192.0.2.1:5060"), b"\r\n\r\n");
+    }
+    assert!(bench.flows.counters().too_fast > 0);
+    udp::on_packet(&bench.flows, &flow("192.0.2.2:5060"), OPTIONS.as_bytes());
+    assert_eq!(bench.message().await.0, flow("192.0.2.2:5060"));
+    bench.tasks.stop().await;
+}
+
 fn hasty() -> Patience {
     let short = Duration::from_millis(50);
-    Patience { handshake: short, message: short, idle: short }
+    Patience { connect: short, handshake: short, message: short, idle: short }
 }
 
 #[tokio::test]
@@ -335,11 +409,12 @@ async fn a_busy_port_is_named_with_what_to_do() {
     let settings = FlowSettings {
         listeners: vec![(Transport::Udp, address)],
         tls: None,
+        peer_tls: peer_tls(PeerTlsSettings::default()),
         gate: Arc::new(|_| true),
         answer_unlisted: false,
         patience: Patience::default(),
     };
-    let (sender, _inputs) = mpsc::channel(1);
+    let (sender, _inputs) = inputs(1);
     let fault = Flows::start(settings.clone(), sender.clone()).await.err().expect("it is taken");
     let words = fault.to_string();
     assert!(

@@ -1,8 +1,9 @@
 //! One UDP listener: admit, parse, pass on (RFC 3261 §18.2.1). A packet is one message; keep-alives
 //! are swallowed; a malformed request is answered to where it came from.
 
-use super::{FlowInput, Flows, canonical};
+use super::{FlowInput, Flows, canonical, parse};
 use crate::ground::{Flow, FlowId, Transport, limits};
+use crate::shell::clock::Clock;
 use crate::sip::msg::{FaultReason, Framing, Message, ParseFault, stateless_answer};
 use crate::sip::status::StatusLine;
 use bytes::Bytes;
@@ -34,7 +35,8 @@ pub(super) async fn receive(
     }
 }
 
-fn on_packet(flows: &Flows, flow: &Flow, packet: &[u8]) {
+/// One packet from the wire.
+pub(super) fn on_packet(flows: &Flows, flow: &Flow, packet: &[u8]) {
     if !flows.admits(flow.peer.ip()) {
         flows.0.unlisted.note(flow.peer.ip(), Transport::Udp);
         if flows.0.settings.answer_unlisted {
@@ -42,7 +44,14 @@ fn on_packet(flows: &Flows, flow: &Flow, packet: &[u8]) {
         }
         return;
     }
-    match Message::parse(Bytes::copy_from_slice(packet), Framing::Datagram) {
+    if !flows.0.packet_pace.take(Clock::instant(), flow.peer.ip()) {
+        flows.0.counters.too_fast.add();
+        return;
+    }
+    let bytes = Bytes::copy_from_slice(packet);
+    let parsed = parse::guarded(&flows.0.counters, || Message::parse(bytes, Framing::Datagram));
+    let Some(parsed) = parsed else { return };
+    match parsed {
         Ok(message) => match flows.0.inputs.try_send(FlowInput::Message { flow: *flow, message }) {
             Ok(()) => flows.0.counters.received.add(),
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => flows.0.counters.shed.add(),
@@ -57,7 +66,9 @@ fn on_packet(flows: &Flows, flow: &Flow, packet: &[u8]) {
 
 fn refuse(flows: &Flows, flow: &Flow, packet: &[u8]) {
     let bytes = Bytes::copy_from_slice(packet);
-    answer(flows, flow, stateless_answer(&bytes, &StatusLine::of(403), flow.peer), flow.peer);
+    let forbidden = || stateless_answer(&bytes, &StatusLine::of(403), flow.peer);
+    let refusal = parse::guarded(&flows.0.counters, forbidden);
+    answer(flows, flow, refusal.flatten(), flow.peer);
 }
 
 fn answer(flows: &Flows, flow: &Flow, answer: Option<Vec<u8>>, source: SocketAddr) {

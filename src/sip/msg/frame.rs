@@ -16,6 +16,8 @@ pub enum Framed {
     Message(Bytes),
     /// A double CRLF: answer with one CRLF (RFC 5626 §3.5.1).
     KeepAlive,
+    /// A single CRLF while one was waited for: the answer to our keep-alive.
+    Pong,
 }
 
 /// The stream cannot be read on. Send the answer, if any, then close.
@@ -64,6 +66,18 @@ impl StreamFramer {
     /// The next message or keep-alive; `None` when more bytes are needed.
     #[expect(clippy::should_implement_trait, reason = "a fallible cursor, not an iterator")]
     pub fn next(&mut self) -> Result<Option<Framed>, FrameFault> {
+        self.next_or_pong(false)
+    }
+
+    /// The same; `pinged` while a keep-alive of ours waits for its answer, so that a single CRLF
+    /// between messages is that answer.
+    ///
+    /// # Errors
+    /// As [`StreamFramer::next`].
+    pub fn next_or_pong(&mut self, pinged: bool) -> Result<Option<Framed>, FrameFault> {
+        if pinged && self.stage == Stage::Between && self.takes_pong() {
+            return Ok(Some(Framed::Pong));
+        }
         loop {
             self.stage = match self.stage {
                 Stage::Between => match self.skip_line_ends() {
@@ -99,6 +113,19 @@ impl StreamFramer {
     /// Bytes held.
     pub fn buffered(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// A CRLF that is not the first half of the other end's own keep-alive, as far as is known.
+    fn takes_pong(&mut self) -> bool {
+        let lone = match self.buffer.as_ref() {
+            [b'\r', b'\n', b'\r', ..] => false,
+            [b'\r', b'\n', ..] => true,
+            _ => false,
+        };
+        if lone {
+            self.buffer.advance(2);
+        }
+        lone
     }
 
     fn skip_line_ends(&mut self) -> Gap {
@@ -193,6 +220,7 @@ mod tests {
                 match framer.next() {
                     Ok(None) => break,
                     Ok(Some(Framed::KeepAlive)) => seen.push("k".into()),
+                    Ok(Some(Framed::Pong)) => seen.push("p".into()),
                     Ok(Some(Framed::Message(bytes))) => seen.push(format!("m{}", bytes.len())),
                     Err(fault) => {
                         let code = fault.answer.map_or("-".into(), |answer| {
@@ -251,6 +279,24 @@ mod tests {
         let post = format!("POST / HTTP/1.1\r\nHost: h\r\n\r\n{}", options("l: 0\r\n", ""));
         assert_eq!(cut(&post, 1), ["not SIP -"]);
         assert_eq!(cut("GARBAGE\n", 1), ["not SIP -"]);
+    }
+
+    #[test]
+    fn a_single_line_end_answers_our_keep_alive_only_while_it_is_waited_for() {
+        let mut framer = StreamFramer::new(SOURCE.parse().expect("an address"));
+        let mut fed = |bytes: &[u8], pinged| {
+            framer.push(bytes);
+            framer.next_or_pong(pinged).expect("nothing is wrong")
+        };
+        assert_eq!(fed(b"\r\n", true), Some(Framed::Pong));
+        assert_eq!(fed(b"\r\n\r\n", true), Some(Framed::KeepAlive));
+        assert_eq!(fed(b"\r", true), None);
+        assert_eq!(fed(b"\n", true), Some(Framed::Pong));
+        assert_eq!(fed(b"\r\n", false), None);
+        assert_eq!(fed(b"\r\n", false), Some(Framed::KeepAlive));
+        let message = options("Content-Length: 0\r\n", "");
+        assert_eq!(fed(format!("\r\n{message}").as_bytes(), true), Some(Framed::Pong));
+        assert_eq!(fed(b"", true), Some(Framed::Message(Bytes::from(message))));
     }
 
     #[test]
