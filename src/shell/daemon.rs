@@ -1,6 +1,7 @@
 //! The daemon as a whole: builds the parts in the order in which they need each other, keeps them
 //! for as long as they run, and takes them down in reverse. What a part does is in its own file.
 
+mod certificates;
 mod observe;
 mod reload;
 mod settings;
@@ -12,7 +13,7 @@ use crate::ground::{CallKey, Entropy, Secret, Transport};
 use crate::shell::account::{Account, AccountFault};
 use crate::shell::admin::{self, ReloadFault};
 use crate::shell::agent::rest::{AgentService, AgentServiceSettings};
-use crate::shell::config::{self, BaseUrl, Config, Tls, UnlistedUdp};
+use crate::shell::config::{BaseUrl, Config, UnlistedUdp};
 use crate::shell::entropy;
 use crate::shell::flow::{
     self, FlowFault, FlowSettings, FlowTasks, Flows, Patience, UnlistedSource,
@@ -21,14 +22,15 @@ use crate::shell::media::{MediaPlane, MediaSettings};
 use crate::shell::signalling::{Inlets, Published, Request, Signalling, Snapshot};
 use crate::shell::sources::Sources;
 use crate::shell::store::{Store, StoreFault, StoreThread};
-use crate::shell::tls::{self, ClientConfig, PeerTls, Pem, ServerConfig, TlsFault};
+use crate::shell::tls::{self, ClientConfig, Pem, TlsFault};
 use crate::standin::{Standin, StandinOptions};
 use crate::switchboard::Switchboard;
+use certificates::Certificates;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// Why the daemon does not start; each in one sentence with what to do.
@@ -85,6 +87,7 @@ const REQUESTS_MAX: usize = 64;
 pub struct Daemon {
     config: Config,
     account: Arc<Account>,
+    certificates: Arc<Certificates>,
     requests: mpsc::Sender<Request>,
     signalling: JoinHandle<()>,
     flows: Flows,
@@ -119,7 +122,8 @@ impl Daemon {
         let (media_events, media_inlet) = mpsc::unbounded_channel();
         let media = start_media(config, standin.is_some(), client_tls, media_events)?;
         let (flow_inputs, flow_inlet) = flow::inputs(crate::ground::limits::SIGNALLING_QUEUE_MAX);
-        let flow_settings = flow_settings(config, &sources)?;
+        let certificates = Arc::new(Certificates::open(config).map_err(StartFault::Tls)?);
+        let flow_settings = flow_settings(config, &sources, &certificates);
         let (flows, flow_tasks) =
             Flows::start(flow_settings, flow_inputs).await.map_err(StartFault::Flow)?;
         let board = Switchboard::new(settings::of(config, flows.bound()), in_force, from_os()?);
@@ -144,6 +148,7 @@ impl Daemon {
         };
         let lent = observe::Lent {
             account: Arc::clone(&account),
+            certificates: Arc::clone(&certificates),
             agents,
             signalling: requests.downgrade(),
             ultravox_key: api_key,
@@ -152,6 +157,7 @@ impl Daemon {
         Ok(Daemon {
             config: config.clone(),
             account,
+            certificates,
             requests,
             signalling,
             flows,
@@ -210,13 +216,13 @@ impl Daemon {
         ladder.await.ok().flatten()
     }
 
-    /// Reads the configuration file again and puts the account's rules in force. Gives what changed,
-    /// in words.
+    /// Reads the configuration file again and puts the account's rules and new certificates in force.
+    /// Gives what changed, in words.
     ///
     /// # Errors
     /// Every problem of the file, or why nothing changed.
     pub async fn reload(&self) -> Result<Vec<String>, ReloadFault> {
-        reload(&self.config, &self.account).await
+        reload(&self.config, &self.account, &self.certificates).await
     }
 
     /// True while signalling and every shard make progress: what the watchdog is fed by.
@@ -335,7 +341,11 @@ fn start_media(
     MediaPlane::start(settings, sink, seed).map(Arc::new).map_err(StartFault::Media)
 }
 
-fn flow_settings(config: &Config, sources: &Arc<Sources>) -> Result<FlowSettings, StartFault> {
+fn flow_settings(
+    config: &Config,
+    sources: &Arc<Sources>,
+    certificates: &Certificates,
+) -> FlowSettings {
     let list = |transport, addresses: &[SocketAddr]| {
         addresses.iter().map(move |address| (transport, *address)).collect::<Vec<_>>()
     };
@@ -343,33 +353,14 @@ fn flow_settings(config: &Config, sources: &Arc<Sources>) -> Result<FlowSettings
     listeners.extend(list(Transport::Tcp, &config.listen.tcp));
     listeners.extend(list(Transport::Tls, &config.listen.tls));
     let sources = Arc::clone(sources);
-    let tls = server_tls(config).map_err(StartFault::Tls)?;
-    let peer_tls = peer_tls(config).map_err(StartFault::Tls)?;
-    Ok(FlowSettings {
-        tls: tls.map(|tls| watch::channel(tls).1),
-        peer_tls: watch::channel(peer_tls).1,
+    FlowSettings {
+        tls: certificates.own(),
+        peer_tls: certificates.peers(),
         answer_unlisted: config.sip.unlisted_udp == UnlistedUdp::Forbidden,
         gate: Arc::new(move |source| sources.admits(source)),
         listeners,
         patience: Patience::default(),
-    })
-}
-
-/// What we trust and show when we connect to SIP peers.
-fn peer_tls(config: &Config) -> Result<Arc<PeerTls>, TlsFault> {
-    let settings = config::peers::settings(&config.peers, true)?;
-    PeerTls::new(&settings).map(Arc::new)
-}
-
-fn server_tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, TlsFault> {
-    config.tls.as_ref().map(tls_of).transpose()
-}
-
-fn tls_of(files: &Tls) -> Result<Arc<ServerConfig>, TlsFault> {
-    let certificate = Pem::read(&files.certificate)?;
-    let key = Pem::read(&files.private_key)?;
-    let client_ca = files.client_ca.as_deref().map(Pem::read).transpose()?;
-    tls::server_config(&certificate, &key, client_ca.as_ref())
+    }
 }
 
 async fn start_admin(
@@ -381,7 +372,8 @@ async fn start_admin(
     let fault = |error| StartFault::Admin { address, error };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(fault)?;
     let bound = listener.local_addr().map_err(fault)?;
-    let tls = config.admin.tls.as_ref().map(tls_of).transpose().map_err(StartFault::Tls)?;
+    let tls =
+        config.admin.tls.as_ref().map(certificates::server).transpose().map_err(StartFault::Tls)?;
     let state = observed.admin_state(config, bound, lent);
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(async move {

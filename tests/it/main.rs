@@ -1,5 +1,6 @@
 mod account_api;
 mod billing;
+mod certificates;
 mod docs;
 mod drain;
 mod hostile_media;
@@ -16,6 +17,7 @@ mod oracle_sip;
 mod resolver;
 mod rig;
 mod schema;
+mod siege;
 mod sim;
 mod sip_mutations;
 mod standin;

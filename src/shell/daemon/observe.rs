@@ -1,5 +1,6 @@
 //! What the operator sees of a running daemon: health and metrics, gathered when somebody asks.
 
+use super::certificates::Certificates;
 use crate::billing::cdr::MediaSummary;
 use crate::ground::Secret;
 use crate::shell::account::Account;
@@ -44,7 +45,7 @@ impl Observed {
             keys: Keys { admin: config.admin.api_key.clone(), ultravox: lent.ultravox_key },
             listen,
             secure: config.admin.tls.is_some(),
-            reload: reload_of(config.clone(), Arc::clone(&lent.account)),
+            reload: reload_of(config.clone(), Arc::clone(&lent.account), lent.certificates),
             account: lent.account,
             agents: lent.agents,
             signalling: lent.signalling,
@@ -59,16 +60,18 @@ impl Observed {
 /// The parts that the admin listener speaks to.
 pub struct Lent {
     pub account: Arc<Account>,
+    pub certificates: Arc<Certificates>,
     pub agents: Arc<AgentService>,
     pub signalling: mpsc::WeakSender<Request>,
     pub ultravox_key: Secret,
 }
 
-fn reload_of(running: Config, account: Arc<Account>) -> Reload {
+fn reload_of(running: Config, account: Arc<Account>, certificates: Arc<Certificates>) -> Reload {
     let running = Arc::new(running);
     Arc::new(move || {
         let (running, account) = (Arc::clone(&running), Arc::clone(&account));
-        Box::pin(async move { super::reload(&running, &account).await })
+        let certificates = Arc::clone(&certificates);
+        Box::pin(async move { super::reload(&running, &account, &certificates).await })
     })
 }
 
