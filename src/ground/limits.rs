@@ -63,8 +63,9 @@ pub const CONNECTIONS_PER_SOURCE_MAX: usize = 32;
 pub const NAME_SERVERS_MAX: usize = 8;
 /// SIP connections of ours to peers.
 pub const OUTGOING_CONNECTIONS_MAX: usize = 1_024;
-/// How long a TCP connection to a peer may take: two tries of the kernel. The next hop is tried then.
-pub const CONNECT: Duration = Duration::from_millis(1_500);
+/// How long a TCP connection to a peer may take: three tries of the kernel. Who has other hops left
+/// does not wait so long.
+pub const TCP_CONNECT: Duration = Duration::from_secs(5);
 /// How long an unlisted hop may speak after we last sent to it: longer than any callee rings.
 pub const HOP_ADMITTED: Duration = Duration::from_secs(300);
 /// Addresses that may speak although no range lists them: hops, registrars, peers of calls.

@@ -19,6 +19,7 @@ use crate::shell::flow::{
     self, FlowFault, FlowSettings, FlowTasks, Flows, Patience, UnlistedSource,
 };
 use crate::shell::media::{MediaPlane, MediaSettings};
+use crate::shell::resolver::{DnsSettings, Resolver};
 use crate::shell::signalling::{Inlets, Published, Request, Signalling, Snapshot};
 use crate::shell::sources::Sources;
 use crate::shell::store::{Store, StoreFault, StoreThread};
@@ -131,6 +132,10 @@ impl Daemon {
         let parts = Signalling {
             board,
             flows: flows.clone(),
+            resolver: Resolver::new(DnsSettings {
+                servers: config.dns.servers.clone(),
+                ..DnsSettings::default()
+            }),
             media: Arc::clone(&media),
             agents: Arc::clone(&agents),
             store: store.clone(),

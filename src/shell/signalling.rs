@@ -8,19 +8,19 @@ use crate::account::SipConfig;
 use crate::billing::cdr::{Cdr, MediaSummary};
 use crate::call::ladder::Ladder;
 use crate::ground::limits::SIGNALLING_QUEUE_MAX;
-use crate::ground::{CallKey, Instant, JobId, Transport};
+use crate::ground::{CallKey, Instant, JobId};
 use crate::media::plan::{ForCall, MediaEvent};
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
 use crate::shell::flow::{FlowInput, FlowReceiver, Flows};
 use crate::shell::media::MediaPlane;
+use crate::shell::resolver::Resolver;
 use crate::shell::sources::Sources;
 use crate::shell::store::Store;
-use crate::sip::target::{ConnectFault, Hop, LocateFault, Target, TargetHost};
+use crate::sip::target::Target;
 use crate::switchboard::{Command, Counters, Input, Switchboard};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -102,6 +102,7 @@ pub struct Published {
 pub struct Signalling {
     pub board: Switchboard,
     pub flows: Flows,
+    pub resolver: Resolver,
     pub media: Arc<MediaPlane>,
     pub agents: Arc<AgentService>,
     pub store: Store,
@@ -289,17 +290,12 @@ impl Task {
                     self.parts.flows.send(flow, to, bytes);
                 }
                 Command::KeepFlow { flow, keep } => self.parts.flows.keep(flow, keep),
-                Command::Locate { ticket, target, seed: _ } => {
-                    let result = literal_hop(&target).map(|hop| vec![hop]);
-                    self.jobs.spawn(async move { Input::Located { ticket, result } });
-                }
+                Command::Locate { ticket, target, seed } => self.locate(ticket, target, seed),
                 Command::Connect { ticket, hop } => {
-                    let flow = match hop.transport {
-                        Transport::Udp => self.parts.flows.packets_to(hop.address),
-                        Transport::Tcp | Transport::Tls => None,
-                    };
-                    let result = flow.ok_or(ConnectFault::NoSocket);
-                    self.jobs.spawn(async move { Input::Connected { ticket, result } });
+                    let flows = self.parts.flows.clone();
+                    self.jobs.spawn(async move {
+                        Input::Connected { ticket, result: flows.connect(hop).await }
+                    });
                 }
                 Command::Media(ForCall { call, what }) => self.parts.media.send(call, what),
                 Command::Record { cdr, ladder } => self.record(cdr, ladder),
@@ -395,6 +391,14 @@ impl Task {
         Some((cdr, call.ladder.clone()))
     }
 
+    fn locate(&mut self, ticket: u64, target: Target, seed: u64) {
+        let resolver = self.parts.resolver.clone();
+        let reach = self.parts.flows.reach();
+        self.jobs.spawn(async move {
+            Input::Located { ticket, result: resolver.locate(&target, seed, reach).await }
+        });
+    }
+
     fn fetch_agent(&mut self, call: CallKey, job: JobId, agent_id: String) {
         let agents = Arc::clone(&self.parts.agents);
         self.begin_job(call, job, async move {
@@ -454,15 +458,6 @@ impl Totals {
         self.media.frames_late += media.frames_late;
         self.media.uplink_dropped_frames += media.uplink_dropped_frames;
     }
-}
-
-/// The hop of a literal address; names have no answer.
-fn literal_hop(target: &Target) -> Result<Hop, LocateFault> {
-    let TargetHost::Address(address) = target.host else { return Err(LocateFault::Unanswered) };
-    let transport = target.transport.unwrap_or(Transport::Udp);
-    let port = target.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-    let address = SocketAddr::new(address, port);
-    Ok(Hop { transport, address, identity: target.host.clone() })
 }
 
 fn call_span(call: CallKey) -> Span {

@@ -81,7 +81,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Patience {
         Patience {
-            connect: limits::CONNECT,
+            connect: limits::TCP_CONNECT,
             handshake: limits::TLS_HANDSHAKE,
             message: limits::STREAM_MESSAGE,
             idle: limits::STREAM_IDLE,
