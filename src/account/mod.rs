@@ -6,6 +6,7 @@ pub mod agent_id;
 pub mod change;
 pub mod compile;
 pub mod document;
+pub mod enrol;
 pub mod pattern;
 pub mod range;
 pub mod registration;

@@ -58,10 +58,24 @@ impl Entropy {
         (0..bits / 4).map(|_| char::from(HEX[(self.0.next_u32() & 15) as usize])).collect()
     }
 
+    /// A version 4 UUID (RFC 9562 §5.4) in its hyphenated form.
+    pub fn uuid(&mut self) -> String {
+        let number = (u128::from(self.u64()) << 64) | u128::from(self.u64());
+        let version = (number & !(0xf000 << 64) & !(0xc << 60)) | (0x4000 << 64) | (0x8 << 60);
+        hyphenated(version)
+    }
+
     /// Fills `bytes`.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         self.0.fill_bytes(bytes);
     }
+}
+
+/// The 8-4-4-4-12 form of a UUID.
+pub fn hyphenated(uuid: u128) -> String {
+    let digits = format!("{uuid:032x}");
+    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    parts.join("-")
 }
 
 #[cfg(test)]

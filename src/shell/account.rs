@@ -2,6 +2,10 @@
 //! of a change: checked whole, kept on disk, then put in force by the signalling task. One change at a
 //! time. Calls that are up go on with what they began with.
 
+mod registrations;
+
+pub use registrations::{AllRegistered, Registered, binding_json};
+
 use crate::account::change::{self, Change};
 use crate::account::{FieldProblem, Severity, SipConfig, SipConfigDocument, compile};
 use crate::ground::Entropy;
@@ -107,6 +111,7 @@ pub struct Account {
     signalling: mpsc::WeakSender<Request>,
     entropy: Mutex<Entropy>,
     in_force: RwLock<Arc<InForce>>,
+    registered: RwLock<AllRegistered>,
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -122,16 +127,23 @@ impl Account {
         signalling: mpsc::WeakSender<Request>,
         mut entropy: Entropy,
     ) -> Result<Account, AccountFault> {
-        let in_force = match sip.managed_by {
-            ManagedBy::File => of_file(&sip.account, &store, &mut entropy),
-            ManagedBy::Api => of_store(&sip.account, &store, &mut entropy),
+        let (in_force, registered) = match sip.managed_by {
+            ManagedBy::File => {
+                let in_force = of_file(&sip.account, &store, &mut entropy)?;
+                (in_force, registrations::of_file(&sip.registrations))
+            }
+            ManagedBy::Api => {
+                let in_force = of_store(sip, &store, &mut entropy)?;
+                (in_force, registrations::of_store(&store).map_err(AccountFault::Store)?)
+            }
         };
         Ok(Account {
             managed_by: sip.managed_by,
             store,
             signalling,
             entropy: Mutex::new(entropy),
-            in_force: RwLock::new(Arc::new(in_force?)),
+            in_force: RwLock::new(Arc::new(in_force)),
+            registered: RwLock::new(Arc::new(registered)),
             changing: tokio::sync::Mutex::default(),
         })
     }
@@ -191,10 +203,11 @@ impl Account {
             Ok(Err(AccountFault::Store(fault))) => return Err(ChangeFault::Store(fault)),
             Ok(Err(AccountFault::Broken { .. })) | Err(_) => return Err(ChangeFault::Stopping),
         };
-        let words = change::describe(&now.document, &new.document);
+        let mut words = change::describe(&now.document, &new.document);
         if !words.is_empty() {
             self.put_in_force(new).await?;
         }
+        words.extend(self.reload_registrations(&sip.registrations).await?);
         Ok(words)
     }
 
@@ -236,15 +249,14 @@ fn of_file(
 }
 
 /// What the API kept; at the first time the file's rules, which are kept then.
-fn of_store(
-    account: &SipConfig,
-    store: &Store,
-    entropy: &mut Entropy,
-) -> Result<InForce, AccountFault> {
+fn of_store(sip: &Sip, store: &Store, entropy: &mut Entropy) -> Result<InForce, AccountFault> {
+    let account = &sip.account;
     let reader = store.reader().map_err(AccountFault::Store)?;
     let Some(stored) = reader.account().map_err(AccountFault::Store)? else {
         let mut document = account.document();
         change::complete_secrets(&mut document, entropy);
+        // Before the document, whose row says that there was a start.
+        registrations::seed(store, &sip.registrations).map_err(AccountFault::Store)?;
         let revision = store.keep_account(json(&document)).map_err(AccountFault::Store)?;
         tracing::info!("the API manages the account from now on; the file gave its start");
         return compiled(document, revision);

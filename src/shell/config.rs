@@ -16,7 +16,7 @@ mod sip;
 pub use checks::Machine;
 pub use problem::{Problem, Report, Severity};
 
-use crate::account::SipConfig;
+use crate::account::{RegistrationDocument, SipConfig};
 use crate::codec::CodecKind;
 use crate::ground::Secret;
 use std::net::{IpAddr, SocketAddr};
@@ -160,6 +160,8 @@ impl ManagedBy {
 #[derive(Clone, Debug)]
 pub struct Sip {
     pub managed_by: ManagedBy,
+    /// Checked: each of them compiles.
+    pub registrations: Vec<RegistrationDocument>,
     pub account: Arc<SipConfig>,
     /// Status for a call that no rule matches.
     pub no_match_status: u16,

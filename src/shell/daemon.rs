@@ -144,6 +144,7 @@ impl Daemon {
         };
         let inlets = Inlets { flow: flow_inlet, media: media_inlet, requests: request_inlet };
         let signalling = tokio::spawn(parts.run(inlets));
+        account.begin_registrations().await.map_err(StartFault::Account)?;
         let observed = observe::Observed {
             flows: flows.clone(),
             media: Arc::clone(&media),

@@ -4,7 +4,7 @@
 //!
 //! It decides nothing: what a call does is in `call`, who may come in is in `flow` and `admission`.
 
-use crate::account::SipConfig;
+use crate::account::{Registration, RegistrationId, SipConfig};
 use crate::billing::cdr::{Cdr, MediaSummary};
 use crate::call::ladder::Ladder;
 use crate::ground::limits::SIGNALLING_QUEUE_MAX;
@@ -17,6 +17,7 @@ use crate::shell::media::MediaPlane;
 use crate::shell::resolver::Resolver;
 use crate::shell::sources::Sources;
 use crate::shell::store::Store;
+use crate::sip::registration::Binding;
 use crate::sip::target::Target;
 use crate::switchboard::{Command, Counters, Input, Switchboard};
 use std::collections::BTreeMap;
@@ -47,6 +48,13 @@ pub enum Request {
     Ladder(CallKey, oneshot::Sender<Option<Ladder>>),
     /// A call that is up: its record as of now, and its ladder.
     Call { name: CallName, reply: oneshot::Sender<Option<(Box<Cdr>, Ladder)>> },
+    /// The account's registrations: all that are wanted, and the bindings that an earlier process
+    /// left. Answered when they are taken over.
+    ReplaceRegistrations {
+        registrations: Vec<Registration>,
+        bindings: BTreeMap<RegistrationId, Binding>,
+        done: oneshot::Sender<()>,
+    },
     /// The account's configuration was replaced; answered when it is in force.
     Reconfigure { config: Arc<SipConfig>, done: oneshot::Sender<()> },
 }
@@ -211,6 +219,7 @@ impl Task {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Ladder(key, reply) => drop(reply.send(self.ladder(key))),
             Request::Call { name, reply } => drop(reply.send(self.live_call(&name))),
+            Request::ReplaceRegistrations { done, .. } => drop(done.send(())),
             Request::Reconfigure { config, done } => {
                 let peers = self.parts.board.calls().map(|call| call.flow.peer.ip());
                 self.parts.sources.replace(Clock::instant(), Arc::clone(&config), peers);

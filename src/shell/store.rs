@@ -212,11 +212,11 @@ impl Store {
         self.change(move |connection, _| account::made_secret(connection, &url, &fresh))
     }
 
-    /// Keeps a registration, new or changed, once it is on disk. Blocks.
+    /// Keeps a registration, new or changed, once it is on disk; gives its place. Blocks.
     ///
     /// # Errors
     /// When the disk refuses it; nothing has changed then.
-    pub fn keep_registration(&self, registration: StoredRegistration) -> Result<(), StoreFault> {
+    pub fn keep_registration(&self, registration: StoredRegistration) -> Result<i64, StoreFault> {
         self.change(move |connection, _| account::keep_registration(connection, &registration))
     }
 

@@ -166,11 +166,7 @@ impl World {
     /// A fresh call id (a version 4 UUID) and a join token of 128 bits.
     fn draw_ids(&self) -> (String, String) {
         let mut entropy = self.entropy.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = (u128::from(entropy.u64()) << 64) | u128::from(entropy.u64());
-        let version = (number & !(0xf000 << 64) & !(0xc << 60)) | (0x4000 << 64) | (0x8 << 60);
-        let digits = format!("{version:032x}");
-        let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-        (parts.join("-"), entropy.token(128))
+        (entropy.uuid(), entropy.token(128))
     }
 
     /// Tells those who wait in [`Standin::wait_until`].

@@ -192,9 +192,11 @@ fn a_ladder_is_shown_live_and_after_the_daemon() {
         let mut caller = process.caller(Transport::Udp).await;
         let answer = caller.call("echo", 9_000).await;
         assert_eq!(answer.code(), 200);
-        let body = process.doors.get("/edge/calls").expect("it runs").1;
-        let calls: Value = serde_json::from_str(&body).expect("it is JSON");
-        let key = calls["calls"][0]["key"].as_str().expect("a call is up").to_owned();
+        // The record is on disk a few milliseconds after the call began.
+        let key = rig::await_some(SOON, "a call is up", || {
+            let calls: Value = serde_json::from_str(&process.doors.get("/edge/calls")?.1).ok()?;
+            calls["calls"][0]["key"].as_str().map(str::to_owned)
+        });
         let (shown, live) = voxedge(&process, &["ladder", &key]);
         assert!(shown && live.contains("INVITE") && !live.contains("hung up"), "{live}");
         caller.hang_up(&answer).await;

@@ -23,7 +23,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 /// Sections of the configuration as they are written in a file.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "[listen]",
     "[tls]",
     "[[tls.targets]]",
@@ -33,6 +33,7 @@ const SECTIONS: [&str; 13] = [
     "[sip]",
     "[[sip.allowed_agents]]",
     "[sip.fallback_handler]",
+    "[[sip.registrations]]",
     "[admin]",
     "[store]",
     "[limits]",

@@ -60,7 +60,13 @@ fn sip(managed_by: ManagedBy, pattern: &str, secrets: Option<Vec<String>>) -> Si
         ..SipConfigDocument::default()
     };
     let account = Arc::new(compile(&document).expect("good rules").0);
-    Sip { managed_by, account, no_match_status: 404, unlisted_udp: UnlistedUdp::Silence }
+    Sip {
+        managed_by,
+        registrations: vec![],
+        account,
+        no_match_status: 404,
+        unlisted_udp: UnlistedUdp::Silence,
+    }
 }
 
 fn patterns(account: &Account) -> Vec<String> {

@@ -8,6 +8,7 @@
 //! GET    /health, /ready, /metrics      no key
 //! GET    /api/sip                       the account's configuration, as Ultravox's API has it
 //! PATCH  /api/sip                       changes it, when the API manages the account
+//! GET    /api/sip/registrations         and POST; GET, PATCH, DELETE with /{registration_id}
 //! GET    /api/calls/{id}                Ultravox's answer with our sipDetails
 //! POST   /api/calls/{id}/send_data_message
 //! GET    /api/calls/{id}/sip_logs       302 to the ladder of a call of ours
@@ -27,10 +28,12 @@ mod links;
 mod listener;
 pub mod metrics;
 mod pass;
+mod registrations;
 mod routes;
 
 pub use keys::{Failures, Holder, Keys, Right};
 pub use links::LogLinks;
+pub use registrations::Successes;
 pub use routes::{Class, ROUTES, Row};
 
 use crate::ground::limits;
@@ -94,6 +97,8 @@ pub struct AdminState {
     /// Where live calls are asked for; weak, since the daemon alone decides when signalling ends.
     pub signalling: mpsc::WeakSender<Inquiry>,
     pub reload: Reload,
+    /// Which registrations are successful.
+    pub successes: Arc<dyn Fn() -> Successes + Send + Sync>,
     pub metrics: Arc<dyn Fn() -> metrics::Snapshot + Send + Sync>,
     pub health: Arc<dyn Fn() -> health::Health + Send + Sync>,
     /// The database that the records are read from.

@@ -2,7 +2,7 @@
 //! it, and the tests walk it row by row. Requests are counted by class.
 
 use super::keys::Right;
-use super::{AdminState, account, api, calls, health, metrics, pass};
+use super::{AdminState, account, api, calls, health, metrics, pass, registrations};
 use axum::routing::{MethodFilter, MethodRouter, any, on};
 
 /// One row: a method (`*`: all that no other row of the path names), a path, and what it needs.
@@ -51,6 +51,11 @@ enum Endpoint {
     Metrics,
     Sip,
     ChangeSip,
+    ListRegistrations,
+    CreateRegistration,
+    FetchRegistration,
+    ChangeRegistration,
+    RemoveRegistration,
     NoSuchSip,
     Records,
     Record,
@@ -74,6 +79,9 @@ const fn row(
     Row { method, path, right, class, endpoint }
 }
 
+const REGISTRATIONS: &str = "/api/sip/registrations";
+const REGISTRATION: &str = "/api/sip/registrations/{registration_id}";
+
 /// The whole table. A path that is not in it is answered 404.
 pub const ROUTES: &[Row] = &[
     row("GET", "/health", Right::Open, Class::Watch, Endpoint::Health),
@@ -81,6 +89,11 @@ pub const ROUTES: &[Row] = &[
     row("GET", "/metrics", Right::Open, Class::Watch, Endpoint::Metrics),
     row("GET", "/api/sip", Right::EitherKey, Class::Account, Endpoint::Sip),
     row("PATCH", "/api/sip", Right::EitherKey, Class::Account, Endpoint::ChangeSip),
+    row("GET", REGISTRATIONS, Right::EitherKey, Class::Account, Endpoint::ListRegistrations),
+    row("POST", REGISTRATIONS, Right::EitherKey, Class::Account, Endpoint::CreateRegistration),
+    row("GET", REGISTRATION, Right::EitherKey, Class::Account, Endpoint::FetchRegistration),
+    row("PATCH", REGISTRATION, Right::EitherKey, Class::Account, Endpoint::ChangeRegistration),
+    row("DELETE", REGISTRATION, Right::EitherKey, Class::Account, Endpoint::RemoveRegistration),
     // What Ultravox has below this path is ours to answer: never passed on.
     row("*", "/api/sip/", Right::EitherKey, Class::Account, Endpoint::NoSuchSip),
     row("*", "/api/sip/{*rest}", Right::EitherKey, Class::Account, Endpoint::NoSuchSip),
@@ -142,6 +155,11 @@ impl Row {
             Endpoint::Metrics => to!(metrics::metrics),
             Endpoint::Sip => to!(account::sip),
             Endpoint::ChangeSip => to!(account::change_sip),
+            Endpoint::ListRegistrations => to!(registrations::list),
+            Endpoint::CreateRegistration => to!(registrations::create),
+            Endpoint::FetchRegistration => to!(registrations::fetch),
+            Endpoint::ChangeRegistration => to!(registrations::change),
+            Endpoint::RemoveRegistration => to!(registrations::remove),
             Endpoint::NoSuchSip => to!(api::no_such_path),
             Endpoint::Records => to!(calls::records),
             Endpoint::Record => to!(calls::record),

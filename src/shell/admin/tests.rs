@@ -87,6 +87,7 @@ impl Edge {
             reload: Arc::new(|| {
                 Box::pin(async { Err(ReloadFault::Refused("no file here".into())) })
             }),
+            successes: Arc::new(Default::default),
             metrics: Arc::new(metrics::Snapshot::default),
             health: Arc::new(move || shown.lock().expect("no panic").clone()),
             store: Arc::new(path),
@@ -126,7 +127,12 @@ impl Edge {
     }
 
     fn patch(&self, body: Value) -> (u16, Value) {
-        let answer = self.send("PATCH", "/api/sip", ADMIN, Some(&body.to_string()));
+        self.tell("PATCH", "/api/sip", body)
+    }
+
+    /// Sends JSON with the admin key.
+    fn tell(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let answer = self.send(method, path, ADMIN, Some(&body.to_string()));
         (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
     }
 
@@ -151,6 +157,7 @@ async fn agree(mut inbox: mpsc::Receiver<Inquiry>) {
     while let Some(inquiry) = inbox.recv().await {
         match inquiry {
             Inquiry::Reconfigure { done, .. } => drop(done.send(())),
+            Inquiry::ReplaceRegistrations { done, .. } => drop(done.send(())),
             Inquiry::Call { reply, .. } => drop(reply.send(None)),
             _ => {}
         }
@@ -201,7 +208,13 @@ fn sip(managed_by: ManagedBy) -> Sip {
         ..SipConfigDocument::default()
     };
     let account = Arc::new(compile(&document).expect("good rules").0);
-    Sip { managed_by, account, no_match_status: 404, unlisted_udp: UnlistedUdp::Silence }
+    Sip {
+        managed_by,
+        registrations: vec![],
+        account,
+        no_match_status: 404,
+        unlisted_udp: UnlistedUdp::Silence,
+    }
 }
 
 fn record(number: u64) -> Cdr {
@@ -223,6 +236,7 @@ fn record(number: u64) -> Cdr {
 /// A path that the row matches.
 fn path_of(row: &Row) -> String {
     let path = row.path.replace("{call_id}", ULTRAVOX_CALL).replace("{link}", "none");
+    let path = path.replace("{registration_id}", AGENT);
     path.replace("{id}", "6ab00000-2").replace("{*rest}", "x/y")
 }
 
@@ -335,6 +349,92 @@ fn made_secrets_are_told_once_and_others_never() {
     let file = std::fs::metadata(edge.directory.join("calls.sqlite")).expect("it is there");
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+const REGISTRATIONS: &str = "/api/sip/registrations";
+
+fn registration(username: &str) -> Value {
+    json!({"username": username, "password": "password-canary", "proxy": "pbx.example"})
+}
+
+#[test]
+fn registrations_are_made_changed_and_removed_by_the_schema() {
+    use crate::ultravox::schema::sip::SIP_REGISTRATION;
+    let edge = Edge::start("registrations", BY_API);
+    let (status, made) = edge.tell("POST", REGISTRATIONS, registration("sales"));
+    assert_eq!((status, SIP_REGISTRATION.check(&made)), (201, vec![]), "{made}");
+    let id = made["registrationId"].as_str().expect("a text").to_owned();
+    let place = format!("{REGISTRATIONS}/{id}");
+    let expected = json!({
+        "registrationId": id, "created": made["created"], "username": "sales",
+        "proxy": "pbx.example", "outboundProxy": null, "authUser": null, "successful": null,
+    });
+    assert_eq!(made, expected, "the password is write-only");
+    assert_eq!(edge.ask("GET", &place, ADMIN), (200, expected.clone()));
+    let patch = json!({"authUser": "auth", "successful": true, "registrationId": "mine"});
+    let (status, changed) = edge.tell("PATCH", &place, patch);
+    let seen = (status, &changed["authUser"], &changed["successful"]);
+    assert_eq!(seen, (200, &json!("auth"), &Value::Null));
+    assert_eq!(changed["registrationId"], id, "read-only");
+    for (body, path) in [
+        (json!({"username": "u".repeat(61)}), "username"),
+        (json!({"proxy": null}), "proxy"),
+        (json!({"realm": "x"}), "realm"),
+    ] {
+        let (status, told) = edge.tell("PATCH", &place, body);
+        assert_eq!((status, &told["problems"][0]["path"]), (400, &json!(path)), "{told}");
+    }
+    let (status, told) = edge.tell("POST", REGISTRATIONS, json!({"username": "x"}));
+    let paths: Vec<&Value> =
+        told["problems"].as_array().expect("a list").iter().map(|one| &one["path"]).collect();
+    assert_eq!((status, paths), (400, vec![&json!("password"), &json!("proxy")]));
+    assert_eq!(edge.send("DELETE", &place, ADMIN, None).status, 204);
+    for (method, status) in [("GET", 404), ("DELETE", 404), ("PUT", 405)] {
+        assert_eq!(edge.ask(method, &place, ADMIN).0, status, "{method}");
+    }
+    let by_file = Edge::start("registrations-file", BY_FILE);
+    assert_eq!(by_file.tell("POST", REGISTRATIONS, registration("sales")).0, 409);
+    assert_eq!(by_file.ask("DELETE", &place, ADMIN).0, 409);
+}
+
+#[test]
+fn registrations_are_listed_in_pages_that_bear_removals() {
+    use crate::ultravox::schema::sip::SIP_REGISTRATIONS;
+    let edge = Edge::start("pages", BY_API);
+    let made: Vec<String> = (0..5)
+        .map(|number| {
+            let body = registration(&format!("user{number}"));
+            let (status, made) = edge.tell("POST", REGISTRATIONS, body);
+            assert_eq!(status, 201, "{made}");
+            made["registrationId"].as_str().expect("a text").to_owned()
+        })
+        .collect();
+    let page = |path: &str| {
+        let (status, page) = edge.ask("GET", path, ADMIN);
+        assert_eq!((status, SIP_REGISTRATIONS.check(&page)), (200, vec![]), "{page}");
+        let users = page["results"].as_array().expect("a list").iter();
+        let users: Vec<String> = users.map(|one| one["username"].to_string()).collect();
+        let link = |name: &str| {
+            let origin = format!("http://{}", edge.address);
+            page[name].as_str().map(|link| link.strip_prefix(&origin).expect("ours").to_owned())
+        };
+        (users.join(" ").replace('"', ""), link("previous"), link("next"))
+    };
+    let (users, previous, next) = page(REGISTRATIONS);
+    assert_eq!((users.as_str(), previous, next), ("user0 user1 user2 user3 user4", None, None));
+    let (users, previous, next) = page(&format!("{REGISTRATIONS}?pageSize=2"));
+    assert_eq!((users.as_str(), previous), ("user0 user1", None));
+    // What a page began with may be gone when the next one is asked for.
+    edge.send("DELETE", &format!("{REGISTRATIONS}/{}", made[1]), ADMIN, None);
+    let (users, previous, next) = page(&next.expect("there are more"));
+    assert_eq!(users, "user2 user3");
+    let (last, _, end) = page(&next.expect("there is one more"));
+    assert_eq!((last.as_str(), end), ("user4", None));
+    let (users, start, _) = page(&previous.expect("there are some before"));
+    assert_eq!((users.as_str(), start), ("user0", None));
+    for bad in ["?cursor=x", "?cursor=", "?pageSize=0", "?pageSize=-1", "?page=2"] {
+        assert_eq!(edge.ask("GET", &format!("{REGISTRATIONS}{bad}"), ADMIN).0, 400, "{bad}");
+    }
 }
 
 #[test]

@@ -58,7 +58,8 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
     let dns = peers::read_dns(&mut root.section("dns", report), report);
     let media = read_media(&mut root.section("media", report), &listen, &mut places, report);
     let ultravox = read_ultravox(&mut root.section("ultravox", report), base, report);
-    let sip = super::sip::read(&mut root.section("sip", report), &listen, &mut places, report);
+    let sip =
+        super::sip::read(&mut root.section("sip", report), &listen, &mut places, base, report);
     let admin = read_admin(&mut root.section("admin", report), &mut places, base, report);
     let store = read_store(&mut root.section("store", report), base, report);
     let limits = read_limits(&mut root.section("limits", report), report);
@@ -211,7 +212,7 @@ pub(super) fn pem(
 }
 
 /// Key files are for their owner alone. systemd's credentials are guarded by their directory.
-fn warn_of_mode(path: &Path, name: &str, span: &Range<usize>, report: &mut Report) {
+pub fn warn_of_mode(path: &Path, name: &str, span: &Range<usize>, report: &mut Report) {
     use std::os::unix::fs::PermissionsExt;
     let Ok(metadata) = std::fs::metadata(path) else { return };
     let mode = metadata.permissions().mode() & 0o777;

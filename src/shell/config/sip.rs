@@ -1,11 +1,17 @@
 //! `[sip]`: the account's rules as the file writes them, and what strangers meet. The rules are
 //! compiled here, so that their problems are told at their own lines.
 
-use super::problem::Report;
+use super::problem::{Report, io_words};
 use super::reader::Section;
-use super::sections::Places;
+use super::sections::{Places, warn_of_mode};
 use super::{Listen, ManagedBy, Sip, UnlistedUdp};
-use crate::account::{self, AgentAllowance, FallbackHandler, Place, SipConfig, SipConfigDocument};
+use crate::account::{
+    self, AgentAllowance, FallbackHandler, Place, Registration, RegistrationDocument,
+    RegistrationId, SipConfig, SipConfigDocument,
+};
+use crate::ground::{Secret, limits};
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Reads the section.
@@ -13,6 +19,7 @@ pub fn read(
     section: &mut Section<'_>,
     listen: &Listen,
     places: &mut Places,
+    base: &Path,
     report: &mut Report,
 ) -> Sip {
     let mut document = SipConfigDocument::default();
@@ -37,6 +44,15 @@ pub fn read(
     }
     document.fallback_handler =
         read_handler(&mut section.section("fallback_handler", report), places, report);
+    let mut registrations = Vec::new();
+    for mut entry in section.sections("registrations", report) {
+        registrations.extend(read_registration(&mut entry, base, report));
+    }
+    if registrations.len() > limits::REGISTRATIONS_MAX {
+        let what = format!("{} registrations are given", registrations.len());
+        let fix = format!("keep at most {}", limits::REGISTRATIONS_MAX);
+        report.error(section.span(), "sip.registrations", what, fix);
+    }
     let managers = [("file", ManagedBy::File), ("api", ManagedBy::Api)];
     let managed_by = section.word("managed_by", &managers, report).unwrap_or(ManagedBy::File);
     let no_match_status = section
@@ -46,7 +62,7 @@ pub fn read(
     let unlisted_udp = section.word("unlisted_udp", &words, report).unwrap_or(UnlistedUdp::Silence);
     section.finish(report);
     let account = Arc::new(compile_account(&document, places, report));
-    Sip { managed_by, account, no_match_status, unlisted_udp }
+    Sip { managed_by, registrations, account, no_match_status, unlisted_udp }
 }
 
 fn read_agent(
@@ -92,6 +108,81 @@ fn read_handler(
         found.into_iter().map(|one| one.value).collect()
     });
     Some(FallbackHandler { url: url?.value, secrets })
+}
+
+/// One entry of `[[sip.registrations]]`.
+fn read_registration(
+    entry: &mut Section<'_>,
+    base: &Path,
+    report: &mut Report,
+) -> Option<RegistrationDocument> {
+    let mut spans: Vec<(&str, Range<usize>)> = Vec::new();
+    let mut text = |key: &'static str, report: &mut Report| {
+        let found = entry.text(key, report)?;
+        spans.push((key, found.span));
+        Some(found.value)
+    };
+    let (username, proxy) = (text("username", report), text("proxy", report));
+    let (outbound_proxy, auth_user) = (text("outbound_proxy", report), text("auth_user", report));
+    let (inline, file) = (text("password", report), text("password_file", report));
+    for (key, found) in [("username", &username), ("proxy", &proxy)] {
+        if found.is_none() && entry.key_span(key).is_none() {
+            let fix = format!("add {key} = \"…\"");
+            report.error(entry.span(), &entry.path(key), "is missing".to_owned(), fix);
+        }
+    }
+    let span_of = |key: &str| {
+        let found = spans.iter().find(|(known, _)| *known == key);
+        found.map_or(entry.span().clone(), |(_, span)| span.clone())
+    };
+    let password = match (inline, file) {
+        (Some(password), None) => Some(Secret::new(password)),
+        (None, Some(file)) => read_password(entry, &file, &span_of("password_file"), base, report),
+        (Some(_), Some(_)) => {
+            let what = "stands beside password; only one of the two may".to_owned();
+            let (span, path) = (span_of("password_file"), entry.path("password_file"));
+            report.error(&span, &path, what, "remove password".to_owned());
+            None
+        }
+        (None, None) => {
+            let what = "has neither password_file nor password".to_owned();
+            let fix = "add password_file = \"…\", a file with mode 0600".to_owned();
+            report.error(entry.span(), &entry.path("password_file"), what, fix);
+            None
+        }
+    };
+    entry.finish(report);
+    let (username, password, proxy) = (username?, password?, proxy?);
+    let document = RegistrationDocument { username, password, proxy, outbound_proxy, auth_user };
+    let problems = Registration::compile(RegistrationId("file".into()), &document).err();
+    for problem in problems.into_iter().flatten() {
+        let key = problem.field.toml_key();
+        report.error(&span_of(key), &entry.path(key), problem.problem, problem.fix);
+    }
+    Some(document)
+}
+
+/// The one line of a password file.
+fn read_password(
+    entry: &Section<'_>,
+    file: &str,
+    span: &Range<usize>,
+    base: &Path,
+    report: &mut Report,
+) -> Option<Secret> {
+    let (path, name) = (base.join(file), entry.path("password_file"));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            warn_of_mode(&path, &name, span, report);
+            Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
+        }
+        Err(error) => {
+            let what = format!("{} cannot be read: {}", path.display(), io_words(&error));
+            let fix = format!("put the password into {} with mode 0600", path.display());
+            report.error(span, &name, what, fix);
+            None
+        }
+    }
 }
 
 /// Compiles the rules, and tells their problems at the places in the file that they come from.

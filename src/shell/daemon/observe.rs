@@ -46,6 +46,7 @@ impl Observed {
             listen,
             secure: config.admin.tls.is_some(),
             reload: reload_of(config.clone(), Arc::clone(&lent.account), lent.certificates),
+            successes: Arc::new(Default::default),
             account: lent.account,
             agents: lent.agents,
             signalling: lent.signalling,

@@ -17,6 +17,8 @@ pub struct StoredAccount {
 /// A registration as it was kept last.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredRegistration {
+    /// Its place in the order in which registrations were made; 0 before it was kept.
+    pub place: i64,
     pub id: String,
     pub created: WallTime,
     /// The registration as JSON, its password among it.
@@ -73,19 +75,17 @@ pub(super) fn find(connection: &Connection) -> rusqlite::Result<Option<StoredAcc
     row.optional()
 }
 
-/// Keeps a registration: a new one, or a new document of a known one.
+/// Keeps a registration: a new one, or a new document of a known one. Gives its place.
 pub(super) fn keep_registration(
     connection: &Connection,
     registration: &StoredRegistration,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<i64> {
     let sentence = "INSERT INTO registrations (id, created_us, document) VALUES (?1, ?2, ?3)
-                    ON CONFLICT (id) DO UPDATE SET document = excluded.document";
-    connection.prepare_cached(sentence)?.execute(params![
-        registration.id,
-        registration.created.unix_micros(),
-        registration.document
-    ])?;
-    Ok(())
+                    ON CONFLICT (id) DO UPDATE SET document = excluded.document
+                    RETURNING place";
+    let values =
+        params![registration.id, registration.created.unix_micros(), registration.document];
+    connection.prepare_cached(sentence)?.query_row(values, |row| row.get(0))
 }
 
 /// Forgets a registration and its binding.
@@ -97,11 +97,12 @@ pub(super) fn forget_registration(connection: &Connection, id: &str) -> rusqlite
 
 /// All registrations, in the order in which they were made.
 pub(super) fn registrations(connection: &Connection) -> rusqlite::Result<Vec<StoredRegistration>> {
-    let sentence = "SELECT id, created_us, document FROM registrations ORDER BY place";
+    let sentence = "SELECT id, created_us, document, place FROM registrations ORDER BY place";
     let mut statement = connection.prepare_cached(sentence)?;
     let rows = statement.query_map([], |row| {
         let created = WallTime::from_unix_micros(row.get(1)?);
-        Ok(StoredRegistration { id: row.get(0)?, created, document: row.get(2)? })
+        let (id, document, place) = (row.get(0)?, row.get(2)?, row.get(3)?);
+        Ok(StoredRegistration { place, id, created, document })
     })?;
     rows.collect()
 }

@@ -43,8 +43,18 @@ const CALLS_BY_ULTRAVOX_CALL: &str = "
 
 /// Sets the pragmas and brings the schema up to date.
 pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreFault> {
+    prepare_version(connection, path, STEPS.len())
+}
+
+/// The same up to a version; an older one than ours is for tests.
+pub(super) fn prepare_version(
+    connection: &mut Connection,
+    path: &Path,
+    wanted: usize,
+) -> Result<(), StoreFault> {
     let version = check_version(connection, path)?;
-    let steps = STEPS.iter().enumerate().skip(usize::try_from(version).unwrap_or(0));
+    let steps = STEPS.iter().enumerate().take(wanted);
+    let steps = steps.skip(usize::try_from(version).unwrap_or(0));
     let done = pragmas(connection).and_then(|()| {
         for (index, step) in steps {
             let transaction = connection.transaction()?;

@@ -149,3 +149,85 @@ fn what_is_no_database_or_no_directory_is_told_with_its_fix() {
     assert!(fault.contains("change store.path"), "{fault}");
     assert!(Reader::open(&place.0.join("none.sqlite")).is_err());
 }
+
+#[test]
+fn the_account_and_its_registrations_are_kept_in_order_and_forgotten() {
+    let place = Place::new("account");
+    let (store, thread) = Store::open(&place.database()).expect("a new store");
+    let reader = store.reader().expect("it is there");
+    assert!(reader.account().expect("it reads").is_none());
+    assert_eq!(store.keep_account("{}".into()).expect("it writes"), 1);
+    assert_eq!(store.keep_account("{\"a\":1}".into()).expect("it writes"), 2);
+    let kept = reader.account().expect("it reads").expect("it was kept");
+    assert_eq!((kept.revision, kept.document.as_str()), (2, "{\"a\":1}"));
+    let row = |id: &str, document: &str| StoredRegistration {
+        place: 0,
+        id: id.into(),
+        created: WallTime::from_unix_micros(7),
+        document: document.into(),
+    };
+    let places = ["b", "a", "c"].map(|id| store.keep_registration(row(id, id)).expect("it writes"));
+    assert_eq!(places, [1, 2, 3]);
+    assert_eq!(store.keep_registration(row("a", "new")).expect("it writes"), 2, "its place stays");
+    store.keep_binding("a".into(), "1".into());
+    store.keep_binding("a".into(), "2".into());
+    store.keep_binding("c".into(), "3".into());
+    store.forget_registration("c".into()).expect("it writes");
+    let last = store.keep_registration(row("d", "d")).expect("it writes");
+    assert!(last > 3, "no place twice");
+    let rows = reader.registrations().expect("it reads");
+    let rows: Vec<(i64, &str, &str)> =
+        rows.iter().map(|row| (row.place, row.id.as_str(), row.document.as_str())).collect();
+    assert_eq!(rows, [(1, "b", "b"), (2, "a", "new"), (last, "d", "d")]);
+    assert_eq!(reader.bindings().expect("it reads"), [("a".to_owned(), "2".to_owned())]);
+    assert_eq!(store.made_secret("u".into(), "first".into()).expect("it writes"), "first");
+    assert_eq!(store.made_secret("u".into(), "second".into()).expect("it writes"), "first");
+    assert_eq!(reader.made_secret("u").expect("it reads").as_deref(), Some("first"));
+    thread.stop();
+    assert!(store.keep_account("{}".into()).is_err(), "nobody writes any more");
+}
+
+#[test]
+fn ladders_are_bounded_and_the_oldest_make_place() {
+    let place = Place::new("ladders");
+    let (store, thread) = Store::open(&place.database()).expect("a new store");
+    let mut ladder = Ladder::new(crate::ground::Instant::ZERO);
+    for number in 1..=LADDERS_MAX as u64 + 7 {
+        store.keep_ladder(record(number).key, &ladder);
+        // The queue is as long as the table: none may be lost here.
+        assert!(number % 1_000 != 0 || store.flush());
+    }
+    let last = record(LADDERS_MAX as u64 + 7).key;
+    ladder.push(crate::ground::Instant::ZERO, crate::call::ladder::Lane::Sip, "BYE".into());
+    store.keep_ladder(last, &ladder);
+    assert!(store.flush());
+    let reader = store.reader().expect("it is there");
+    assert_eq!(reader.ladder(record(7).key).expect("it reads"), None);
+    assert!(reader.ladder(record(8).key).expect("it reads").is_some());
+    assert_eq!(reader.ladder(last).expect("it reads"), Some(ladder), "the later one counts");
+    thread.stop();
+}
+
+/// A database of the first version is brought up to date, and its calls are found by Ultravox's id.
+#[test]
+fn an_older_database_is_brought_up_to_date() {
+    let place = Place::new("older");
+    let path = place.0.join("older.sqlite");
+    let mut connection = Connection::open(&path).expect("our own directory");
+    schema::prepare_version(&mut connection, &path, 1).expect("the first version");
+    let mut old = record(1);
+    old.ultravox_call_id = Some("u-1".into());
+    old.ended_at = Some(old.opened_at);
+    let json = serde_json::to_string(&old).expect("it writes");
+    let sentence = "INSERT INTO calls VALUES (?1, 1, 1, 1, 'c', 'f', 't', NULL, 200, 0, 0, ?2)";
+    connection.execute(sentence, rusqlite::params![1, json]).expect("a row");
+    drop(connection);
+    let (store, thread) = Store::open(&path).expect("it is brought up to date");
+    let reader = store.reader().expect("it is there");
+    assert_eq!(reader.find_by_ultravox_call("u-1").expect("it reads"), Some(old));
+    assert_eq!(reader.find_by_ultravox_call("u-2").expect("it reads"), None);
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it holds passwords now");
+    thread.stop();
+}
