@@ -9,6 +9,7 @@ use crate::ground::limits;
 use crate::sip::msg::{Name, NameAddr, Request};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::fmt;
 
 /// The key that belongs to automatic values.
 const RESERVED: &str = "ultravox";
@@ -17,55 +18,162 @@ const RESERVED: &str = "ultravox";
 const ANONYMOUS: &str = "anonymous";
 const ANONYMOUS_URI: &str = "sip:anonymous@anonymous.invalid";
 
-/// The context values that `X-` headers give.
+/// The context values that `X-` headers give, and what was left out or taken otherwise.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct XHeaders {
     pub values: Map<String, Value>,
-    /// `X-` headers that were left out or not read as JSON: repeated, too long, too many, too deep,
-    /// nameless, or of the reserved name.
-    pub anomalies: u32,
+    pub remarks: Vec<Remark>,
+}
+
+/// What became of one `X-` header that was not taken as it came. It shows the header's name, never
+/// its value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remark {
+    header: String,
+    pub oddity: Oddity,
+}
+
+/// Why a header was left out, or taken otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Oddity {
+    /// One of more than [`limits::X_HEADERS_MAX`].
+    TooMany,
+    /// Its value is longer than [`limits::X_HEADER_BYTES_MAX`].
+    TooLong,
+    /// With it all headers would be longer than [`limits::X_HEADERS_BYTES_MAX`].
+    BeyondAll,
+    /// Its value holds control characters.
+    Control,
+    /// The same header, or another one of the same key, came before.
+    Repeated,
+    /// Its key belongs to the automatic values.
+    Reserved,
+    /// `X-` and nothing more.
+    Nameless,
+    /// Its JSON is nested deeper than [`limits::JSON_DEPTH_MAX`] or holds a NUL: taken as text.
+    KeptAsText,
+}
+
+/// Characters of a header's name that a remark shows.
+const NAME_CHARS_MAX: usize = 40;
+
+impl Remark {
+    fn of(name: &str, oddity: Oddity) -> Remark {
+        let plain = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+        Remark { header: name.chars().take(NAME_CHARS_MAX).map(plain).collect(), oddity }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.header;
+        match self.oddity {
+            Oddity::TooMany => write!(f, "{name} left out: too many X- headers"),
+            Oddity::TooLong => write!(f, "{name} left out: longer than 2 KiB"),
+            Oddity::BeyondAll => write!(f, "{name} left out: beyond 8 KiB of X- headers"),
+            Oddity::Control => write!(f, "{name} left out: control characters"),
+            Oddity::Repeated => write!(f, "{name} left out: repeated"),
+            Oddity::Reserved => write!(f, "{name} left out: the key is reserved"),
+            Oddity::Nameless => write!(f, "{name} left out: no name"),
+            Oddity::KeptAsText => write!(f, "{name} taken as text: its JSON is not usable"),
+        }
+    }
+}
+
+/// The `X-` headers within the bounds, by their names as received and with trimmed values, and
+/// what is to be said of the others. A header that is left out takes no room from the next.
+pub fn x_headers<'a>(
+    headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> (Vec<(&'a str, &'a str)>, Vec<Remark>) {
+    let (mut kept, mut remarks, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for (name, value) in headers {
+        if !is_x_header(name) {
+            continue;
+        }
+        let value = value.trim();
+        let size = name.len() + value.len();
+        let oddity = if kept.len() >= limits::X_HEADERS_MAX {
+            Some(Oddity::TooMany)
+        } else if value.len() > limits::X_HEADER_BYTES_MAX {
+            Some(Oddity::TooLong)
+        } else if bytes + size > limits::X_HEADERS_BYTES_MAX {
+            Some(Oddity::BeyondAll)
+        } else if value.chars().any(|c| c.is_control() && c != '\t') {
+            Some(Oddity::Control)
+        } else {
+            None
+        };
+        match oddity {
+            Some(oddity) => remarks.push(Remark::of(name, oddity)),
+            None => {
+                bytes += size;
+                kept.push((name, value));
+            }
+        }
+    }
+    (kept, remarks)
+}
+
+fn is_x_header(name: &str) -> bool {
+    name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-"))
 }
 
 /// Turns `X-` headers into context values: `X-` removed, lower-cased, `-` to `_`; the value read as
 /// JSON, else kept as text. Other headers are passed over. Of a repeated header the first counts.
-pub fn from_headers<N, V>(headers: impl IntoIterator<Item = (N, V)>) -> XHeaders
-where
-    N: AsRef<str>,
-    V: AsRef<str>,
-{
-    let mut context = XHeaders::default();
-    let (mut seen, mut bytes) = (0, 0);
-    for (name, value) in headers {
-        let (name, value) = (name.as_ref(), value.as_ref().trim());
-        let Some(key) = key(name) else { continue };
-        seen += 1;
-        bytes += value.len();
-        let bounded = seen <= limits::X_HEADERS_MAX
-            && value.len() <= limits::X_HEADER_BYTES_MAX
-            && bytes <= limits::X_HEADERS_BYTES_MAX;
-        if !bounded || key.is_empty() || key == RESERVED || context.values.contains_key(&key) {
-            context.anomalies += 1;
-            continue;
+pub fn from_headers<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> XHeaders {
+    let (kept, remarks) = x_headers(headers);
+    let mut context = XHeaders { values: Map::new(), remarks };
+    for (name, text) in kept {
+        let key = key(name);
+        let (value, oddity) = match () {
+            () if key.is_empty() => (None, Some(Oddity::Nameless)),
+            () if is_reserved(&key) => (None, Some(Oddity::Reserved)),
+            () if context.values.contains_key(&key) => (None, Some(Oddity::Repeated)),
+            () => {
+                let (value, is_odd) = read_value(text);
+                (Some(value), is_odd.then_some(Oddity::KeptAsText))
+            }
+        };
+        context.remarks.extend(oddity.map(|oddity| Remark::of(name, oddity)));
+        if let Some(value) = value {
+            context.values.insert(key, value);
         }
-        let (value, is_odd) = read_value(value);
-        context.anomalies += u32::from(is_odd);
-        context.values.insert(key, value);
     }
     context
 }
 
-/// The context key of an `X-` header; `None` for any other header.
-fn key(name: &str) -> Option<String> {
-    let rest = name.get(..2).filter(|start| start.eq_ignore_ascii_case("x-")).and(name.get(2..))?;
-    Some(rest.to_ascii_lowercase().replace('-', "_"))
+/// The context key of an `X-` header.
+fn key(name: &str) -> String {
+    name.get(2..).unwrap_or_default().to_ascii_lowercase().replace('-', "_")
 }
 
-/// JSON, or the text itself. JSON that is nested too deep stays text and is odd. Integers that no
-/// JSON number of ours holds exactly stay text, since an account number must not lose digits.
+/// `ultravox`, and dotted paths below it, which a template would look up in the automatic values'
+/// place.
+fn is_reserved(key: &str) -> bool {
+    key.strip_prefix(RESERVED).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The handler's context over the headers': the handler's values win, and neither may speak for the
+/// automatic values.
+pub fn merge(
+    headers: &Map<String, Value>,
+    handler: Option<&Map<String, Value>>,
+) -> Map<String, Value> {
+    let mut merged = headers.clone();
+    for (key, value) in handler.into_iter().flatten() {
+        merged.insert(key.clone(), value.clone());
+    }
+    merged.retain(|key, _| !is_reserved(key));
+    merged
+}
+
+/// JSON, or the text itself. JSON that is nested too deep, or holds a NUL, which databases refuse,
+/// stays text and is odd. Integers that no JSON number of ours holds exactly stay text, since an
+/// account number must not lose digits.
 fn read_value(text: &str) -> (Value, bool) {
     let as_text = || Value::String(text.to_owned());
     let Ok(value) = serde_json::from_str::<Value>(text) else { return (as_text(), false) };
-    if depth(&value, limits::JSON_DEPTH_MAX + 1) > limits::JSON_DEPTH_MAX {
+    if depth(&value, limits::JSON_DEPTH_MAX + 1) > limits::JSON_DEPTH_MAX || holds_nul(&value) {
         return (as_text(), true);
     }
     let is_long_integer =
@@ -81,6 +189,18 @@ fn depth(value: &Value, most: usize) -> usize {
         Value::Array(items) => 1 + items.iter().map(inner).max().unwrap_or(0),
         Value::Object(fields) => 1 + fields.values().map(inner).max().unwrap_or(0),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// Whether a text or a name in the value holds a NUL. The value is not deep.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(fields) => {
+            fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -208,7 +328,7 @@ pub fn template_context(
     schema: Option<&Value>,
 ) -> Map<String, Value> {
     let mut context = x_headers.clone();
-    context.remove(RESERVED);
+    context.retain(|key, _| !is_reserved(key));
     let values = caller.map(Caller::values).into_iter().flatten();
     let permitted: Map<String, Value> = values
         .filter(|(name, text)| {
@@ -231,10 +351,10 @@ mod tests {
     use bytes::Bytes;
     use serde_json::json;
 
-    fn check(headers: &[(&str, &str)], values: Value, anomalies: u32) {
+    fn check(headers: &[(&str, &str)], values: Value, oddities: &[Oddity]) {
         let context = from_headers(headers.iter().copied());
-        let have = (Value::Object(context.values), context.anomalies);
-        assert_eq!(have, (values, anomalies), "{headers:?}");
+        let found: Vec<Oddity> = context.remarks.iter().map(|remark| remark.oddity).collect();
+        assert_eq!((Value::Object(context.values), &found[..]), (values, oddities), "{headers:?}");
     }
 
     #[test]
@@ -242,7 +362,7 @@ mod tests {
         check(
             &[("X-Customer-Name", "Bob"), ("X-Complex-Value", r#"{"subkey": "value"}"#)],
             json!({"customer_name": "Bob", "complex_value": {"subkey": "value"}}),
-            0,
+            &[],
         );
     }
 
@@ -266,7 +386,7 @@ mod tests {
             ("", json!("")),
             ("  padded  ", json!("padded")),
         ] {
-            check(&[("X-V", text)], json!({"v": value}), 0);
+            check(&[("X-V", text)], json!({"v": value}), &[]);
         }
     }
 
@@ -275,7 +395,7 @@ mod tests {
         check(
             &[("From", "a"), ("x-Call-ID", "b"), ("X-A_B-c", "1"), ("Xylophone", "c"), ("é", "d")],
             json!({"call_id": "b", "a_b_c": 1}),
-            0,
+            &[],
         );
     }
 
@@ -287,29 +407,82 @@ mod tests {
                 ("x-a", "2"),
                 ("X-", "3"),
                 ("X-Ultravox", "4"),
+                ("x-ULTRAVOX.Sip.Caller_Id", "4"),
+                ("X-Ultravox-Sip", "free"),
                 ("X-A-B", "5"),
                 ("X-A_B", "6"),
             ],
-            json!({"a": 1, "a_b": 5}),
-            4,
+            json!({"a": 1, "ultravox_sip": "free", "a_b": 5}),
+            &[
+                Oddity::Repeated,
+                Oddity::Nameless,
+                Oddity::Reserved,
+                Oddity::Reserved,
+                Oddity::Repeated,
+            ],
+        );
+    }
+
+    #[test]
+    fn odd_bytes_do_not_reach_the_agent() {
+        check(
+            &[
+                ("X-A", "a\0b"),
+                ("X-B", "a\u{1b}[31m"),
+                ("X-C", "tab\tis fine"),
+                ("X-D", r#"{"a": "\u0000"}"#),
+                ("X-E", "\u{202e}é中"),
+            ],
+            json!({"c": "tab\tis fine", "d": r#"{"a": "\u0000"}"#, "e": "\u{202e}é中"}),
+            &[Oddity::Control, Oddity::Control, Oddity::KeptAsText],
         );
     }
 
     #[test]
     fn the_caps_hold_on_both_sides() {
         let long = "a".repeat(limits::X_HEADER_BYTES_MAX);
-        check(&[("X-A", &long)], json!({"a": long}), 0);
-        check(&[("X-A", &format!("{long}a"))], json!({}), 1);
+        check(&[("X-A", &long)], json!({"a": long}), &[]);
+        check(&[("X-A", &format!("{long}a"))], json!({}), &[Oddity::TooLong]);
         let names: Vec<String> = (0..65).map(|index| format!("X-{index}")).collect();
-        let many = from_headers(names.iter().map(|name| (name, "v")));
-        assert_eq!((many.values.len(), many.anomalies), (64, 1));
-        let bulk = from_headers(names.iter().take(9).map(|name| (name, &long)));
-        assert_eq!((bulk.values.len(), bulk.anomalies), (8, 1));
+        let many = from_headers(names.iter().map(|name| (name.as_str(), "v")));
+        assert_eq!((many.values.len(), many.remarks.len()), (64, 1));
+        assert_eq!(many.remarks[0].to_string(), "X-64 left out: too many X- headers");
         let nested = |levels| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
         let (fits, deep, deepest) = (nested(16), nested(17), nested(1_000));
-        let context = from_headers([("X-A", &fits), ("X-B", &deep), ("X-C", &deepest)]);
+        let context = from_headers([("X-A", fits.as_str()), ("X-B", &deep), ("X-C", &deepest)]);
         let is_text: Vec<bool> = context.values.values().map(Value::is_string).collect();
-        assert_eq!((is_text, context.anomalies), (vec![false, true, true], 1));
+        assert_eq!((is_text, context.remarks.len()), (vec![false, true, true], 1));
+    }
+
+    /// Four headers fill 8 KiB to the last byte: the fifth is dropped, and so would be one byte more.
+    #[test]
+    fn a_header_beyond_8_kib_is_dropped_and_a_smaller_one_may_still_fit() {
+        let value = "a".repeat(2_000);
+        let rest = "b".repeat(limits::X_HEADERS_BYTES_MAX - 4 * 2_003 - 3);
+        let four = [("X-A", value.as_str()), ("X-B", &value), ("X-C", &value), ("X-D", &value)];
+        let with = |last: &str, more: &[(&str, &str)]| {
+            let mut headers = four.to_vec();
+            headers.push(("X-E", last));
+            headers.extend(more);
+            let context = from_headers(headers);
+            let remarks: Vec<String> = context.remarks.iter().map(Remark::to_string).collect();
+            (context.values.len(), remarks)
+        };
+        assert_eq!(with(&rest, &[]), (5, vec![]));
+        let dropped = |name: &str| format!("{name} left out: beyond 8 KiB of X- headers");
+        assert_eq!(with(&format!("{rest}b"), &[]), (4, vec![dropped("X-E")]));
+        assert_eq!(with(&value, &[("X-F", "fits")]), (5, vec![dropped("X-E")]));
+        assert_eq!(with(&rest, &[("X-\u{1b}", "v")]), (5, vec![dropped("X-?")]));
+    }
+
+    #[test]
+    fn the_handlers_values_win_and_the_reserved_key_is_nobodys() {
+        let headers = json!({"tier": "gold", "name": "Ada"});
+        let handler = json!({"tier": "silver", "ultravox": {"sip": 1}, "ultravox.sip": 2, "n": 3});
+        let headers = headers.as_object().expect("an object");
+        let merged = Value::Object(merge(headers, handler.as_object()));
+        assert_eq!(merged, json!({"tier": "silver", "name": "Ada", "n": 3}));
+        assert_eq!(merge(headers, None), *headers);
     }
 
     #[test]
@@ -326,7 +499,7 @@ mod tests {
             };
             let headers: Vec<(String, String)> =
                 (0..count).map(|_| (format!("X-{}", text()), text())).collect();
-            let context = from_headers(headers.iter().map(|(name, value)| (name, value)));
+            let context = from_headers(headers.iter().map(|(n, v)| (n.as_str(), v.as_str())));
             assert!(context.values.len() <= limits::X_HEADERS_MAX);
             assert!(
                 context.values.values().all(|value| depth(value, 99) <= limits::JSON_DEPTH_MAX)

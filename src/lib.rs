@@ -9,7 +9,7 @@
 //! 5  shell  standin       sockets, TLS, HTTP, WebSocket, files, SQLite, clock, entropy, tasks ·
 //!                         the embedded agent service
 //! 4  switchboard  call  refusal            what a call does
-//! 3  account  admission  routing  context  billing      the customer's rules
+//! 3  account  admission  routing  context  fallback  billing   the customer's rules
 //! 2  sip::{transaction, dialog, session, digest, registration, locator, ua}  sdp::offer_answer  media
 //! 1  sip::{msg, status}  sdp::{text, payload}  rtp  codec  ultravox    what bytes mean
 //! 0  ground               time, entropy, ports, ids, timers, limits, secrets
@@ -48,9 +48,10 @@
 //! # Walks
 //!
 //! An INVITE: [`shell::flow`] admits the source, frames and parses → [`switchboard`] → [`sip::ua`]
-//! → [`admission`] → [`routing`] → [`sdp`] → [`call::inbound`], which rings, opens media, reads the
-//! agent and creates its call ([`shell::agent`]) → the media shard prepares and joins the stream →
-//! 101 → 200.
+//! → [`admission`] → [`routing`] → [`sdp`] → [`call::inbound`], which rings and opens media →
+//! [`call::creation`], which asks the [`fallback`] handler where no rule matched ([`shell::webhook`]),
+//! reads the agent, waits for its turn and creates the agent call ([`shell::agent`]) → the media
+//! shard prepares and joins the stream → 101 → 200.
 //!
 //! An RTP packet: [`shell::media`] (a shard, one thread for each core) → [`media::MediaSession`]
 //! (latch, jitter buffer, [`codec`]) → WebSocket frame → one TLS record. Back: binary message →
@@ -70,6 +71,7 @@ pub mod account;
 pub mod admission;
 pub mod billing;
 pub mod context;
+pub mod fallback;
 pub mod routing;
 
 pub mod call;

@@ -5,6 +5,7 @@
 //! call record, the ladder and the `Warning` header (RFC 3261 §20.43).
 
 use crate::billing::cdr::EndedBy;
+use crate::fallback::FallbackFault;
 use crate::media::plan::AgentStreamFault;
 use crate::sdp::OfferFault;
 use crate::sip::status::StatusLine;
@@ -24,6 +25,12 @@ pub enum Refusal {
     Offer(OfferFault),
     /// A body that is no session description.
     UnreadableBody { content_type: String },
+    /// The fallback handler made no decision.
+    Fallback(FallbackFault),
+    /// The fallback handler rejected the call with this status, 400 to 699.
+    Rejected { code: u16 },
+    /// Agent calls are not created fast enough for this caller to wait.
+    NoTurn { retry_after: Duration },
     /// Ultravox did not create the call.
     AgentCall(CreateFault),
     /// The agent stream could not be prepared or joined.
@@ -49,7 +56,9 @@ pub enum Refusal {
 /// What a call waits for while its caller hears ringing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
+    Fallback,
     Agent,
+    Turn,
     AgentCall,
     AgentStream,
     Media,
@@ -99,6 +108,9 @@ impl Refusal {
             Refusal::NoMatch { .. } | Refusal::NoToUser => "no allowance matches",
             Refusal::Offer(_) => "offer not usable",
             Refusal::UnreadableBody { .. } => "body not read",
+            Refusal::Fallback(_) => "fallback handler failed",
+            Refusal::Rejected { .. } => "rejected by the fallback handler",
+            Refusal::NoTurn { .. } => "no turn for the agent call",
             Refusal::AgentCall(_) => "agent call not created",
             Refusal::AgentStream(_) => "agent stream not joined",
             Refusal::SetupTimedOut(_) => "set-up timed out",
@@ -128,6 +140,12 @@ impl Refusal {
             Refusal::UnreadableBody { content_type } => {
                 plain(415, &format!("a body of type {content_type} is not read here"))
             }
+            Refusal::Fallback(fault) => fallback(fault),
+            Refusal::Rejected { code } => plain(*code, "the fallback handler rejected the call"),
+            Refusal::NoTurn { retry_after } => retry(
+                Some(*retry_after),
+                "agent calls cannot be created as fast as callers come (ultravox.creations_per_second)",
+            ),
             Refusal::AgentCall(fault) => agent_call(fault),
             Refusal::AgentStream(fault) => agent_stream(fault),
             Refusal::SetupTimedOut(stage) => timed_out(*stage),
@@ -166,6 +184,20 @@ fn offer(fault: &OfferFault) -> Answer {
         OfferFault::OfferPending => (MISCELLANEOUS, "our own offer has no answer yet".into()),
     };
     Answer { warn_code, ..plain(488, &detail) }
+}
+
+fn fallback(fault: &FallbackFault) -> Answer {
+    let detail = fault.to_string();
+    match fault {
+        FallbackFault::TimedOut => plain(504, &detail),
+        FallbackFault::BadUrl | FallbackFault::PrivateAddress => alarm(502, &detail),
+        FallbackFault::Unreachable
+        | FallbackFault::Status(_)
+        | FallbackFault::TooLong
+        | FallbackFault::NotJson
+        | FallbackFault::NotOneOfThree { .. }
+        | FallbackFault::Member(_) => plain(502, &detail),
+    }
 }
 
 fn agent_call(fault: &CreateFault) -> Answer {
@@ -211,7 +243,9 @@ fn agent_stream(fault: &AgentStreamFault) -> Answer {
 
 fn timed_out(stage: Stage) -> Answer {
     match stage {
+        Stage::Fallback => plain(504, "the fallback handler did not answer in time"),
         Stage::Agent => plain(504, "the agent could not be read in time"),
+        Stage::Turn => busy("the agent call's turn did not come in time"),
         Stage::AgentCall => plain(504, "Ultravox did not create the call in time"),
         Stage::AgentStream => busy("the agent stream was not joined in time"),
         Stage::Media => busy("media was not ready in time"),
@@ -237,8 +271,9 @@ fn busy(detail: &str) -> Answer {
 }
 
 fn retry(after: Option<Duration>, detail: &str) -> Answer {
-    let seconds = after
-        .map_or(RETRY_AFTER_S, |wait| u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1));
+    let seconds = |wait: Duration| wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let seconds =
+        after.map_or(RETRY_AFTER_S, |wait| u32::try_from(seconds(wait)).unwrap_or(u32::MAX).max(1));
     Answer { retry_after_s: Some(seconds), ..plain(503, detail) }
 }
 
@@ -393,6 +428,26 @@ mod tests {
         check(
             R::AgentCall(C::BadRequest),
             "488 Not Acceptable Here | 399 Ultravox refused the call's configuration",
+        );
+        check(
+            R::Fallback(FallbackFault::TimedOut),
+            "504 Server Time-out | 399 the fallback handler did not answer in time",
+        );
+        check(
+            R::Fallback(FallbackFault::Status(302)),
+            "502 Bad Gateway | 399 the fallback handler answered 302",
+        );
+        check(
+            R::Fallback(FallbackFault::PrivateAddress),
+            "502 Bad Gateway alarm | 399 the fallback handler's address is private and not in fallback.allowed_private",
+        );
+        check(
+            R::Rejected { code: 486 },
+            "486 Busy Here | 399 the fallback handler rejected the call",
+        );
+        check(
+            R::NoTurn { retry_after: Duration::from_millis(1_500) },
+            "503 Service Unavailable retry 2 | 399 agent calls cannot be created as fast as callers come (ultravox.creations_per_second)",
         );
         check(
             R::AgentStream(AgentStreamFault::Refused(404)),

@@ -68,6 +68,14 @@ pub fn route(config: &SipConfig, to_user: &str) -> Route {
     }
 }
 
+/// Routes a call by its To URI. One of a scheme without a user matches nothing.
+pub fn of_to(config: &SipConfig, to: &Uri<'_>) -> Route {
+    match to_user(to) {
+        Some(user) => route(config, &user),
+        None => unmatched(config),
+    }
+}
+
 /// Where a call goes that no allowance matches.
 pub fn unmatched(config: &SipConfig) -> Route {
     if config.fallback_handler().is_some() { Route::Fallback } else { Route::None }

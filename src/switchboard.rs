@@ -5,14 +5,19 @@
 //! Every call that is listed here is in exactly one map; `Call::finish` is its only end.
 
 mod agents;
+mod creations;
 mod input;
 mod invited;
+mod setup;
 #[cfg(test)]
 mod tests;
 
+pub use creations::{CreationFigures, CreationLimits};
 pub use input::{Command, Input};
 
 use crate::account::SipConfig;
+use crate::billing::cdr::Cdr;
+use crate::call::ladder::Ladder;
 use crate::call::{Act, Call, CallSettings, MediaAddress, record};
 use crate::ground::ports::{PortPool, RtpPort};
 use crate::ground::{CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, TimerIndex};
@@ -21,8 +26,10 @@ use crate::refusal::{EndCause, Refusal};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{Availability, Gone, SessionId, UaConfig, UaEvent, UaOutput, UserAgent};
 use agents::AgentCache;
+use creations::Creations;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a Switchboard is built with. All of it is checked by the configuration.
 #[derive(Clone, Debug)]
@@ -35,6 +42,7 @@ pub struct Settings {
     /// First and last port of the media range.
     pub ports: (u16, u16),
     pub calls_max: usize,
+    pub creations: CreationLimits,
     /// The name in `Warning` headers: the domain, or the product's.
     pub warn_agent: String,
     /// High half of the call keys of this process: its start in Unix seconds.
@@ -50,6 +58,9 @@ pub struct Counters {
     pub cancelled: u64,
     pub ended: u64,
     pub broken: u64,
+    /// Questions to the fallback handler, and those that brought no decision.
+    pub fallback_asked: u64,
+    pub fallback_failed: u64,
 }
 
 /// Who wants to be called at a deadline.
@@ -57,15 +68,19 @@ pub struct Counters {
 enum Owner {
     UserAgent,
     Call(CallKey),
+    Creations,
     Drain,
 }
 
 /// What is needed to end a call whose step failed by our own bug.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Skeleton {
     key: CallKey,
     session: SessionId,
-    port: RtpPort,
+    /// `None` while a new call has none yet.
+    port: Option<RtpPort>,
+    /// The record of a new call that is in no map yet.
+    cdr: Option<Box<Cdr>>,
 }
 
 /// The signalling brain. See the module's head.
@@ -79,6 +94,7 @@ pub struct Switchboard {
     /// Live calls on each stream connection: it is kept open while there are any.
     calls_on_flow: BTreeMap<FlowId, usize>,
     agents: AgentCache,
+    creations: Creations,
     ports: PortPool,
     timers: TimerIndex<Owner>,
     entropy: Entropy,
@@ -97,6 +113,7 @@ impl Switchboard {
         Switchboard {
             ua: UserAgent::new(settings.ua.clone(), entropy.fork()),
             ports: PortPool::new(settings.ports.0, settings.ports.1),
+            creations: Creations::new(settings.creations),
             settings,
             config,
             calls: BTreeMap::new(),
@@ -126,11 +143,9 @@ impl Switchboard {
             Input::FlowClosed { flow } => {
                 self.with_ua(now, |ua, out| ua.handle_flow_closed(now, flow, out));
             }
+            Input::FallbackDecided { job, result } => self.on_fallback_decided(now, job, result),
             Input::AgentFetched { job, result } => self.on_agent_fetched(now, job, result),
-            Input::AgentCallAnswered { job, result } => {
-                let Some(key) = self.jobs.remove(&job) else { return };
-                self.step(now, key, |call, out| call.on_agent_call(now, result, out));
-            }
+            Input::AgentCallAnswered { job, result } => self.on_agent_call(now, job, result),
             Input::Located { ticket, result } => {
                 self.with_ua(now, |ua, out| ua.handle_located(now, ticket, result, out));
             }
@@ -145,6 +160,7 @@ impl Switchboard {
             }
             Input::Drain { grace } => self.begin_drain(now, grace),
         }
+        self.give_turns(now);
         self.settle();
     }
 
@@ -154,9 +170,12 @@ impl Switchboard {
             match owner {
                 Owner::UserAgent => self.with_ua(now, |ua, out| ua.handle_timeout(now, out)),
                 Owner::Call(key) => self.step(now, key, |call, out| call.on_timeout(now, out)),
+                // Turns are given after each round.
+                Owner::Creations => {}
                 Owner::Drain => self.end_all(now),
             }
         }
+        self.give_turns(now);
         self.settle();
     }
 
@@ -185,12 +204,15 @@ impl Switchboard {
         self.by_session.remove(&skeleton.session);
         self.jobs.retain(|_, key| *key != skeleton.key);
         self.timers.set(Owner::Call(skeleton.key), None);
-        self.ports.put_back(now.at, skeleton.port);
-        self.media(skeleton.key, MediaCommand::Close);
+        if let Some(port) = skeleton.port {
+            self.ports.put_back(now.at, port);
+        }
+        self.creations.ended(now.at, skeleton.key, answered);
+        let policy = self.settings.call.refusals;
         if let Some(mut call) = self.calls.remove(&skeleton.key) {
+            self.media(skeleton.key, MediaCommand::Close);
             self.release_flow(call.flow.id);
             // Plain assignments only: the call's own steps are not to be trusted any more.
-            let policy = self.settings.call.refusals;
             let clocks = call.clocks(now.at);
             let cause = if answered { EndCause::Bug } else { EndCause::Bug.before_answer() };
             if !call.cdr.is_closed() {
@@ -198,6 +220,10 @@ impl Switchboard {
             }
             let (cdr, ladder) = (Box::new(call.cdr), call.ladder);
             self.out.push_back(Command::Record { cdr, ladder });
+        } else if let Some(mut cdr) = skeleton.cdr {
+            let clocks = (Duration::ZERO, Duration::ZERO);
+            record::close(&mut cdr, now, clocks, &EndCause::Bug.before_answer(), policy);
+            self.out.push_back(Command::Record { cdr, ladder: Ladder::new(now.at) });
         }
         self.take_ua_outputs(now, outputs);
         self.settle();
@@ -215,6 +241,11 @@ impl Switchboard {
     /// Media port pairs in use.
     pub fn ports_in_use(&self) -> usize {
         self.ports.in_use()
+    }
+
+    /// How callers wait for the creation of their agent calls.
+    pub fn creation_figures(&self, now: Instant) -> CreationFigures {
+        self.creations.figures(now)
     }
 
     pub fn user_agent(&self) -> &UserAgent {
@@ -369,12 +400,13 @@ impl Switchboard {
     /// for the case that the step panics.
     fn step(&mut self, now: Now, key: CallKey, act: impl FnOnce(&mut Call, &mut Vec<Act>)) {
         let Some(call) = self.calls.get_mut(&key) else { return };
-        self.in_hand = Some(Skeleton { key, session: call.session, port: call.port });
+        let skeleton = Skeleton { key, session: call.session, port: Some(call.port), cdr: None };
+        let before = self.in_hand.replace(skeleton);
         let mut acts = Vec::new();
         act(call, &mut acts);
         self.timers.set(Owner::Call(key), call.poll_timeout());
         self.carry_out(now, key, acts);
-        self.in_hand = None;
+        self.in_hand = before;
     }
 
     fn carry_out(&mut self, now: Now, key: CallKey, acts: Vec<Act>) {
@@ -396,10 +428,14 @@ impl Switchboard {
                         ua.reject(now, token, &answer.status, &[("Warning", &warning)], out)
                     });
                 }
-                Act::FetchAgent { agent_id } => {
-                    let job = self.begin_job(key);
-                    self.out.push_back(Command::FetchAgent { call: key, job, agent_id });
+                Act::AskFallback { question, budget } => {
+                    self.ask_fallback(now, key, &question, budget);
                 }
+                Act::FetchAgent { agent_id, again } => {
+                    self.fetch_agent(now, key, agent_id, again);
+                }
+                Act::AskTurn { until } => self.ask_turn(now, key, until),
+                Act::AgentDone { joined } => self.creations.ended(now.at, key, joined),
                 Act::CreateAgentCall { agent_id, body, budget } => {
                     let job = self.begin_job(key);
                     self.out.push_back(Command::CreateAgentCall {
@@ -544,7 +580,7 @@ impl Switchboard {
         self.release_flow(old.id);
     }
 
-    fn begin_drain(&mut self, now: Now, grace: std::time::Duration) {
+    fn begin_drain(&mut self, now: Now, grace: Duration) {
         self.draining = true;
         // A second drain (a shorter grace) is told of its end too.
         self.drained = false;
@@ -577,6 +613,7 @@ impl Switchboard {
     /// After each round: the user agent's deadline, and whether a drain is over.
     fn settle(&mut self) {
         self.timers.set(Owner::UserAgent, self.ua.poll_timeout());
+        self.timers.set(Owner::Creations, self.creations.poll_timeout());
         if self.draining && !self.drained && self.calls.is_empty() {
             self.drained = true;
             self.timers.set(Owner::Drain, None);

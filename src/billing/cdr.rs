@@ -63,8 +63,11 @@ pub struct Cdr {
     pub ultravox_call_id: Option<String>,
     /// The range or registration that admitted the source.
     pub admitted_by: Option<String>,
-    /// The allowance that named the agent.
+    /// The allowance that named the agent, `allowAllAgents` or `fallbackHandler`.
     pub routed_by: Option<String>,
+    /// `X-` headers that did not reach the agent as they came, by name and reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub header_remarks: Vec<String>,
     /// Encoding name of the agreed codec (`PCMU`, `opus`, …).
     pub codec: Option<String>,
     #[serde(with = "stamp::wall")]
@@ -127,6 +130,7 @@ impl Cdr {
             ultravox_call_id: None,
             admitted_by: None,
             routed_by: None,
+            header_remarks: Vec::new(),
             codec: None,
             opened_at,
             ringing_at: None,

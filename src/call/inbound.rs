@@ -6,37 +6,43 @@
 use super::ladder::Lane;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
 use crate::billing::ledger::LegId;
-use crate::context;
-use crate::ground::{Now, Secret, limits};
+use crate::ground::{Now, Secret};
 use crate::media::plan::{
     AgentClose, AgentStreamFault, LegPlan, MediaCommand, MediaPlan, RemoteMedia,
 };
 use crate::refusal::{EndCause, Refusal, Stage};
-use crate::routing::Route;
 use crate::sdp::Agreed;
 use crate::sdp::payload::{self, Encoding};
-use crate::ultravox::agent::Agent;
-use crate::ultravox::create_call::{self, CreateCall, CreateFault, Created};
 use bytes::Bytes;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// Ports that one call tries before it gives up on binding.
 const PORTS_TRIED_MAX: u8 = 5;
+/// Remarks on headers that the ladder shows; the record holds more.
+const REMARKS_SHOWN: usize = 4;
 
 impl Call {
-    /// Rings, opens media and asks for the agent. `agent` is the cached one, when it is fresh.
-    pub fn begin(&mut self, now: Now, agent: Option<&Agent>, cname: String, out: &mut Vec<Act>) {
+    /// Rings, opens media and looks for the agent.
+    pub fn begin(&mut self, now: Now, cname: String, out: &mut Vec<Act>) {
         self.note(now, Lane::Sip, "INVITE  caller → edge");
         self.note(now, Lane::Sip, "180 Ringing  edge → caller");
+        self.note_remarks(now);
         self.deadline = Some(now.at + self.settings.setup);
         self.cdr.ringing_at = Some(now.wall);
         out.push(Act::Ring);
         out.push(Act::Record);
         self.open_media(cname, out);
-        match agent {
-            Some(agent) => self.create_agent_call(now, Some(agent), out),
-            None => out.push(Act::FetchAgent { agent_id: self.agent_id.clone() }),
+        self.find_agent(now, out);
+    }
+
+    /// What became of headers that did not reach the agent as they came.
+    fn note_remarks(&mut self, now: Now) {
+        let remarks = self.cdr.header_remarks.clone();
+        for remark in remarks.iter().take(REMARKS_SHOWN) {
+            self.note(now, Lane::Edge, remark.as_str());
+        }
+        if let Some(more) = remarks.len().checked_sub(REMARKS_SHOWN).filter(|more| *more > 0) {
+            self.note(now, Lane::Edge, format!("{more} more X- headers were odd"));
         }
     }
 
@@ -102,130 +108,8 @@ impl Call {
         out.push(Act::AnotherPort);
     }
 
-    /// The agent was read, or could not be.
-    pub fn on_agent_fetched(
-        &mut self,
-        now: Now,
-        fetched: Result<&Agent, CreateFault>,
-        out: &mut Vec<Act>,
-    ) {
-        self.job = None;
-        let State::SettingUp { agent: AgentTrack::Fetching, .. } = self.state else { return };
-        match fetched {
-            Ok(agent) => self.create_agent_call(now, Some(agent), out),
-            Err(CreateFault::NotFound) => self.on_no_such_agent(now, out),
-            Err(CreateFault::Unauthorized) => {
-                let cause = Refusal::AgentCall(CreateFault::Unauthorized);
-                self.finish(now, EndCause::Refused(cause), out);
-            }
-            // The creation will tell what is wrong, if it still is. Without the schema no
-            // automatic value is sent, since a strict agent would refuse the call for it.
-            Err(_) => {
-                self.note(now, Lane::Agent, "agent not read; automatic context left out");
-                self.create_agent_call(now, None, out);
-            }
-        }
-    }
-
-    /// The implicit rule matched a name that is no agent of the account: it was no match.
-    fn on_no_such_agent(&mut self, now: Now, out: &mut Vec<Act>) {
-        let refusal = match &self.route {
-            Route::Implicit { .. } => {
-                Refusal::NoMatch { to_user: format!("agent_{}", self.agent_id) }
-            }
-            Route::Allowance { .. } | Route::Fallback | Route::None => {
-                Refusal::AgentCall(CreateFault::NotFound)
-            }
-        };
-        self.note(now, Lane::Agent, "404  no such agent");
-        self.finish(now, EndCause::Refused(refusal), out);
-    }
-
-    /// Asks Ultravox for the call, with the context that the agent's schema lets through.
-    fn create_agent_call(&mut self, now: Now, agent: Option<&Agent>, out: &mut Vec<Act>) {
-        let schema = agent.and_then(|agent| agent.context_schema.as_ref());
-        let automatic = agent.map(|_| &self.caller);
-        let template_context = context::template_context(&self.context, automatic, schema);
-        let body = create_call::body(&CreateCall {
-            input_hz: self.rates.input_hz,
-            output_hz: self.rates.output_hz,
-            client_buffer_ms: self.client_buffer_ms(),
-            template_context,
-            metadata: self.metadata(),
-            ..CreateCall::default()
-        });
-        self.state = match self.state {
-            State::SettingUp { media_open, .. } => {
-                State::SettingUp { media_open, agent: AgentTrack::Creating { retried: false } }
-            }
-            _ => return,
-        };
-        self.ask_for_agent_call(now, body, out);
-    }
-
-    fn ask_for_agent_call(&mut self, now: Now, body: serde_json::Value, out: &mut Vec<Act>) {
-        let budget = self.time_left(now).min(limits::CREATE_CALL);
-        self.note(now, Lane::Agent, "create call  edge → Ultravox");
-        self.creation = Some(body.clone());
-        out.push(Act::CreateAgentCall { agent_id: self.agent_id.clone(), body, budget });
-    }
-
-    /// How far ahead the agent may push: what the playout queue surely holds, at most 30 s.
-    fn client_buffer_ms(&self) -> u32 {
-        match self.leg {
-            Some(leg) => self.rates.client_buffer_ms(&[leg.codec.kind]),
-            None => self.rates.client_buffer_ms(&self.settings.codecs),
-        }
-    }
-
-    fn metadata(&self) -> Vec<(String, String)> {
-        vec![
-            ("edge.call".to_owned(), self.key.to_string()),
-            ("edge.sip_call_id".to_owned(), self.cdr.sip_call_id.clone()),
-        ]
-    }
-
-    /// Ultravox answered, or did not.
-    pub fn on_agent_call(
-        &mut self,
-        now: Now,
-        answer: Result<Created, CreateFault>,
-        out: &mut Vec<Act>,
-    ) {
-        self.job = None;
-        let State::SettingUp { agent: AgentTrack::Creating { retried }, .. } = self.state else {
-            return;
-        };
-        match answer {
-            Ok(created) => self.on_agent_call_created(now, created, out),
-            Err(fault) if !retried && fault.is_transient() => {
-                self.note(now, Lane::Agent, format!("{fault}; one retry"));
-                if let State::SettingUp { agent, .. } = &mut self.state {
-                    *agent = AgentTrack::Creating { retried: true };
-                }
-                let body = self.creation.take().expect("a creation was asked for");
-                self.ask_for_agent_call(now, body, out);
-            }
-            Err(CreateFault::NotFound) => self.on_no_such_agent(now, out),
-            Err(fault) => {
-                self.note(now, Lane::Agent, fault.to_string());
-                self.finish(now, EndCause::Refused(Refusal::AgentCall(fault)), out);
-            }
-        }
-    }
-
-    fn on_agent_call_created(&mut self, now: Now, created: Created, out: &mut Vec<Act>) {
-        self.note(now, Lane::Agent, "201 Created  Ultravox → edge");
-        self.creation = None;
-        self.cdr.ultravox_call_id = Some(created.call_id.to_string());
-        if let State::SettingUp { agent, .. } = &mut self.state {
-            *agent = AgentTrack::Created { join_url: created.join_url };
-        }
-        self.advance(now, out);
-    }
-
     /// Prepares the stream as soon as the session stands and the join URL is known.
-    fn advance(&mut self, now: Now, out: &mut Vec<Act>) {
+    pub(super) fn advance(&mut self, now: Now, out: &mut Vec<Act>) {
         let State::SettingUp { media_open: true, agent } = &mut self.state else { return };
         let AgentTrack::Created { join_url } = agent else { return };
         let join_url: Secret = std::mem::take(join_url);
@@ -258,6 +142,7 @@ impl Call {
         self.note(now, Lane::Agent, "101 Switching Protocols  Ultravox → edge");
         self.note(now, Lane::Sip, "200 OK  edge → caller");
         self.state = State::Answered { acked: false };
+        (self.question, self.handler_body) = (None, None);
         self.ledger.answer(now.at, LegId::CALLER);
         self.agent_joined = Some(now.at);
         self.deadline = Some(now.at + HEARTBEAT);
@@ -349,8 +234,10 @@ impl Call {
         match &self.state {
             State::SettingUp { media_open, agent } => {
                 let stage = match agent {
-                    AgentTrack::Fetching => Stage::Agent,
-                    AgentTrack::Creating { .. } => Stage::AgentCall,
+                    AgentTrack::Deciding => Stage::Fallback,
+                    AgentTrack::Fetching { .. } => Stage::Agent,
+                    AgentTrack::Waiting => Stage::Turn,
+                    AgentTrack::Creating => Stage::AgentCall,
                     AgentTrack::Created { .. } | AgentTrack::Preparing if !media_open => {
                         Stage::Media
                     }
@@ -370,9 +257,5 @@ impl Call {
             }
             State::Ending { .. } => self.deadline = None,
         }
-    }
-
-    fn time_left(&self, now: Now) -> Duration {
-        self.deadline.map_or(Duration::ZERO, |deadline| deadline.since(now.at))
     }
 }

@@ -16,6 +16,8 @@ pub enum Lane {
     Media,
     /// Edge and Ultravox: REST and the agent stream.
     Agent,
+    /// Edge and the fallback handler.
+    Hook,
     /// Inside the edge: decisions.
     Edge,
 }
@@ -27,6 +29,7 @@ impl Lane {
             Lane::Sip => "sip",
             Lane::Media => "media",
             Lane::Agent => "agent",
+            Lane::Hook => "hook",
             Lane::Edge => "edge",
         }
     }

@@ -5,12 +5,15 @@
 //!
 //! ```text
 //! SettingUp ──agent call created, media open──▶ Joining ──101──▶ Answered ──▶ Ending ──▶ gone
-//!     │ 180 at once; agent read, call created       │ 503 when refused   │ BYE either way
+//!     │ 180 at once; the handler asked when no      │ 503 when refused   │ BYE either way
+//!     │ allowance matched; agent read, turn awaited, │                   │
+//!     │ agent call created                          │                    │
 //!     └── CANCEL 487 · refusal ─────────────────────┴────────────────────┴──▶ Ending
 //! ```
 //!
 //! `finish` is the only teardown, from every state.
 
+pub mod creation;
 pub mod inbound;
 pub mod ladder;
 pub mod record;
@@ -20,6 +23,7 @@ use crate::billing::cdr::Cdr;
 use crate::billing::ledger::Ledger;
 use crate::codec::CodecKind;
 use crate::context::Caller;
+use crate::fallback::Question;
 use crate::ground::ports::RtpPort;
 use crate::ground::{CallKey, Flow, Instant, JobId, Now, Secret};
 use crate::media::plan::{AgentRates, LegPlan, MediaCommand, MediaReport};
@@ -27,10 +31,13 @@ use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
 use crate::sdp::{Agreed, OfferAnswer};
 use crate::sip::ua::{RequestToken, SessionId};
+use crate::ultravox::agent::Agent;
 use bytes::Bytes;
+use creation::Creation;
 use ladder::{Ladder, Lane};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a call asks of the Switchboard.
@@ -58,15 +65,29 @@ pub enum Act {
         token: RequestToken,
         answer: Answer,
     },
-    /// Read the agent (its context schema).
+    /// Ask the fallback handler which agent takes the call.
+    AskFallback {
+        question: Box<Question>,
+        budget: Duration,
+    },
+    /// Read the agent (its context schema); `again` when what is remembered of it is doubted.
     FetchAgent {
         agent_id: String,
+        again: bool,
     },
-    /// Create the agent call; the body is complete.
+    /// Ask for the turn to create the agent call; later than `until` it is of no use.
+    AskTurn {
+        until: Instant,
+    },
+    /// Create the agent call, with an agent or without; the body is complete.
     CreateAgentCall {
-        agent_id: String,
+        agent_id: Option<String>,
         body: Value,
         budget: Duration,
+    },
+    /// The agent call is over, or will never be; `joined` when its stream was.
+    AgentDone {
+        joined: bool,
     },
     /// Give up a job that nobody waits for any more.
     AbortJob(JobId),
@@ -95,10 +116,15 @@ pub enum State {
 /// The agent's side of the set-up.
 #[derive(Debug)]
 pub enum AgentTrack {
-    /// Waiting for the agent's context schema.
-    Fetching,
-    /// Waiting for the 201; `retried` after one fast retry.
-    Creating { retried: bool },
+    /// The fallback handler was asked.
+    Deciding,
+    /// Waiting for the agent's context schema; `doubted` is what was remembered of the agent when a
+    /// creation was refused for it.
+    Fetching { doubted: Option<Arc<Agent>> },
+    /// Waiting for the turn to create the agent call.
+    Waiting,
+    /// Waiting for the 201.
+    Creating,
     /// The call stands at Ultravox; media is not open yet.
     Created { join_url: Secret },
     /// TCP and TLS to the agent's host are under way.
@@ -125,7 +151,12 @@ pub struct Call {
     pub state: State,
     pub settings: CallSettings,
     pub route: Route,
-    pub agent_id: String,
+    /// `None` until the fallback handler decides, and for a call without an agent.
+    pub agent_id: Option<String>,
+    /// What the fallback handler would be asked, while it may be.
+    pub question: Option<Box<Question>>,
+    /// The request body that the fallback handler gave.
+    pub handler_body: Option<Map<String, Value>>,
     /// The template context from `X-` headers, and the caller's identity for the automatic values.
     pub context: Map<String, Value>,
     pub caller: Caller,
@@ -142,8 +173,8 @@ pub struct Call {
     pub port: RtpPort,
     pub ports_tried: u8,
     pub job: Option<JobId>,
-    /// The body of a creation under way, for its one fast retry.
-    pub creation: Option<Value>,
+    /// The creation under way.
+    pub creation: Option<Box<Creation>>,
     pub pending_reoffer: Option<reoffer::Pending>,
     pub revision: u32,
     pub ledger: Ledger,
@@ -183,7 +214,8 @@ pub struct Opening {
     pub flow: Flow,
     pub settings: CallSettings,
     pub route: Route,
-    pub agent_id: String,
+    pub agent_id: Option<String>,
+    pub question: Option<Box<Question>>,
     pub context: Map<String, Value>,
     pub caller: Caller,
     pub port: RtpPort,
@@ -208,10 +240,12 @@ impl Call {
             key: opening.key,
             session: opening.session,
             flow: opening.flow,
-            state: State::SettingUp { media_open: false, agent: AgentTrack::Fetching },
+            state: State::SettingUp { media_open: false, agent: AgentTrack::Deciding },
             settings: opening.settings,
             route: opening.route,
             agent_id: opening.agent_id,
+            question: opening.question,
+            handler_body: None,
             context: opening.context,
             caller: opening.caller,
             offer: negotiated.offer,
@@ -266,6 +300,7 @@ impl Call {
             out.push(Act::AbortJob(job));
         }
         self.ledger.stop_all(now.at);
+        out.push(Act::AgentDone { joined: self.cdr.joined_at.is_some() });
         self.agent_left(now.at);
         self.pending_reoffer = None;
         self.deadline = None;

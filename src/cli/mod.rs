@@ -8,12 +8,13 @@ pub mod calls;
 pub mod check;
 pub mod demo;
 pub mod ladder;
+pub mod route_test;
 pub mod run;
 pub mod standin;
 
 use crate::shell::config::{self, Config, Loaded};
 use clap::{Args, Parser, Subcommand};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ Examples:
   voxedge run --config config/demo.toml          the same set-up, kept up for your softphone
   voxedge check --config /etc/voxedge/voxedge.toml   every problem of a configuration, with its fix
   voxedge run --config /etc/voxedge/voxedge.toml     serve your agents
+  voxedge route-test --to sip:sales@edge.example     who would take this call, and why
   voxedge calls --limit 20                       the last calls, with what each one costs";
 
 #[derive(Subcommand, Debug)]
@@ -53,6 +55,9 @@ enum Command {
     /// Place real calls through this machine to the stand-in agents, and show what happened
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(Demo),
+    /// Tell what would become of a call: admission, rule, agent, and what the caller would get
+    #[command(after_help = ROUTE_TEST_EXAMPLES)]
+    RouteTest(RouteTest),
     /// List call records: from the daemon when it runs, else from its store
     #[command(after_help = CALLS_EXAMPLES)]
     Calls(Calls),
@@ -73,6 +78,15 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   voxedge check --config voxedge.toml           exit 0 when the daemon would start with it
   voxedge check --config voxedge.toml --bind    try the addresses too (not while the daemon runs)";
+
+const ROUTE_TEST_EXAMPLES: &str = "\
+Examples:
+  voxedge route-test --to sip:+15551234567@edge.example --source 198.51.100.7
+  voxedge route-test --from '\"Ada\" <sip:+12025550100@pbx.example>' --to sip:support@edge.example \
+      --header 'X-Customer-Name: Ada' --header 'X-Cart: {\"items\": 2}'
+
+It decides as the daemon does, from the configuration file alone: no packet is sent, and neither
+Ultravox nor the fallback handler is asked. Exit 0 when the call would be taken.";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -165,6 +179,24 @@ struct Ladder {
 }
 
 #[derive(Args, Debug)]
+struct RouteTest {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Who calls: a URI, or a display name and a URI in angle brackets
+    #[arg(long, value_name = "URI", default_value = "sip:+12025550100@pbx.example")]
+    from: String,
+    /// Who is called, as in the INVITE's To header
+    #[arg(long, value_name = "URI")]
+    to: String,
+    /// A header of the INVITE; may be given again
+    #[arg(long = "header", value_name = "'NAME: VALUE'")]
+    headers: Vec<String>,
+    /// Address that the packet comes from; without it admission is not looked at
+    #[arg(long, value_name = "IP")]
+    source: Option<IpAddr>,
+}
+
+#[derive(Args, Debug)]
 struct Demo {
     /// Directory for the heard audio
     #[arg(long, value_name = "DIR", default_value = "out/demo")]
@@ -211,6 +243,14 @@ pub fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Check(check) => check::check(&check.file.config, check.bind),
+        Command::RouteTest(asked) => match load(&asked.file) {
+            Ok(loaded) => {
+                let RouteTest { file: _, from, to, headers, source } = asked;
+                let asked = route_test::Asked { from, to, headers, source };
+                route_test::route_test(&loaded.config, &asked)
+            }
+            Err(code) => code,
+        },
         Command::Demo(demo) => demo::run(&demo.out),
         Command::Calls(calls) => match load(&calls.file) {
             Ok(loaded) => {
@@ -286,7 +326,9 @@ mod tests {
     fn the_help_of_each_command_shows_examples() {
         let mut command = Arguments::command();
         assert!(command.render_long_help().to_string().contains("voxedge demo"));
-        for name in ["run", "check", "reload", "config", "ladder", "demo", "calls", "standin"] {
+        for name in
+            ["run", "check", "reload", "config", "route-test", "ladder", "demo", "calls", "standin"]
+        {
             let sub = command.find_subcommand_mut(name).expect("it is a command");
             let help = sub.render_long_help().to_string();
             assert!(help.contains(&format!("Examples:\n  voxedge {name}")), "{help}");

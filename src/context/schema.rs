@@ -1,7 +1,9 @@
 //! Whether an agent's `contextSchema` (JSON Schema) lets a value in at a path. A strict agent
 //! refuses a call for one value too many, so what cannot be told is left out. Read: `properties`,
 //! `patternProperties`, `additionalProperties`, `unevaluatedProperties`, `propertyNames`, `type`,
-//! `enum`, `const`, `minLength`, `maxLength`, `pattern`, local `$ref`, `allOf`, `anyOf`, `oneOf`.
+//! `enum`, `const`, `minLength`, `maxLength`, `pattern`, local `$ref`, `allOf`, `anyOf`, `oneOf`,
+//! and `not`, `if`, `dependentRequired`, `dependentSchemas`, `dependencies` as far as the value
+//! cannot change what they say. `maxProperties` lets nothing in.
 
 use crate::account::Pattern;
 use serde_json::{Map, Value};
@@ -10,7 +12,7 @@ use serde_json::{Map, Value};
 const STEPS_MAX: u32 = 2_000;
 
 /// Words of which a schema has at least one; an object of schemas by stage has none.
-const SCHEMA_WORDS: [&str; 14] = [
+const SCHEMA_WORDS: [&str; 22] = [
     "$schema",
     "$ref",
     "$defs",
@@ -25,6 +27,14 @@ const SCHEMA_WORDS: [&str; 14] = [
     "anyOf",
     "oneOf",
     "description",
+    "not",
+    "if",
+    "enum",
+    "const",
+    "title",
+    "dependentRequired",
+    "dependentSchemas",
+    "dependencies",
 ];
 
 /// Whether `text` may stand at `path`. A map of schemas, one for each stage of the agent, must
@@ -41,13 +51,15 @@ pub(super) fn permits(schema: &Value, path: &[&str], text: &str) -> bool {
 }
 
 fn permits_one(root: &Value, path: &[&str], text: &str) -> bool {
-    let mut question = Question { root, text, steps: STEPS_MAX };
+    let mut question = Question { root, text, path_len: path.len(), steps: STEPS_MAX };
     question.permits(root, path)
 }
 
 struct Question<'a> {
     root: &'a Value,
     text: &'a str,
+    /// Of the whole path: as long as this, a path begins at the top.
+    path_len: usize,
     steps: u32,
 }
 
@@ -61,6 +73,7 @@ impl<'a> Question<'a> {
             _ => return false,
         };
         self.permits_combined(map, path)
+            && self.permits_conditions(map, path)
             && match path.split_first() {
                 None => permits_text(map, self.text),
                 Some((key, rest)) => self.permits_property(map, key, rest),
@@ -78,10 +91,44 @@ impl<'a> Question<'a> {
         if !list(map, "allOf").iter().all(|schema| self.permits(schema, path)) {
             return false;
         }
+        // At the top other values stand beside ours, and which choice they fit is not known here.
+        let is_ours = path.len() < self.path_len;
         ["anyOf", "oneOf"].into_iter().all(|word| {
             let choices = list(map, word);
-            choices.is_empty() || choices.iter().any(|schema| self.permits(schema, path))
+            let is_open = |schema: &Value| {
+                schema == &Value::Bool(true) || schema.as_object().is_some_and(Map::is_empty)
+            };
+            let mut permits = |schema| self.permits(schema, path);
+            match is_ours || choices.iter().any(is_open) {
+                true => choices.is_empty() || choices.iter().any(&mut permits),
+                false => choices.iter().all(&mut permits),
+            }
         })
+    }
+
+    /// The words that look at what stands beside the value, or turn an answer round: whatever they
+    /// say without the value, they must say with it.
+    fn permits_conditions(&mut self, map: &'a Map<String, Value>, path: &[&str]) -> bool {
+        if let Some(denied) = map.get("not") {
+            let is_free = match path.first() {
+                Some(key) => is_blind_to(denied, key),
+                None => is_of_text(denied).is_some_and(|denied| !permits_text(denied, self.text)),
+            };
+            if !is_free {
+                return false;
+            }
+        }
+        if let Some(condition) = map.get("if") {
+            let is_free = path.first().is_some_and(|key| is_blind_to(condition, key));
+            let branches = ["then", "else"].into_iter().filter_map(|word| map.get(word));
+            if !is_free || !branches.into_iter().all(|schema| self.permits(schema, path)) {
+                return false;
+            }
+        }
+        let Some(key) = path.first() else { return true };
+        let depends = |word: &str| map.get(word).is_some_and(|all| all.get(key).is_some());
+        !map.contains_key("maxProperties")
+            && !["dependentRequired", "dependentSchemas", "dependencies"].into_iter().any(depends)
     }
 
     fn permits_property(&mut self, map: &'a Map<String, Value>, key: &str, rest: &[&str]) -> bool {
@@ -120,6 +167,27 @@ impl<'a> Question<'a> {
     fn resolve(&self, reference: &Value) -> Option<&'a Value> {
         self.root.pointer(reference.as_str()?.strip_prefix('#')?)
     }
+}
+
+/// Whether a schema gives the same answer with and without the property: it names it nowhere, and
+/// has only words that name what they look at.
+fn is_blind_to(schema: &Value, key: &str) -> bool {
+    let map = match schema {
+        Value::Object(map) => map,
+        other => return other.is_boolean(),
+    };
+    map.iter().all(|(word, value)| match word.as_str() {
+        "type" | "title" | "description" | "$comment" => true,
+        "properties" => value.get(key).is_none(),
+        "required" => value.as_array().is_some_and(|names| !names.iter().any(|name| name == key)),
+        _ => false,
+    })
+}
+
+/// A schema of none but the words that `permits_text` reads.
+fn is_of_text(schema: &Value) -> Option<&Map<String, Value>> {
+    let known = ["type", "const", "enum", "minLength", "maxLength", "pattern"];
+    schema.as_object().filter(|map| map.keys().all(|word| known.contains(&word.as_str())))
 }
 
 /// What `properties` and `patternProperties` say of the property.
@@ -235,9 +303,46 @@ mod tests {
         check(json!({"allOf": [{}, {"additionalProperties": false}]}), false, false);
         check(json!({"anyOf": [{}, {"additionalProperties": false}]}), true, true);
         check(json!({"oneOf": [false, {"properties": {"ultravox": false}}]}), false, false);
+        let (vip, closed) = (json!({"required": ["vip"]}), json!({"additionalProperties": false}));
+        check(json!({"anyOf": [vip, closed]}), false, false);
+        check(json!({"anyOf": [vip, {"required": ["name"]}]}), true, true);
+        check(nested(json!({"anyOf": [{"type": "null"}, {"type": "object"}]})), true, true);
         let member = json!({"properties": {"caller_id": {}}});
         let unevaluated = json!({"allOf": [member], "unevaluatedProperties": false});
         check(nested(unevaluated), true, false);
+    }
+
+    #[test]
+    fn conditions_let_in_what_cannot_change_them() {
+        // At the top other values stand beside ours, which are not known here.
+        let vip = json!({"properties": {"tier": {"const": "vip"}}, "required": ["tier"]});
+        let named = json!({"required": ["name"]});
+        check(json!({"if": vip, "then": named}), true, true);
+        let closed = json!({"additionalProperties": false});
+        check(json!({"if": vip, "then": named, "else": closed}), false, false);
+        let ours = json!({"required": ["ultravox"]});
+        check(json!({"if": ours, "then": named}), false, false);
+        check(json!({"if": {"minProperties": 2}, "then": named}), false, false);
+        check(json!({"not": vip}), true, true);
+        check(json!({"not": ours}), false, false);
+        check(json!({"not": {"properties": {"ultravox": {"type": "object"}}}}), false, false);
+        check(json!({"not": {"maxProperties": 1}}), false, false);
+        check(json!({"maxProperties": 9}), false, false);
+        for word in ["dependentRequired", "dependentSchemas", "dependencies"] {
+            check(json!({word: {"ultravox": ["name"]}}), false, false);
+            check(json!({word: {"name": ["tier"]}}), true, true);
+        }
+    }
+
+    #[test]
+    fn a_leaf_may_be_denied_by_its_text() {
+        let leaf = |leaf: Value| nested(json!({"properties": {"caller_id": leaf}}));
+        check(leaf(json!({"not": {"const": "anonymous"}})), true, true);
+        check(leaf(json!({"not": {"pattern": "^\\+1"}})), false, true);
+        check(leaf(json!({"not": {"format": "email"}})), false, true);
+        check(leaf(json!({"not": {}})), false, true);
+        check(leaf(json!({"not": false})), false, true);
+        check(leaf(json!({"if": {"const": "x"}, "then": false})), false, true);
     }
 
     #[test]

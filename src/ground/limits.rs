@@ -117,6 +117,21 @@ pub const SETUP: Duration = Duration::from_secs(30);
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Creation of the agent call over REST, one try.
 pub const CREATE_CALL: Duration = Duration::from_secs(10);
+/// The fallback handler's whole answer: resolution, connection, TLS and body (security S13).
+pub const FALLBACK: Duration = Duration::from_secs(5);
+/// Bytes of a fallback handler's answer (security S13).
+pub const FALLBACK_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Nesting of a fallback handler's answer.
+pub const FALLBACK_DEPTH_MAX: usize = 32;
+/// What is kept of a call's set-up for the creation of the agent call and the joining of its stream:
+/// a caller waits for a turn no longer than until then.
+pub const CREATION_RESERVE: Duration = Duration::from_secs(5);
+/// Callers that may wait, ringing, for the creation of their agent calls.
+pub const CREATIONS_WAITING_MAX: usize = 100;
+/// How long nothing is created after a 429 or 503 that names no time.
+pub const CREATION_PAUSE: Duration = Duration::from_secs(2);
+/// Refusals for lack of capacity after which one call's creation is given up.
+pub const CREATION_REFUSALS_MAX: u8 = 5;
 /// Upgrade of the agent stream, from `Join` to the 101.
 pub const JOIN: Duration = Duration::from_secs(5);
 /// No RTP from the caller for this long ends the call, unless it is on hold.
@@ -130,8 +145,8 @@ pub const GRACE: Duration = Duration::from_secs(60);
 pub const X_HEADERS_MAX: usize = 64;
 /// Bytes of one `X-` header value (security S6).
 pub const X_HEADER_BYTES_MAX: usize = 2 * 1024;
-/// Bytes of all `X-` header values together (security S6).
-pub const X_HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of all `X-` headers together, names and values: prompts are made of them.
+pub const X_HEADERS_BYTES_MAX: usize = 8 * 1024;
 /// Nesting of a JSON header value (security S6).
 pub const JSON_DEPTH_MAX: usize = 16;
 

@@ -7,6 +7,7 @@
 //! (`sip` the account's), `checks` compares sections with each other and with the machine, `problem` is the report.
 
 mod checks;
+mod fallback;
 pub mod peers;
 pub mod problem;
 mod reader;
@@ -16,9 +17,10 @@ mod sip;
 pub use checks::Machine;
 pub use problem::{Problem, Report, Severity};
 
-use crate::account::{RegistrationDocument, SipConfig};
+use crate::account::{CidrRange, RegistrationDocument, SipConfig};
 use crate::codec::CodecKind;
 use crate::ground::Secret;
+use crate::switchboard::CreationLimits;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,7 @@ pub struct Config {
     pub media: Media,
     pub ultravox: Ultravox,
     pub sip: Sip,
+    pub fallback: Fallback,
     pub admin: Admin,
     pub store: Store,
     pub limits: Limits,
@@ -127,6 +130,17 @@ pub struct Ultravox {
     pub api_key: Secret,
     /// Join URLs must point at these hosts or below them.
     pub join_domains: Vec<String>,
+    /// How fast, and how many at once, agent calls are created.
+    pub creations: CreationLimits,
+}
+
+/// `[fallback]`: where the fallback handler may be.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Fallback {
+    /// Private addresses that may be asked all the same.
+    pub allowed_private: Vec<CidrRange>,
+    /// Allows `http://` beyond loopback.
+    pub plain_http: bool,
 }
 
 /// Where the REST API is.

@@ -24,6 +24,7 @@ use crate::shell::signalling::{Inlets, Published, Request, Signalling, Snapshot}
 use crate::shell::sources::Sources;
 use crate::shell::store::{Store, StoreFault, StoreThread};
 use crate::shell::tls::{self, ClientConfig, Pem, TlsFault};
+use crate::shell::webhook::{self, Webhook, WebhookSettings};
 use crate::standin::{Standin, StandinOptions};
 use crate::switchboard::Switchboard;
 use certificates::Certificates;
@@ -114,6 +115,7 @@ impl Daemon {
         let standin = start_standin(config, &api_key).await?;
         let client_tls = client_tls(standin.as_ref()).map_err(StartFault::Tls)?;
         let agents = Arc::new(agent_service(config, &api_key, standin.as_ref(), &client_tls)?);
+        let webhook = webhook(config, &client_tls)?;
         let (store, store_thread) = Store::open(&config.store.path).map_err(StartFault::Store)?;
         let (requests, request_inlet) = mpsc::channel(REQUESTS_MAX);
         let account = Account::open(&config.sip, store.clone(), requests.downgrade(), from_os()?);
@@ -138,6 +140,7 @@ impl Daemon {
             }),
             media: Arc::clone(&media),
             agents: Arc::clone(&agents),
+            webhook,
             store: store.clone(),
             sources,
             published: Arc::clone(&published),
@@ -323,6 +326,16 @@ fn agent_service(
         tls: Arc::clone(tls),
     };
     AgentService::new(&settings).map_err(|fault| StartFault::Agent(fault.to_string()))
+}
+
+fn webhook(config: &Config, tls: &Arc<ClientConfig>) -> Result<Webhook, StartFault> {
+    let settings = WebhookSettings {
+        tls: Arc::clone(tls),
+        allowed_private: config.fallback.allowed_private.clone(),
+        plain_http: config.fallback.plain_http,
+        resolve: webhook::system_resolver(),
+    };
+    Webhook::new(settings).map_err(|fault| StartFault::Agent(fault.to_string()))
 }
 
 /// Plain HTTP is taken towards this machine only.

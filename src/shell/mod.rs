@@ -18,3 +18,4 @@ pub mod sources;
 pub mod store;
 pub mod supervise;
 pub mod tls;
+pub mod webhook;

@@ -17,9 +17,10 @@ use crate::shell::media::MediaPlane;
 use crate::shell::resolver::Resolver;
 use crate::shell::sources::Sources;
 use crate::shell::store::Store;
+use crate::shell::webhook::Webhook;
 use crate::sip::registration::Binding;
 use crate::sip::target::Target;
-use crate::switchboard::{Command, Counters, Input, Switchboard};
+use crate::switchboard::{Command, Counters, CreationFigures, Input, Switchboard};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -63,6 +64,7 @@ pub enum Request {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub counters: Counters,
+    pub creations: CreationFigures,
     pub calls: Vec<LiveCall>,
     pub ports_in_use: usize,
     pub transactions: usize,
@@ -113,6 +115,7 @@ pub struct Signalling {
     pub resolver: Resolver,
     pub media: Arc<MediaPlane>,
     pub agents: Arc<AgentService>,
+    pub webhook: Webhook,
     pub store: Store,
     /// The gate of the flows.
     pub sources: Arc<Sources>,
@@ -246,8 +249,9 @@ impl Task {
     fn on_job_done(&mut self, done: Result<Input, tokio::task::JoinError>) {
         match done {
             Ok(input) => {
-                if let Input::AgentFetched { job, .. } | Input::AgentCallAnswered { job, .. } =
-                    &input
+                if let Input::FallbackDecided { job, .. }
+                | Input::AgentFetched { job, .. }
+                | Input::AgentCallAnswered { job, .. } = &input
                 {
                     self.running.remove(job);
                 }
@@ -308,13 +312,20 @@ impl Task {
                 }
                 Command::Media(ForCall { call, what }) => self.parts.media.send(call, what),
                 Command::Record { cdr, ladder } => self.record(cdr, ladder),
+                Command::AskFallback { call, job, post, budget } => {
+                    let webhook = self.parts.webhook.clone();
+                    self.begin_job(call, job, async move {
+                        Input::FallbackDecided { job, result: webhook.ask(&post, budget).await }
+                    });
+                }
                 Command::FetchAgent { call, job, agent_id } => {
                     self.fetch_agent(call, job, agent_id);
                 }
                 Command::CreateAgentCall { call, job, agent_id, body, budget } => {
                     let agents = Arc::clone(&self.parts.agents);
                     self.begin_job(call, job, async move {
-                        let result = agents.create_agent_call(&agent_id, &body, budget).await;
+                        let result =
+                            agents.create_agent_call(agent_id.as_deref(), &body, budget).await;
                         Input::AgentCallAnswered { job, result }
                     });
                 }
@@ -440,6 +451,7 @@ impl Task {
         };
         Snapshot {
             counters: board.counters(),
+            creations: board.creation_figures(now.at),
             calls: board.calls().map(live).collect(),
             ports_in_use: board.ports_in_use(),
             transactions: board.user_agent().transactions(),

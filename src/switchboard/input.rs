@@ -3,6 +3,7 @@
 use crate::account::SipConfig;
 use crate::billing::cdr::Cdr;
 use crate::call::ladder::Ladder;
+use crate::fallback::{FallbackDecision, FallbackFault, Post};
 use crate::ground::{CallKey, Flow, FlowId, JobId};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
 use crate::sip::msg::Message;
@@ -26,6 +27,10 @@ pub enum Input {
     /// A TCP or TLS connection closed.
     FlowClosed {
         flow: FlowId,
+    },
+    FallbackDecided {
+        job: JobId,
+        result: Result<FallbackDecision, FallbackFault>,
     },
     AgentFetched {
         job: JobId,
@@ -75,6 +80,13 @@ pub enum Command {
         ticket: u64,
         hop: Hop,
     },
+    /// Send this request to the fallback handler, and read its decision.
+    AskFallback {
+        call: CallKey,
+        job: JobId,
+        post: Box<Post>,
+        budget: Duration,
+    },
     FetchAgent {
         call: CallKey,
         job: JobId,
@@ -83,7 +95,8 @@ pub enum Command {
     CreateAgentCall {
         call: CallKey,
         job: JobId,
-        agent_id: String,
+        /// `None`: the body says all, as for `POST /api/calls`.
+        agent_id: Option<String>,
         body: Value,
         budget: Duration,
     },

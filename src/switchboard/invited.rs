@@ -1,25 +1,23 @@
 //! A new INVITE's way to a call (house §9): admission, routing, codec, port. A call that is refused
 //! on the way leaves a record from admission on, and nothing else.
 
-use super::{Command, SDP, Switchboard};
+use super::{Command, SDP, Skeleton, Switchboard};
 use crate::admission;
 use crate::billing::cdr::Cdr;
 use crate::call::ladder::{Ladder, Lane};
 use crate::call::{Call, MediaAddress, Negotiated, Opening, record};
 use crate::codec::CodecKind;
-use crate::context;
+use crate::context::{self, Caller, Remark};
+use crate::fallback::Question;
 use crate::ground::ports::RtpPort;
-use crate::ground::{CallKey, Flow, JobId, Now};
+use crate::ground::{CallKey, Flow, Now};
 use crate::refusal::{EndCause, Refusal};
 use crate::routing::{self, Route};
 use crate::sdp::{Agreed, LocalMedia, OfferAnswer, OfferFault};
 use crate::sip::msg::{Method, Request};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{RequestToken, SessionId};
-use crate::ultravox::agent::Agent;
-use crate::ultravox::create_call::CreateFault;
 use bytes::Bytes;
-use std::sync::Arc;
 use std::time::Duration;
 
 impl Switchboard {
@@ -31,9 +29,21 @@ impl Switchboard {
         flow: Flow,
         request: &Request,
     ) {
+        let skeleton = Skeleton { key: CallKey(0), session, port: None, cdr: None };
+        let before = self.in_hand.replace(skeleton);
+        self.begin_call(now, session, flow, request);
+        self.in_hand = before;
+    }
+
+    /// The way of one INVITE. What a panic would leave is in hand from the beginning.
+    fn begin_call(&mut self, now: Now, session: SessionId, flow: Flow, request: &Request) {
         self.counters.invites += 1;
         let key = self.next_key();
         let mut cdr = record::open(key, now, flow, request);
+        if let Some(skeleton) = &mut self.in_hand {
+            skeleton.key = key;
+            skeleton.cdr = Some(Box::new(cdr.clone()));
+        }
         let routed = match admission::admit(&self.config, flow.peer.ip()) {
             Some(admission) => {
                 cdr.admitted_by = Some(admission.to_string());
@@ -48,10 +58,12 @@ impl Switchboard {
         });
         match begun {
             Ok((route, agent_id, port, negotiated)) => {
-                let x_headers = context::from_headers(request.lines());
+                let x_headers = context::from_headers(request.headers().lines());
                 let caller = context::Caller::of(request);
                 cdr.caller_id = caller.caller_id.clone();
-                let context = x_headers.values;
+                let remarks = x_headers.remarks.iter().take(REMARKS_MAX);
+                cdr.header_remarks = remarks.map(Remark::to_string).collect();
+                let question = self.question(&route, request, &caller);
                 let settings = self.settings.call.clone();
                 let opening = Opening {
                     key,
@@ -60,7 +72,8 @@ impl Switchboard {
                     settings,
                     route,
                     agent_id,
-                    context,
+                    question,
+                    context: x_headers.values,
                     caller,
                     port,
                     negotiated,
@@ -68,6 +81,18 @@ impl Switchboard {
                 self.admit(now, Call::new(now, opening, cdr));
             }
             Err(refusal) => self.refuse_invited(now, session, cdr, refusal),
+        }
+    }
+
+    /// What the fallback handler would be asked: nothing matched, or the implicit rule did, which
+    /// may name no agent.
+    fn question(&self, route: &Route, request: &Request, caller: &Caller) -> Option<Box<Question>> {
+        self.config.fallback_handler()?;
+        match route {
+            Route::Fallback | Route::Implicit { .. } => {
+                Some(Box::new(Question::of(request, caller)))
+            }
+            Route::Allowance { .. } | Route::None => None,
         }
     }
 
@@ -89,20 +114,21 @@ impl Switchboard {
         CallKey(u64::from(self.settings.epoch_s) << 32 | u64::from(self.calls_begun))
     }
 
-    /// The rule that chooses the agent, and the agent.
-    fn route(&self, request: &Request, cdr: &mut Cdr) -> Result<(Route, String), Refusal> {
+    /// The rule that chooses the agent, and the agent; none yet where the fallback handler decides.
+    fn route(&self, request: &Request, cdr: &mut Cdr) -> Result<(Route, Option<String>), Refusal> {
         let to = request.to();
-        let user = routing::to_user(&to.uri()).ok_or(Refusal::NoToUser)?;
-        let route = routing::route(&self.config, &user);
+        let user = routing::to_user(&to.uri());
+        let route = routing::of_to(&self.config, &to.uri());
         cdr.routed_by = Some(route.to_string());
-        match &route {
-            Route::Allowance { agent_id, .. } | Route::Implicit { agent_id } => {
+        match (&route, user) {
+            (Route::Allowance { agent_id, .. } | Route::Implicit { agent_id }, _) => {
                 let agent_id = agent_id.to_string();
                 cdr.agent_id = Some(agent_id.clone());
-                Ok((route, agent_id))
+                Ok((route, Some(agent_id)))
             }
-            // The fallback handler is asked here once it exists.
-            Route::Fallback | Route::None => Err(Refusal::NoMatch { to_user: user.into_owned() }),
+            (Route::Fallback, _) => Ok((route, None)),
+            (Route::None, Some(user)) => Err(Refusal::NoMatch { to_user: user.into_owned() }),
+            (Route::None, None) => Err(Refusal::NoToUser),
         }
     }
 
@@ -115,12 +141,20 @@ impl Switchboard {
     ) -> Result<(RtpPort, Negotiated), Refusal> {
         let offer = read_offer(request)?;
         let port = self.ports.take(now.at, &mut self.entropy).ok_or(Refusal::PortsExhausted)?;
+        self.hold_port(Some(port));
         match self.negotiate_on(flow, offer, port) {
             Ok(negotiated) => Ok((port, negotiated)),
             Err(refusal) => {
+                self.hold_port(None);
                 self.ports.put_back(now.at, port);
                 Err(refusal)
             }
+        }
+    }
+
+    fn hold_port(&mut self, port: Option<RtpPort>) {
+        if let Some(skeleton) = &mut self.in_hand {
+            skeleton.port = port;
         }
     }
 
@@ -204,13 +238,12 @@ impl Switchboard {
 
     fn admit(&mut self, now: Now, call: Call) {
         let (key, flow) = (call.key, call.flow.id);
-        let agent = self.agents.fresh(now.at, &call.agent_id);
         let cname = self.entropy.token(96);
         self.by_session.insert(call.session, key);
         self.calls.insert(key, call);
         self.hold_flow(flow);
         self.set_availability();
-        self.step(now, key, |call, out| call.begin(now, agent.as_deref(), cname, out));
+        self.step(now, key, |call, out| call.begin(now, cname, out));
     }
 
     /// Another port for a call whose port was taken by someone else: the description changes too.
@@ -256,24 +289,6 @@ impl Switchboard {
         self.out.push_back(Command::Record { cdr: Box::new(cdr), ladder });
     }
 
-    pub(super) fn on_agent_fetched(
-        &mut self,
-        now: Now,
-        job: JobId,
-        result: Result<Agent, CreateFault>,
-    ) {
-        let Some(key) = self.jobs.remove(&job) else { return };
-        let Some(agent_id) = self.calls.get(&key).map(|call| call.agent_id.clone()) else { return };
-        let fetched = result.map(Arc::new);
-        match &fetched {
-            Ok(agent) => self.agents.keep(now.at, &agent_id, Arc::clone(agent)),
-            Err(_) => self.agents.forget(&agent_id),
-        }
-        self.step(now, key, |call, out| {
-            call.on_agent_fetched(now, fetched.as_deref().map_err(Clone::clone), out);
-        });
-    }
-
     /// Requests inside a dialog whose capability is not built in: each gets its RFC answer.
     pub(super) fn on_in_dialog(&mut self, now: Now, token: RequestToken, method: &Method) {
         let (code, reason) = match method {
@@ -291,6 +306,8 @@ impl Switchboard {
     }
 }
 
+/// Remarks on headers that a record holds.
+const REMARKS_MAX: usize = 16;
 /// What is shown of a content type that is not read.
 const CONTENT_TYPE_CHARS_MAX: usize = 80;
 

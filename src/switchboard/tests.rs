@@ -40,6 +40,7 @@ impl Bench {
             media_v6: None,
             ports: (40_000, 40_009),
             calls_max: 9,
+            creations: CreationLimits::default(),
             warn_agent: "edge.example".into(),
             epoch_s: 1,
         };
@@ -173,4 +174,33 @@ fn a_panic_after_the_answer_says_bye() {
     let ended = ["close", "keep false", "closed Some(200) Edge", "BYE"];
     assert_eq!(bench.break_call(), ended);
     assert!(bench.is_idle_in_a_minute());
+}
+
+/// Everything that an INVITE has taken by then is given back: the session, the port, the record.
+#[test]
+fn a_panic_on_the_way_of_an_invite_leaks_nothing() {
+    // A count that cannot go on is where the test lets the step panic: before all else, and when
+    // the port is taken and the call is in its map.
+    for is_late in [false, true] {
+        let mut bench = Bench::new();
+        match is_late {
+            false => bench.board.counters.invites = u64::MAX,
+            true => drop(bench.board.calls_on_flow.insert(FlowId(1), usize::MAX)),
+        }
+        let broken = catch_unwind(AssertUnwindSafe(|| bench.receive("INVITE", OFFER)));
+        assert!(broken.is_err());
+        assert_eq!(bench.board.ports_in_use(), usize::from(is_late), "the port was taken");
+        bench.board.calls_on_flow.clear();
+        bench.board.counters.invites = 0;
+        bench.board.handle_panic(bench.now);
+        assert_eq!((bench.board.calls().count(), bench.board.ports_in_use()), (0, 0));
+        let refused = "SIP/2.0 500 Server Internal Error".to_owned();
+        let commands = bench.commands();
+        assert_eq!(commands.last(), Some(&refused), "{commands:?}");
+        let closed = commands.iter().filter(|line| *line == "closed Some(500) Edge").count();
+        assert_eq!(closed, usize::from(is_late), "{commands:?}");
+        assert_eq!(bench.board.counters().broken, 1);
+        bench.receive("INVITE", "");
+        assert!(bench.is_idle_in_a_minute());
+    }
 }

@@ -93,6 +93,26 @@ pub fn body(request: &CreateCall) -> Value {
     Value::Object(body)
 }
 
+/// A handler's own request body with what is the daemon's overwritten: the medium, the join timeout,
+/// our metadata and, when `request` has one, the template context. All else passes through unread.
+pub fn body_over(mut body: Map<String, Value>, request: &CreateCall) -> Value {
+    let own_keys = own_metadata(&request.metadata);
+    let mut metadata = match body.remove("metadata") {
+        Some(Value::Object(metadata)) => metadata,
+        _ => Map::new(),
+    };
+    metadata.extend(own_keys);
+    if !metadata.is_empty() {
+        body.insert("metadata".into(), Value::Object(metadata));
+    }
+    body.insert("medium".into(), medium(request));
+    body.insert("joinTimeout".into(), duration_text(request.join_timeout).into());
+    if !request.template_context.is_empty() {
+        body.insert("templateContext".into(), Value::Object(request.template_context.clone()));
+    }
+    Value::Object(body)
+}
+
 /// The `medium` object alone: it overwrites whatever medium an agent or a handler asked for.
 pub fn medium(request: &CreateCall) -> Value {
     let messages = &request.data_messages;
@@ -300,6 +320,31 @@ mod tests {
         assert_eq!(body["metadata"], json!({"edge.sip_call_id": "c1a2@pbx.example"}));
         assert_eq!(body["firstSpeakerSettings"], json!({"user": {}}));
         assert_eq!(schema::START_AGENT_CALL.check(&body), []);
+    }
+
+    #[test]
+    fn a_handlers_body_passes_but_for_what_is_the_daemons() {
+        let handler = json!({
+            "medium": {"webRtc": {}}, "joinTimeout": "600s", "systemPrompt": "Hi", "new": [1],
+            "templateContext": {"theirs": 1}, "metadata": {"theirs": "kept", "edge.call": "forged"},
+        });
+        let request = CreateCall {
+            template_context: json!({"ours": 2}).as_object().expect("an object").clone(),
+            metadata: vec![("edge.call".into(), "1-1".into())],
+            ..CreateCall::default()
+        };
+        let over = |handler: &Value, request: &CreateCall| {
+            body_over(handler.as_object().expect("an object").clone(), request)
+        };
+        let body = over(&handler, &request);
+        let expected = json!({
+            "medium": medium(&request), "joinTimeout": "15s", "systemPrompt": "Hi", "new": [1],
+            "templateContext": {"ours": 2}, "metadata": {"theirs": "kept", "edge.call": "1-1"},
+        });
+        assert_eq!(body, expected);
+        let bare = over(&json!({"metadata": null}), &CreateCall::default());
+        assert_eq!(schema::START_CALL.check(&bare), []);
+        assert_eq!(schema::START_AGENT_CALL.check(&bare), []);
     }
 
     #[test]

@@ -529,6 +529,22 @@ pub static START_CALL: Shape = closed(
     ],
 );
 
+/// `reject` of a fallback handler's answer.
+pub static SIP_REJECTION: Shape = closed(
+    "ultravox.v1.SipRejection",
+    &[field("sipRejectCode", Kind::Integer { min: 400, max: 699 }), field("message", Kind::Text)],
+);
+
+/// A fallback handler's answer: exactly one of them.
+pub static SIP_FALLBACK_RESPONSE: Shape = one_of(
+    "ultravox.v1.SipFallbackHandlerResponse",
+    &[
+        field("startAgentCall", Kind::Object(&START_AGENT_CALL)),
+        field("startCall", Kind::Object(&START_CALL)),
+        field("reject", Kind::Object(&SIP_REJECTION)),
+    ],
+);
+
 /// The answer to both requests, and of `GET /api/calls/{id}`. New members are tolerated.
 pub static CALL: Shape = open(
     "Call",
@@ -640,6 +656,8 @@ pub static PUBLISHED: &[&Shape] = &[
     &TOOL_OVERRIDES,
     &START_AGENT_CALL,
     &START_CALL,
+    &SIP_REJECTION,
+    &SIP_FALLBACK_RESPONSE,
     &CALL,
     &CALL_TEMPLATE,
     &AGENT,

@@ -23,7 +23,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 /// Sections of the configuration as they are written in a file.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "[listen]",
     "[tls]",
     "[[tls.targets]]",
@@ -34,6 +34,7 @@ const SECTIONS: [&str; 14] = [
     "[[sip.allowed_agents]]",
     "[sip.fallback_handler]",
     "[[sip.registrations]]",
+    "[fallback]",
     "[admin]",
     "[store]",
     "[limits]",
@@ -180,8 +181,17 @@ fn commands_in(text: &str) -> Vec<Vec<String>> {
             let program = words.next().unwrap_or_default();
             let words: Vec<String> = words.map(str::to_owned).collect();
             let is_command = words.first().is_some_and(|word| {
-                let commands =
-                    ["run", "check", "reload", "config", "calls", "ladder", "demo", "standin"];
+                let commands = [
+                    "run",
+                    "check",
+                    "reload",
+                    "config",
+                    "route-test",
+                    "calls",
+                    "ladder",
+                    "demo",
+                    "standin",
+                ];
                 commands.contains(&word.as_str())
             });
             if (program == "voxedge" || program.ends_with("/voxedge")) && is_command {

@@ -1,6 +1,9 @@
 //! Whole calls, step by step: each test is a scenario, and its whole ladder is kept as text in
 //! `fixtures/ladders/`. `VOXEDGE_LADDERS=write` writes them anew; read the difference.
 
+mod agent_calls;
+mod fallback;
+
 use crate::sim::agent::{OTHER, Script};
 use crate::sim::network::Path;
 use crate::sim::pbx::{Action, Offer};
@@ -95,7 +98,7 @@ fn the_agent_call_is_refused() {
         ("create_404", CreateFault::NotFound),
         ("create_401", CreateFault::Unauthorized),
         ("create_402", CreateFault::PaymentRequired),
-        ("create_429", CreateFault::TooMany { retry_after: Some(Duration::from_secs(17)) }),
+        ("create_429", CreateFault::TooMany { retry_after: Some(Duration::from_secs(40)) }),
     ] {
         check(name, creating(&[(150, Err(fault))]));
     }
@@ -104,7 +107,7 @@ fn the_agent_call_is_refused() {
 #[test]
 fn a_transient_fault_is_tried_once_more() {
     let broken = (150, Err(CreateFault::ServerError(502)));
-    let busy = (150, Err(CreateFault::Unavailable { retry_after: Some(Duration::from_secs(9)) }));
+    let busy = (150, Err(CreateFault::Unavailable { retry_after: Some(Duration::from_secs(30)) }));
     let mut world = creating(&[broken, (150, Ok(()))]);
     world.act(1_500, 0, Action::HangUp);
     check("create_502_then_ok", world);

@@ -1,8 +1,9 @@
-//! The real daemon over real sockets: the torture sets, mutations, races, leaks, rules and faults of
-//! the agent service.
+//! The real daemon over real sockets: the torture sets, mutations, races, leaks, rules, faults of
+//! the agent service, and the fallback handler.
 
 mod calls;
 mod faults;
 mod mutations;
 mod rules;
 mod torture;
+mod webhook;

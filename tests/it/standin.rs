@@ -54,7 +54,7 @@ fn body() -> Value {
 }
 
 async fn create(service: &AgentService, agent_id: &str) -> Result<Created, CreateFault> {
-    service.create_agent_call(agent_id, &body(), BUDGET).await
+    service.create_agent_call(Some(agent_id), &body(), BUDGET).await
 }
 
 /// A media stream as the edge opens it, with the product's own framing.
@@ -234,7 +234,7 @@ fn a_service_that_does_not_answer_times_out_and_one_that_is_gone_is_unreachable(
         let (standin, service) = start(options()).await;
         standin.add_fault(FaultRule::always(Stage::Create, Fault::NeverAnswers));
         let body = body();
-        let short = service.create_agent_call(ECHO, &body, Duration::from_millis(50)).await;
+        let short = service.create_agent_call(Some(ECHO), &body, Duration::from_millis(50)).await;
         assert_eq!(short, Err(CreateFault::TimedOut));
         standin.clear_faults();
         standin.add_fault(FaultRule::always(Stage::Create, Fault::Slow { ms: 30 }));
@@ -283,7 +283,7 @@ fn bodies_that_break_the_schema_or_the_agents_context_are_refused() {
     run(async {
         let (standin, service) = start(options()).await;
         let try_body = async |agent_id: &str, body: Value| {
-            service.create_agent_call(agent_id, &body, BUDGET).await.err()
+            service.create_agent_call(Some(agent_id), &body, BUDGET).await.err()
         };
         let with = |name: &str, value: Value| {
             let mut body = body();
@@ -432,7 +432,7 @@ fn a_join_url_works_once_with_its_token_and_only_in_time() {
         assert!(matches!(first.next().await, Got::Message(ServerMessage::CallStarted { .. })));
         let late = CreateCall { join_timeout: Duration::ZERO, ..CreateCall::default() };
         let late = service
-            .create_agent_call(SILENT, &create_call::body(&late), BUDGET)
+            .create_agent_call(Some(SILENT), &create_call::body(&late), BUDGET)
             .await
             .expect("created");
         assert_eq!(join(late.join_url.reveal()).await, Some(410));

@@ -5,10 +5,12 @@
 use crate::sim::agent::OTHER;
 use crate::sim::network::Path;
 use crate::sim::pbx::{Action, Offer};
-use crate::sim::{Facts, World, settings};
+use crate::sim::{Facts, World, account, handler, settings};
 use std::time::Duration;
+use voxedge::account::AgentId;
+use voxedge::fallback::{FallbackDecision, FallbackFault};
 use voxedge::ground::Entropy;
-use voxedge::switchboard::Input;
+use voxedge::switchboard::{CreationLimits, Input};
 
 /// Seeds of one test; there are four, so that they run beside each other.
 const SEEDS: u64 = 1_000;
@@ -31,7 +33,17 @@ fn world(seed: u64) -> World {
     if chance.below(12) == 0 {
         settings.calls_max = 2;
     }
+    if chance.below(4) == 0 {
+        let mut bound = |most| (chance.below(2) == 0).then(|| 1 + chance.below(most) as u32);
+        let (per_second, per_minute, concurrent) = (bound(3), bound(6), bound(4));
+        let waiting_max = chance.below(4) as usize;
+        settings.creations = CreationLimits { per_second, per_minute, concurrent, waiting_max };
+    }
     let mut world = World::new(seed, settings);
+    if chance.below(3) != 0 {
+        world.edge(0, Input::ConfigReplaced(account(Some(handler()))));
+        world.hook = (0..4).map(|_| decision(&mut chance)).collect();
+    }
     world.service.random = Some(chance.fork());
     world.network.up = path(&mut chance);
     world.network.down = path(&mut chance);
@@ -54,6 +66,22 @@ fn world(seed: u64) -> World {
     world
 }
 
+/// What the fallback handler says, and when.
+fn decision(chance: &mut Entropy) -> (u64, Result<FallbackDecision, FallbackFault>) {
+    let latency = if chance.below(6) == 0 { chance.below(8_000) } else { chance.below(300) };
+    let body = serde_json::Map::new();
+    let outcome = match chance.below(6) {
+        0 | 1 => Ok(FallbackDecision::StartCall { body }),
+        2 | 3 => {
+            let agent_id = AgentId::parse(OTHER).expect("a UUID");
+            Ok(FallbackDecision::StartAgentCall { agent_id, body })
+        }
+        4 => Ok(FallbackDecision::Reject { code: 400 + chance.below(300) as u16, message: None }),
+        _ => Err(FallbackFault::Status(500)),
+    };
+    (latency, outcome)
+}
+
 fn path(chance: &mut Entropy) -> Path {
     let shortest = chance.below(40);
     Path {
@@ -65,7 +93,7 @@ fn path(chance: &mut Entropy) -> Path {
 
 fn place_call(world: &mut World, chance: &mut Entropy) {
     let implicit = format!("agent_{OTHER}");
-    let users = ["sales", "sales", "sales", "sales", "sales", "sales", &implicit, "nobody"];
+    let users = ["sales", "sales", "sales", "sales", "sales", &implicit, "nobody", "nobody"];
     let caller = world.caller(users[chance.below(8) as usize]);
     let offers = [Offer::Pcmu, Offer::Pcmu, Offer::Pcmu, Offer::Late, Offer::NoCommon, Offer::Text];
     let pbx = &mut world.callers[caller];

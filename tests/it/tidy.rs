@@ -64,7 +64,7 @@ const DOORS: [(&str, &[&str]); 36] = [
     ("rand_chacha", &["ground/entropy"]),
     ("rcgen", &["shell/tls"]),
     ("regex", &["account/pattern"]),
-    ("reqwest", &["shell/agent/rest"]),
+    ("reqwest", &["shell/agent/rest", "shell/webhook"]),
     ("rtcp_types", &["rtp/rtcp"]),
     ("rtp_rs", &["rtp/packet"]),
     ("rusqlite", &["shell/store"]),

@@ -32,6 +32,7 @@ pub struct Snapshot {
     pub store: StoreFigures,
     /// Requests to the admin listener, by class and status.
     pub requests: BTreeMap<(&'static str, u16), u64>,
+    pub setup: SetupFigures,
     pub draining: bool,
 }
 
@@ -84,6 +85,19 @@ pub struct MediaFigures {
     pub forwarding_delay: HistogramSnapshot,
 }
 
+/// Figures of the calls' way to their agents.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct SetupFigures {
+    pub waiting: u64,
+    pub waited: u64,
+    pub wait_total: Duration,
+    pub turned_away: u64,
+    /// Agent calls that nobody will join, not lapsed yet.
+    pub lapsing: u64,
+    pub fallback_asked: u64,
+    pub fallback_failed: u64,
+}
+
 /// Figures of the record store.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct StoreFigures {
@@ -120,6 +134,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     let seconds = snapshot.agent_time.as_secs_f64();
     page.counter("agent_seconds_total", "Agent time of closed calls: joined to left.", seconds);
     render_sip(&mut page, &snapshot.sip);
+    render_setup(&mut page, &snapshot.setup);
     render_media(&mut page, &snapshot.media);
     render_store(&mut page, &snapshot.store);
     let help = "Requests to the admin listener, by class of their path and status.";
@@ -148,6 +163,21 @@ fn render_sip(page: &mut Page, sip: &SipFigures) {
     let help = "Connections to peers that could not be made.";
     page.counter("sip_connects_failed_total", help, sip.connects_failed);
     page.counter("sip_tls_resumed_total", "TLS sessions with peers resumed.", sip.tls_resumed);
+}
+
+fn render_setup(page: &mut Page, setup: &SetupFigures) {
+    let help = "Callers that wait for the creation of their agent calls.";
+    page.gauge("creations_waiting", help, setup.waiting);
+    page.counter("creations_waited_total", "Callers that had to wait for it.", setup.waited);
+    let seconds = setup.wait_total.as_secs_f64();
+    page.counter("creations_waited_seconds_total", "For how long they did.", seconds);
+    let help = "Callers refused since their turn would have come too late.";
+    page.counter("creations_turned_away_total", help, setup.turned_away);
+    let help = "Agent calls that nobody will join and that have not lapsed yet.";
+    page.gauge("creations_lapsing", help, setup.lapsing);
+    page.counter("fallback_asked_total", "Questions to the handler.", setup.fallback_asked);
+    let help = "Questions to the handler that brought no decision.";
+    page.counter("fallback_failed_total", help, setup.fallback_failed);
 }
 
 fn render_media(page: &mut Page, media: &MediaFigures) {

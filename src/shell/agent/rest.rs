@@ -102,18 +102,22 @@ impl AgentService {
         Ok(AgentService { client, base_url, api_key })
     }
 
-    /// `POST /api/agents/{agent_id}/calls`, once, within `budget` and never longer than
-    /// [`limits::CREATE_CALL`].
+    /// `POST /api/agents/{agent_id}/calls`, or `POST /api/calls` for a call without an agent, once,
+    /// within `budget` and never longer than [`limits::CREATE_CALL`].
     ///
     /// # Errors
     /// [`CreateFault`]: what anything but a usable 201 means. After `TimedOut` the call may exist.
     pub async fn create_agent_call(
         &self,
-        agent_id: &str,
+        agent_id: Option<&str>,
         body: &Value,
         budget: Duration,
     ) -> Result<Created, CreateFault> {
-        let url = self.url(&["api", "agents", agent_id, "calls"]).ok_or(CreateFault::NotFound)?;
+        let url = match agent_id {
+            Some(agent_id) => self.url(&["api", "agents", agent_id, "calls"]),
+            None => self.url(&["api", "calls"]),
+        };
+        let url = url.ok_or(CreateFault::NotFound)?;
         let mut request = self.request(Method::POST, url, budget);
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *request.body_mut() = Some(body.to_string().into());

@@ -60,13 +60,28 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
     let ultravox = read_ultravox(&mut root.section("ultravox", report), base, report);
     let sip =
         super::sip::read(&mut root.section("sip", report), &listen, &mut places, base, report);
+    let fallback = super::fallback::read(&mut root.section("fallback", report), report);
+    super::fallback::check_url(&sip, &fallback, &places, report);
     let admin = read_admin(&mut root.section("admin", report), &mut places, base, report);
     let store = read_store(&mut root.section("store", report), base, report);
     let limits = read_limits(&mut root.section("limits", report), report);
     let log = read_log(&mut root.section("log", report), report);
     let file = None;
-    let config =
-        Config { file, listen, tls, peers, dns, media, ultravox, sip, admin, store, limits, log };
+    let config = Config {
+        file,
+        listen,
+        tls,
+        peers,
+        dns,
+        media,
+        ultravox,
+        sip,
+        fallback,
+        admin,
+        store,
+        limits,
+        log,
+    };
     Draft { config, places }
 }
 
@@ -337,8 +352,9 @@ fn read_ultravox(section: &mut Section<'_>, base: &Path, report: &mut Report) ->
         Some(found) => found.into_iter().map(|one| one.value).collect(),
         None => vec!["ultravox.ai".to_owned()],
     };
+    let creations = super::fallback::read_creations(section, report);
     section.finish(report);
-    Ultravox { base_url, api_key: api_key.unwrap_or_default(), join_domains }
+    Ultravox { base_url, api_key: api_key.unwrap_or_default(), join_domains, creations }
 }
 
 fn read_base_url(section: &mut Section<'_>, report: &mut Report) -> BaseUrl {

@@ -310,3 +310,44 @@ fn certificates_are_tried_as_the_server_will_use_them() {
     assert!(with("chain.pem", "key.pem", far).contains("f.toml:5: warning: tls.certificate: "));
     std::fs::remove_dir_all(&directory).expect("our own directory");
 }
+
+#[test]
+fn a_handler_is_read_and_told_of_when_it_would_never_be_asked() {
+    let found = |handler: &str, fallback: &str| {
+        let text = format!(
+            "[listen]\nudp = [\"127.0.0.1:5070\"]\n[ultravox]\nbase_url = \"embedded\"\n\
+             creations_per_second = 5\ncalls_concurrent_max = 7\n[sip]\nallow_all_agents = true\n\
+             allowed_cidr_ranges = [\"10.0.0.0/8\"]\n[sip.fallback_handler]\n{handler}\n\
+             [fallback]\n{fallback}\n[admin]\napi_key = \"k\"\n"
+        );
+        let machine = Machine { ephemeral: None, ..Machine::this() };
+        let (config, report) = read("f.toml", &text, Path::new(""), &machine);
+        (config, report.to_string())
+    };
+    let secret = "secrets = [\"s3cret\"]";
+    let (config, report) = found(&format!("url = \"https://h.example/\"\n{secret}"), "");
+    let config = config.unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(report, "");
+    let handler = config.sip.account.fallback_handler().expect("it was given");
+    assert_eq!(handler.secrets.as_deref(), Some(&["s3cret".to_owned()][..]));
+    let creations = config.ultravox.creations;
+    assert_eq!((creations.per_second, creations.per_minute), (Some(5), None));
+    assert_eq!((creations.concurrent, creations.waiting_max), (Some(7), 100));
+    for (url, fallback, problem) in [
+        ("http://h.example/", "", "would send callers' numbers in clear text"),
+        ("http://h.example/", "plain_http = true", ""),
+        ("http://127.0.0.1:9/", "", "points at a private address"),
+        ("http://127.0.0.1:9/", "allowed_private = [\"127.0.0.1/32\"]", ""),
+        ("https://169.254.169.254/", "", "points at a private address"),
+        ("https://h.example/", "allowed_private = [\"10.1.2.3\"]", "has no prefix length"),
+    ] {
+        let (config, report) = found(&format!("url = \"{url}\"\n{secret}"), fallback);
+        assert_eq!(config.is_some(), problem.is_empty(), "{url}: {report}");
+        assert!(report.contains(problem), "{url}: {report}");
+    }
+    let (config, report) = found(secret, "");
+    assert!(
+        config.is_none() && report.contains("sip.fallback_handler.url: is missing"),
+        "{report}"
+    );
+}

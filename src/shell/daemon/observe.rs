@@ -5,7 +5,9 @@ use crate::billing::cdr::MediaSummary;
 use crate::ground::Secret;
 use crate::shell::account::Account;
 use crate::shell::admin::health::Health;
-use crate::shell::admin::metrics::{MediaFigures, SipFigures, Snapshot, StoreFigures};
+use crate::shell::admin::metrics::{
+    MediaFigures, SetupFigures, SipFigures, Snapshot, StoreFigures,
+};
 use crate::shell::admin::{AdminState, Keys, Reload};
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
@@ -116,6 +118,15 @@ impl Seen {
                 transactions: snapshot.transactions as u64,
                 dialogs: snapshot.sessions as u64,
                 connections: flows.connections,
+            },
+            setup: SetupFigures {
+                waiting: snapshot.creations.waiting as u64,
+                waited: snapshot.creations.waited,
+                wait_total: snapshot.creations.wait_total,
+                turned_away: snapshot.creations.turned_away,
+                lapsing: snapshot.creations.lapsing as u64,
+                fallback_asked: snapshot.counters.fallback_asked,
+                fallback_failed: snapshot.counters.fallback_failed,
             },
             media: self.media_figures(snapshot.ports_in_use, &totals.media),
             store: StoreFigures::from(&**self.store.counters()),

@@ -28,6 +28,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
         media_v6,
         ports: (*config.media.ports.start(), *config.media.ports.end()),
         calls_max: config.limits.calls_max,
+        creations: config.ultravox.creations,
         warn_agent: config.sip.account.domain().to_owned(),
         epoch_s: u32::try_from(Clock::now().wall.unix_micros() / 1_000_000).unwrap_or(u32::MAX),
     }

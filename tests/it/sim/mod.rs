@@ -16,10 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use voxedge::account::{AgentAllowance, SipConfigDocument, compile};
+use voxedge::account::{AgentAllowance, FallbackHandler, SipConfig, SipConfigDocument, compile};
 use voxedge::billing::cdr::Cdr;
 use voxedge::call::{CallSettings, MediaAddress};
 use voxedge::codec::CodecKind;
+use voxedge::fallback::{FallbackDecision, FallbackFault, Post};
 use voxedge::ground::{
     CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, Transport, WallTime, limits,
 };
@@ -29,8 +30,9 @@ use voxedge::refusal::RefusalPolicy;
 use voxedge::sip::msg::{Framing, Message};
 use voxedge::sip::target::{Hop, LocateFault, Target, TargetHost};
 use voxedge::sip::ua::{Destination, UaConfig};
-use voxedge::switchboard::{Command, Input, Settings, Switchboard};
+use voxedge::switchboard::{Command, CreationLimits, Input, Settings, Switchboard};
 use voxedge::ultravox::create_call::CreateFault;
+use voxedge::ultravox::schema;
 
 /// Time between signalling and a media shard, either way.
 const HAND_OVER: Duration = Duration::from_millis(1);
@@ -99,6 +101,9 @@ pub struct World {
     pub board: Switchboard,
     pub network: Network,
     pub service: Service,
+    /// What the fallback handler answers: milliseconds and outcome, one for each question; the last
+    /// one stands for all further ones.
+    pub hook: Vec<(u64, Result<FallbackDecision, FallbackFault>)>,
     pub callers: Vec<Caller>,
     pub lines: Lines,
     pub facts: BTreeMap<CallKey, Facts>,
@@ -137,8 +142,32 @@ pub fn settings() -> Settings {
         media_v6: None,
         ports: (40_000, 40_099),
         calls_max: 100,
+        creations: CreationLimits::default(),
         warn_agent: "edge.example".into(),
         epoch_s: 1,
+    }
+}
+
+/// The account of the world: one named agent, all others by the implicit rule, and perhaps a handler.
+pub fn account(fallback_handler: Option<FallbackHandler>) -> Arc<SipConfig> {
+    let document = SipConfigDocument {
+        allowed_cidr_ranges: vec!["192.0.2.0/24".into()],
+        allow_all_agents: true,
+        allowed_agents: vec![AgentAllowance {
+            agent_id: agent::SALES.into(),
+            to_user_pattern: Some("^sales$".into()),
+        }],
+        fallback_handler,
+        domain: "edge.example".into(),
+    };
+    Arc::new(compile(&document).expect("a sound document").0)
+}
+
+/// The fallback handler of the world.
+pub fn handler() -> FallbackHandler {
+    FallbackHandler {
+        url: "https://hooks.example/sip".into(),
+        secrets: Some(vec!["a secret".into(), "another one".into()]),
     }
 }
 
@@ -152,24 +181,14 @@ const SHED_WORDS: [&str; 3] = [
 
 impl World {
     pub fn new(seed: u64, settings: Settings) -> World {
-        let document = SipConfigDocument {
-            allowed_cidr_ranges: vec!["192.0.2.0/24".into()],
-            allow_all_agents: true,
-            allowed_agents: vec![AgentAllowance {
-                agent_id: agent::SALES.into(),
-                to_user_pattern: Some("^sales$".into()),
-            }],
-            fallback_handler: None,
-            domain: "edge.example".into(),
-        };
-        let (config, _) = compile(&document).expect("a sound document");
         let mut entropy = Entropy::from_number(seed);
         let wall = WallTime::from_unix_micros(1_800_000_000_000_000);
         World {
             now: Now { at: Instant::ZERO, wall },
-            board: Switchboard::new(settings, Arc::new(config), entropy.fork()),
+            board: Switchboard::new(settings, account(None), entropy.fork()),
             network: Network::steady(entropy.fork()),
             service: Service { script: Script::default(), random: None, created: 0 },
+            hook: vec![(100, Err(FallbackFault::Unreachable))],
             callers: Vec::new(),
             lines: Lines::default(),
             facts: BTreeMap::new(),
@@ -367,9 +386,12 @@ impl World {
                     };
                     self.send_down(to, bytes);
                 }
+                Command::AskFallback { job, call: _, post, budget } => {
+                    self.ask_fallback(job, &post, budget);
+                }
                 Command::FetchAgent { job, call: _, agent_id } => self.fetch_agent(job, &agent_id),
                 Command::CreateAgentCall { job, call, agent_id, body, budget } => {
-                    self.create_agent_call(job, call, &agent_id, body, budget);
+                    self.create_agent_call(job, call, agent_id.as_deref(), body, budget);
                 }
                 Command::AbortJob(job) => {
                     assert!(self.jobs.contains(&job), "{job:?} is aborted and does not run");
@@ -425,6 +447,22 @@ impl World {
         self.enter_in(HAND_OVER, Item::Edge(Box::new(input)));
     }
 
+    fn ask_fallback(&mut self, job: JobId, post: &Post, budget: Duration) {
+        let body = String::from_utf8_lossy(&post.body);
+        self.say("edge", "hook", &format!("POST {body}"));
+        let signatures = post.signature.split(',').count();
+        assert_eq!((post.url.as_str(), signatures), ("https://hooks.example/sip", 2));
+        let (mut latency, mut result) = match self.hook.len() {
+            1 => self.hook[0].clone(),
+            _ => self.hook.remove(0),
+        };
+        let budget_ms = budget.as_millis() as u64;
+        if latency > budget_ms {
+            (latency, result) = (budget_ms, Err(FallbackFault::TimedOut));
+        }
+        self.begin_job(job, latency, Input::FallbackDecided { job, result });
+    }
+
     fn fetch_agent(&mut self, job: JobId, id: &str) {
         let script = self.service.draw();
         self.say("edge", "rest", &format!("GET agent {}", &id[..8]));
@@ -436,12 +474,18 @@ impl World {
         &mut self,
         job: JobId,
         call: CallKey,
-        id: &str,
+        id: Option<&str>,
         body: serde_json::Value,
         budget: Duration,
     ) {
         let context = body.get("templateContext").map(|context| format!("  {context}"));
-        let text = format!("POST call of {}{}", &id[..8], context.unwrap_or_default());
+        let whose = id.map_or("nobody", |id| &id[..8]);
+        let text = format!("POST call of {whose}{}", context.unwrap_or_default());
+        let shape = match id {
+            Some(_) => &schema::START_AGENT_CALL,
+            None => &schema::START_CALL,
+        };
+        assert_eq!(schema::check_start(shape, &body), [], "{body}");
         self.say("edge", "rest", &text);
         self.facts.entry(call).or_default().creations.push(body);
         let (mut latency, mut result) = self.service.creation();
@@ -463,14 +507,17 @@ impl World {
         if self.aborted.remove(&job) && self.entropy.below(4) != 0 {
             return;
         }
+        let from = if matches!(input, Input::FallbackDecided { .. }) { "hook" } else { "rest" };
         let text = match &input {
+            Input::FallbackDecided { result: Ok(decision), .. } => format!("{decision:?}"),
+            Input::FallbackDecided { result: Err(fault), .. } => format!("{fault:?}"),
             Input::AgentFetched { result: Ok(_), .. } => "200 agent".to_owned(),
             Input::AgentCallAnswered { result: Ok(_), .. } => "201 call".to_owned(),
             Input::AgentFetched { result: Err(fault), .. }
             | Input::AgentCallAnswered { result: Err(fault), .. } => format!("{fault:?}"),
             _ => unreachable!("jobs have no other answers"),
         };
-        self.say("rest", "edge", &text);
+        self.say(from, "edge", &text);
         self.handle(input);
     }
 
