@@ -178,6 +178,13 @@ pub const CLIENT_BUFFER_MS: u32 = 30_000;
 /// `mediaIdleTimeout` that is asked of Ultravox.
 pub const MEDIA_IDLE: Duration = Duration::from_secs(40);
 
+/// Share of a shard's time, in percent, from which it takes no new call, unless the configuration says
+/// otherwise (house §5).
+pub const REFUSE_BUSY_PERCENT: u8 = 85;
+/// Milliseconds that a shard's frames leave late, as their 99th percentile, from which it takes no new
+/// call, unless the configuration says otherwise.
+pub const REFUSE_LATENESS_MS: u16 = 10;
+
 /// Lines of one call's ladder that are kept.
 pub const LADDER_LINES_MAX: usize = 64;
 /// Addresses in the table of unlisted sources; the longest unseen one makes place.

@@ -14,4 +14,4 @@ pub use entropy::Entropy;
 pub use ids::{CallKey, Flow, FlowId, JobId, Transport};
 pub use secret::Secret;
 pub use time::{Instant, Now, WallTime};
-pub use timers::TimerIndex;
+pub use timers::{SlotTimers, TimerIndex};

@@ -84,6 +84,8 @@ pub(super) struct Outbound {
     open: bool,
     /// Frames are consumed but not sent: hold.
     muted: bool,
+    /// Of the Opus encoder, this one and those to come; `None` is the codec's own default.
+    opus_complexity: Option<u8>,
     /// Frames of silence since the last talk spurt.
     silent_frames: u32,
     /// The next packet is the first after a pause in sending.
@@ -110,6 +112,7 @@ impl Outbound {
             margin: 1,
             open: false,
             muted: false,
+            opus_complexity: None,
             silent_frames: 0,
             resumed: false,
             counters: OutboundCounters::default(),
@@ -167,6 +170,9 @@ impl Outbound {
             Some(voice) => self.voice = voice,
             None => self.voice.plan = *plan,
         }
+        if let Some(complexity) = self.opus_complexity {
+            self.voice.encoder.set_complexity(complexity);
+        }
         if let Some(supply) = change.supply {
             self.supply.hand_over(supply);
         }
@@ -178,6 +184,12 @@ impl Outbound {
         if self.voice.plan.fec {
             self.voice.encoder.set_expected_loss(percent);
         }
+    }
+
+    /// How much work the encoder takes, from now on and after a change too.
+    pub(super) fn set_opus_complexity(&mut self, complexity: u8) {
+        self.opus_complexity = Some(complexity);
+        self.voice.encoder.set_complexity(complexity);
     }
 
     /// Everything that the agent said has left.

@@ -225,6 +225,12 @@ impl MediaSession {
         Ok(())
     }
 
+    /// How much work the Opus encoder takes, 0 to 10: less under load. It holds for what `change` brings
+    /// too. Other codecs do not know it.
+    pub fn set_opus_complexity(&mut self, complexity: u8) {
+        self.outbound.set_opus_complexity(complexity);
+    }
+
     /// Deadlines: gaps, missing samples, the caller's silence, the farewell.
     pub fn handle_timeout(&mut self, now: Now, uplink: &mut Uplink) {
         self.inbound.handle_timeout(now.at, uplink);

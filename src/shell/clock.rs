@@ -23,6 +23,29 @@ impl Clock {
     }
 }
 
+/// The clock of a loop that asks often: the wall time is read once, when it is made, and follows the
+/// monotonic time from there. To be made anew in each round, or it would miss that the wall time was
+/// set.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundClock(Now);
+
+impl RoundClock {
+    /// Reads both times.
+    pub fn begin() -> RoundClock {
+        RoundClock(Clock::now())
+    }
+
+    /// When it was made.
+    pub fn began(&self) -> Instant {
+        self.0.at
+    }
+
+    /// One read through the vDSO.
+    pub fn now(&self) -> Now {
+        self.0.later(Clock::instant().since(self.0.at))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +57,14 @@ mod tests {
         let third = Clock::now();
         assert!(first.at <= second.at && second.at <= third.at);
         assert!(first.wall.unix_micros() > 1_700_000_000_000_000);
+    }
+
+    #[test]
+    fn in_a_round_both_times_go_on_together() {
+        let clock = RoundClock::begin();
+        let (first, second) = (clock.now(), clock.now());
+        assert!(clock.began() <= first.at && first.at <= second.at);
+        let micros = |now: Now| now.wall.unix_micros() - clock.0.wall.unix_micros();
+        assert_eq!(micros(second) as u128, second.at.since(clock.began()).as_micros());
     }
 }

@@ -114,6 +114,10 @@ pub struct Media {
     pub ports: RangeInclusive<u16>,
     /// Media threads; `None`: one per core.
     pub shards: Option<usize>,
+    /// New calls are refused when every shard works this part of its time, in percent: 10 to 100.
+    pub refuse_busy_percent: u8,
+    /// The same, when its frames leave this late (99th percentile): 1 to 1,000 ms.
+    pub refuse_lateness_ms: u16,
     /// Codecs that are agreed to, the most wanted first.
     pub codecs: Vec<CodecKind>,
     /// Rate of the agent's audio in Opus calls: 16,000, 24,000 or 48,000.

@@ -18,7 +18,7 @@ use crate::shell::entropy;
 use crate::shell::flow::{
     self, FlowFault, FlowSettings, FlowTasks, Flows, Patience, UnlistedSource,
 };
-use crate::shell::media::{MediaPlane, MediaSettings};
+use crate::shell::media::{Bound, MediaPlane, MediaSettings};
 use crate::shell::resolver::{DnsSettings, Resolver};
 use crate::shell::signalling::{Inlets, Published, Request, Signalling, Snapshot};
 use crate::shell::sources::Sources;
@@ -354,6 +354,7 @@ fn start_media(
     settings.shards = config.media.shards.unwrap_or(settings.shards);
     settings.join_hosts = config.ultravox.join_domains.clone();
     settings.plain_ws_loopback = embedded;
+    settings.refuse = Bound::new(config.media.refuse_busy_percent, config.media.refuse_lateness_ms);
     // Signalling outlives the shards; an event after its end has no receiver and no meaning.
     let sink = move |event| drop(events.send(event));
     let seed = entropy::os_seed().map_err(StartFault::Entropy)?;

@@ -147,7 +147,8 @@ impl Signalling {
             ended: BTreeMap::new(),
             totals: Totals::default(),
             spans: BTreeMap::new(),
-            overloaded: false,
+            queue_high: false,
+            media_full: false,
         };
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -169,7 +170,10 @@ impl Signalling {
                 }
                 Some(done) = task.jobs.join_next() => task.on_job_done(done),
                 () = sleep_until(wake) => {}
-                _ = second.tick() => task.publish(),
+                _ = second.tick() => {
+                    task.publish();
+                    task.weigh_media();
+                }
                 Some(input) = inlets.flow.recv() => {
                     task.on_flow(input);
                     for _ in 0..ROUND {
@@ -209,7 +213,10 @@ struct Task {
     totals: Totals,
     /// Spans of the calls that are up.
     spans: BTreeMap<CallKey, Span>,
-    overloaded: bool,
+    /// Messages age in the queue.
+    queue_high: bool,
+    /// No media shard has room for a further call.
+    media_full: bool,
 }
 
 impl Task {
@@ -264,11 +271,27 @@ impl Task {
 
     /// When messages age in the queue, new INVITEs are shed with 503; dialogs go on.
     fn weigh_queue(&mut self, waiting: usize) {
-        let overloaded =
-            if self.overloaded { waiting > QUEUE_HIGH / 4 } else { waiting > QUEUE_HIGH };
-        if overloaded != self.overloaded {
-            self.overloaded = overloaded;
-            tracing::warn!(waiting, overloaded, "signalling queue");
+        let high = if self.queue_high { waiting > QUEUE_HIGH / 4 } else { waiting > QUEUE_HIGH };
+        if high != self.queue_high {
+            tracing::warn!(waiting, high, "signalling queue");
+            self.set_overload(high, self.media_full);
+        }
+    }
+
+    /// The same when every media shard is at its bound, before the audio of the calls suffers.
+    fn weigh_media(&mut self) {
+        let full = self.parts.media.weigh();
+        if full != self.media_full {
+            tracing::warn!(full, "media shards");
+            self.set_overload(self.queue_high, full);
+        }
+    }
+
+    fn set_overload(&mut self, queue_high: bool, media_full: bool) {
+        let before = self.queue_high || self.media_full;
+        (self.queue_high, self.media_full) = (queue_high, media_full);
+        let overloaded = queue_high || media_full;
+        if overloaded != before {
             self.handle(Input::Overload(overloaded));
         }
     }

@@ -14,7 +14,7 @@ use voxedge::media::plan::{
     AgentClose, AgentRates, AgentStreamFault, CodecPlan, Direction, ForCall, LegPlan, MediaCommand,
     MediaEvent, MediaPlan, MediaReport, RemoteMedia,
 };
-use voxedge::shell::media::{MediaPlane, MediaSettings};
+use voxedge::shell::media::{Bound, MediaPlane, MediaSettings};
 use voxedge::shell::tls;
 
 const CALL: CallKey = CallKey(7);
@@ -601,6 +601,39 @@ fn a_far_end_that_does_not_read_costs_the_oldest_audio_and_nothing_else() {
     }
     let report = world.close();
     assert!(report.uplink_dropped_frames > 0, "{report:?}");
+}
+
+/// The bound is put at zero, which every measurement passes.
+#[test]
+fn under_load_audio_goes_to_the_agent_in_pieces_of_60_ms_and_no_call_is_wanted() {
+    let (sender, chunks) = shared();
+    let far = FarEnd::plain(move |mut socket| {
+        socket.accept();
+        while let Some(length) = socket.chunk() {
+            put(&sender, length);
+        }
+    });
+    let mut world = World::new(&far, |settings| settings.refuse = Bound::new(0, 10));
+    world.port = world.open(CALL);
+    world.join(&format!("ws://127.0.0.1:{}/x", far.address.port()));
+    // Nobody speaks: the agent gets silence frame by frame, at first.
+    let next = || chunks.recv_timeout(PATIENCE).expect("audio in time");
+    let frame = 8 + 320;
+    let first: Vec<_> = (0..5).map(|_| next()).collect();
+    assert!(first.iter().any(|length| *length < 2 * frame), "{first:?}");
+    assert_eq!([world.plane.weigh(), world.plane.weigh()], [false, true]);
+    let deadline = Instant::now() + PATIENCE;
+    while world.plane.snapshot()[0].relief < 2 {
+        assert!(Instant::now() < deadline, "it never relieved itself");
+        next();
+    }
+    // What was under way before.
+    for _ in 0..3 {
+        next();
+    }
+    let then: Vec<_> = (0..5).map(|_| next()).collect();
+    assert!(then.iter().all(|length| *length >= 3 * frame), "{then:?}");
+    world.close();
 }
 
 /// Descriptors of this process.

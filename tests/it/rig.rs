@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
 use voxedge::ground::{Entropy, Secret, Transport};
 use voxedge::shell::admin::client;
-use voxedge::shell::config::{self, Machine};
+use voxedge::shell::config::{self, Config, Machine};
 use voxedge::shell::connect::{self, BoxedStream};
 use voxedge::shell::daemon::Daemon;
 use voxedge::shell::tls::{self, ClientConfig, Pem};
@@ -202,6 +202,11 @@ pub struct Rig {
 impl Rig {
     /// Starts with the demo's configuration and these changes.
     pub async fn start(changes: &[(&str, &str)]) -> Rig {
+        Rig::start_as(changes, |_| {}).await
+    }
+
+    /// With settings that no file may hold.
+    pub async fn start_as(changes: &[(&str, &str)], adjust: impl FnOnce(&mut Config)) -> Rig {
         let place = Place::new();
         let trust = place.certify();
         let text = config_text(&Doors::free(), changes);
@@ -211,6 +216,7 @@ impl Rig {
         let listen = &mut config.listen;
         (listen.udp, listen.tcp, listen.tls) = (vec![any], vec![any], vec![any]);
         config.admin.listen = any;
+        adjust(&mut config);
         let daemon = Daemon::start(&config).await.expect("it starts on free ports");
         let of = |transport| daemon.address(transport).expect("it listens");
         let doors = Doors {

@@ -48,7 +48,7 @@ const WALLS: [(&str, &str, &str); 4] = [
 
 /// Each third-party crate and the rooms that may name it. `*` is the whole house: crates that are
 /// vocabulary rather than machinery.
-const DOORS: [(&str, &[&str]); 36] = [
+const DOORS: [(&str, &[&str]); 35] = [
     ("axum", &["shell/admin", "standin"]),
     ("base64", &["ultravox/stream"]),
     ("bytes", &["*"]),
@@ -59,7 +59,6 @@ const DOORS: [(&str, &[&str]); 36] = [
     ("httpdate", &["ultravox/create_call"]),
     ("ipnet", &["account/range"]),
     ("md5", &["sip/digest"]),
-    ("mio", &["shell/media"]),
     ("opus", &["codec/opus"]),
     ("rand_chacha", &["ground/entropy"]),
     ("rcgen", &["shell/tls"]),
@@ -68,7 +67,7 @@ const DOORS: [(&str, &[&str]); 36] = [
     ("rtcp_types", &["rtp/rtcp"]),
     ("rtp_rs", &["rtp/packet"]),
     ("rusqlite", &["shell/store"]),
-    ("rustix", &["shell/media"]),
+    ("rustix", &["shell/media/readiness", "shell/media/sockets"]),
     ("rustls", &["shell/tls"]),
     ("rustls_native_certs", &["shell/tls"]),
     ("sd_notify", &["shell/supervise"]),

@@ -79,6 +79,8 @@ pub struct MediaFigures {
     pub uplink_dropped_frames: u64,
     /// For each shard the share of its time in which it worked, 0 to 1.
     pub shard_busy: Vec<f64>,
+    /// How far each shard relieves itself: 0, 1 or 2.
+    pub shard_relief: Vec<u64>,
     /// How late frames were sent, over all shards.
     pub pacing_lateness: HistogramSnapshot,
     /// From a packet's arrival to its audio on the way to the agent.
@@ -189,6 +191,11 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
     for (shard, busy) in media.shard_busy.iter().enumerate() {
         page.line(&format!("media_shard_busy_ratio{{shard=\"{shard}\"}}"), busy);
     }
+    let help = "How far a shard relieves itself of load: 0, 1 or 2.";
+    page.head("media_shard_relief", help, "gauge");
+    for (shard, step) in media.shard_relief.iter().enumerate() {
+        page.line(&format!("media_shard_relief{{shard=\"{shard}\"}}"), step);
+    }
     page.histogram(
         "media_pacing_lateness_seconds",
         "How late frames were sent.",
@@ -275,6 +282,7 @@ mod tests {
             store: StoreFigures { failing: true, ..StoreFigures::default() },
             media: MediaFigures {
                 shard_busy: vec![0.5, 0.25],
+                shard_relief: vec![0, 2],
                 pacing_lateness: HistogramSnapshot {
                     counts: std::array::from_fn(|index| if index < 3 { 1 } else { 0 }),
                     sum_us: 1_500,
@@ -289,6 +297,7 @@ mod tests {
             "voxedge_media_pacing_lateness_seconds_bucket{le=\"+Inf\"} 3",
             "voxedge_media_pacing_lateness_seconds_sum 0.0015",
             "voxedge_media_shard_busy_ratio{shard=\"1\"} 0.25",
+            "voxedge_media_shard_relief{shard=\"1\"} 2",
             "# TYPE voxedge_uptime_seconds gauge\nvoxedge_uptime_seconds 1.5\n",
             "# TYPE voxedge_calls_total counter\nvoxedge_calls_total 7\n",
             "voxedge_calls_ended_total{status=\"200\"} 5\nvoxedge_calls_ended_total{status=\"404\"} 2\n",

@@ -253,6 +253,12 @@ fn read_media(
     let ports = read_ports(section, report);
     places.ports = section.key_span("ports").unwrap_or(section.span().clone());
     let shards = section.integer("shards", 1..=256, report).map(|found| found.value as usize);
+    let refuse_busy_percent = section
+        .integer("refuse_busy_percent", 10..=100, report)
+        .map_or(limits::REFUSE_BUSY_PERCENT, |found| found.value as u8);
+    let refuse_lateness_ms = section
+        .integer("refuse_lateness_ms", 1..=1_000, report)
+        .map_or(limits::REFUSE_LATENESS_MS, |found| found.value as u16);
     let codecs = read_codecs(section, report);
     let rates = [8_000, 12_000, 16_000, 24_000, 48_000];
     let opus_output_hz = match section.integer("opus_output_hz", 8_000..=48_000, report) {
@@ -278,7 +284,17 @@ fn read_media(
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let own = (!address.is_unspecified()).then_some(address);
     let advertise = advertise.or(listed).or(own);
-    Media { address, advertise, ports, shards, codecs, opus_output_hz, ptime_ms }
+    Media {
+        address,
+        advertise,
+        ports,
+        shards,
+        refuse_busy_percent,
+        refuse_lateness_ms,
+        codecs,
+        opus_output_hz,
+        ptime_ms,
+    }
 }
 
 fn ip(

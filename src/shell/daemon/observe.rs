@@ -151,6 +151,7 @@ impl Seen {
             frames_late: closed.frames_late,
             uplink_dropped_frames: closed.uplink_dropped_frames,
             shard_busy: shards.iter().map(|shard| shard.busy_permille as f64 / 1_000.0).collect(),
+            shard_relief: shards.iter().map(|shard| shard.relief).collect(),
             pacing_lateness: together(shards.iter().map(|shard| shard.pacing_lateness)),
             forwarding_delay: together(shards.iter().map(|shard| shard.forwarding_delay)),
         }

@@ -11,6 +11,7 @@
 //! host (security S18).
 
 use super::connection::{Connection, Received};
+use super::readiness::Token;
 use super::resolver::Question;
 use super::shard::Shared;
 use super::sockets::{connect_agent, connected};
@@ -18,13 +19,9 @@ use crate::ground::limits::{AGENT_FRAME_BYTES_MAX, JOIN};
 use crate::ground::{CallKey, Instant, Secret};
 use crate::media::Uplink;
 use crate::media::plan::{AgentClose, AgentStreamFault};
-use crate::shell::clock::Clock;
 use crate::ultravox::stream::{FrameReader, Incoming, StreamUrl, Upgrade, UpgradeFault};
-use mio::net::TcpStream;
-use mio::{Interest, Token};
 use std::collections::VecDeque;
-use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Silence of the far end after which we ask for a pong, and again after as long (security S18).
@@ -141,14 +138,14 @@ impl AgentStream {
         if self.is_open() || matches!(self.state, State::Closing { .. }) {
             return;
         }
-        self.drop_connection(shared);
+        self.state = State::Idle;
         self.prepare_by = Some(now + JOIN);
         match admitted(join_url, shared) {
             Ok(url) => {
                 self.url = Some(url);
                 self.begin(now, shared, tell);
             }
-            Err(words) => self.fail(AgentStreamFault::BadUrl(words), shared, tell),
+            Err(words) => self.fail(AgentStreamFault::BadUrl(words), tell),
         }
     }
 
@@ -160,7 +157,7 @@ impl AgentStream {
         self.join_by = Some(now + JOIN);
         if self.url.is_none() {
             let fault = AgentStreamFault::BadUrl("no join URL was given".to_owned());
-            return self.fail(fault, shared, tell);
+            return self.fail(fault, tell);
         }
         match self.state {
             State::Idle => self.begin(now, shared, tell),
@@ -186,18 +183,30 @@ impl AgentStream {
         }
         match addresses {
             Ok(addresses) => self.connect(now, addresses.into(), "no address", shared, tell),
-            Err(words) => self.unreachable(&words, shared, tell),
+            Err(words) => self.unreachable(&words, tell),
         }
     }
 
-    /// The socket may have become readable or writable. True when there may be more to read.
-    pub fn handle_ready(&mut self, now: Instant, shared: &mut Shared, tell: Tell<'_>) -> bool {
+    /// The socket may have become readable or writable; `ended`: its end was reported. True when
+    /// there may be more to read.
+    pub fn handle_ready(
+        &mut self,
+        now: Instant,
+        ended: bool,
+        shared: &mut Shared,
+        tell: Tell<'_>,
+    ) -> bool {
         if let State::Connecting { tcp, .. } = &self.state {
             match connected(tcp) {
                 None => return false,
                 Some(Ok(())) => self.link(shared, tell),
                 Some(Err(error)) => self.connect_other(now, &error.to_string(), shared, tell),
             }
+        }
+        if let State::Linked { connection, .. } | State::Closing { connection, .. } =
+            &mut self.state
+        {
+            connection.note_ready(ended);
         }
         for _ in 0..READS_PER_ROUND {
             let (connection, open) = match &mut self.state {
@@ -216,8 +225,8 @@ impl AgentStream {
                     self.on_handshake_progress(shared, tell);
                     return false;
                 }
-                Ok(Received::End) => return self.on_end("the connection was closed", shared, tell),
-                Err(error) => return self.on_end(&error.to_string(), shared, tell),
+                Ok(Received::End) => return self.on_end("the connection was closed", tell),
+                Err(error) => return self.on_end(&error.to_string(), tell),
             }
             self.on_handshake_progress(shared, tell);
         }
@@ -228,7 +237,7 @@ impl AgentStream {
     pub fn handle_timeout(&mut self, now: Instant, shared: &mut Shared, tell: Tell<'_>) {
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         if passed(self.prepare_by) || passed(self.join_by) {
-            return self.fail(AgentStreamFault::TimedOut, shared, tell);
+            return self.fail(AgentStreamFault::TimedOut, tell);
         }
         match &mut self.state {
             State::Connecting { until, .. } if *until <= now => {
@@ -236,7 +245,7 @@ impl AgentStream {
             }
             State::Linked { connection, phase: Phase::Open { heard, ping_at, mute, .. } } => {
                 if now.since(*heard) >= DEAD_AFTER {
-                    return self.lose(shared, tell);
+                    return self.lose(tell);
                 }
                 if *ping_at <= now {
                     *ping_at = now + PING_EVERY;
@@ -251,7 +260,7 @@ impl AgentStream {
                     }
                 }
             }
-            State::Closing { until, .. } if *until <= now => self.drop_connection(shared),
+            State::Closing { until, .. } if *until <= now => self.state = State::Idle,
             State::Idle
             | State::Resolving
             | State::Connecting { .. }
@@ -282,12 +291,18 @@ impl AgentStream {
     }
 
     /// Writes what waits: control frames, data messages, audio. While the socket takes no more,
-    /// audio stays in `uplink`, which drops its oldest. Returns the audio frames written.
+    /// audio stays in `uplink`, which drops its oldest; under load it waits there for its next one or
+    /// two frames. Returns the audio frames written.
     pub fn flush(&mut self, uplink: &mut Uplink, shared: &mut Shared) -> u64 {
         let State::Linked { connection, phase: Phase::Open { mute, .. } } = &mut self.state else {
             return 0;
         };
         if *mute {
+            return 0;
+        }
+        let together = shared.relief.step().frames_together();
+        if together > 1 && uplink.frames() < together && self.texts.is_empty() {
+            // What waits is not lost: each further frame comes within its time, be it of silence.
             return 0;
         }
         let mut frames = 0;
@@ -331,7 +346,7 @@ impl AgentStream {
             State::Linked { phase: Phase::Open { .. }, .. } => self.say_close(now, 1000, shared),
             State::Closing { .. } => {}
             State::Idle | State::Resolving | State::Connecting { .. } | State::Linked { .. } => {
-                self.drop_connection(shared)
+                self.state = State::Idle;
             }
         }
     }
@@ -352,7 +367,7 @@ impl AgentStream {
         };
         self.state = State::Resolving;
         if !shared.resolver.ask(question) {
-            self.unreachable("too many names wait to be looked up", shared, tell);
+            self.unreachable("too many names wait to be looked up", tell);
         }
     }
 
@@ -372,9 +387,8 @@ impl AgentStream {
                 "plain ws is for loopback only".clone_into(&mut words);
                 continue;
             }
-            let begun = connect_agent(address).and_then(|mut tcp| {
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                shared.registry.register(&mut tcp, self.token, interest)?;
+            let begun = connect_agent(address).and_then(|tcp| {
+                shared.readiness.add_stream(&tcp, self.token)?;
                 Ok(tcp)
             });
             match begun {
@@ -386,17 +400,15 @@ impl AgentStream {
                 Err(error) => words = error.to_string(),
             }
         }
-        self.unreachable(&words, shared, tell);
+        self.unreachable(&words, tell);
     }
 
     /// The address that was tried did not do.
     fn connect_other(&mut self, now: Instant, words: &str, shared: &mut Shared, tell: Tell<'_>) {
-        let State::Connecting { mut tcp, others, .. } =
-            std::mem::replace(&mut self.state, State::Idle)
+        let State::Connecting { others, .. } = std::mem::replace(&mut self.state, State::Idle)
         else {
             return;
         };
-        deregister(&mut tcp, shared);
         self.connect(now, others, words, shared, tell);
     }
 
@@ -414,7 +426,7 @@ impl AgentStream {
             Ok(connection) => {
                 self.state = State::Linked { connection, phase: Phase::Handshaking };
             }
-            Err(words) => self.unreachable(&words, shared, tell),
+            Err(words) => self.unreachable(&words, tell),
         }
     }
 
@@ -424,7 +436,7 @@ impl AgentStream {
             return;
         }
         if let Err(error) = connection.flush() {
-            return self.unreachable(&error.to_string(), shared, tell);
+            return self.unreachable(&error.to_string(), tell);
         }
         *phase = Phase::Prepared;
         if self.prepare_by.take().is_some() {
@@ -444,7 +456,7 @@ impl AgentStream {
         request.fill(0);
         match sent {
             Ok(_) => *phase = Phase::Upgrading(upgrade),
-            Err(error) => self.unreachable(&error.to_string(), shared, tell),
+            Err(error) => self.unreachable(&error.to_string(), tell),
         }
     }
 
@@ -471,12 +483,12 @@ impl AgentStream {
                             AgentStreamFault::BadHandshake(fault.to_string())
                         }
                     };
-                    return self.fail(fault, shared, tell);
+                    return self.fail(fault, tell);
                 }
             },
             Phase::Handshaking | Phase::Prepared => {
                 let words = "the far end spoke before it was asked".to_owned();
-                return self.fail(AgentStreamFault::BadHandshake(words), shared, tell);
+                return self.fail(AgentStreamFault::BadHandshake(words), tell);
             }
         }
         let Phase::Open { reader, .. } = phase else { return };
@@ -494,19 +506,19 @@ impl AgentStream {
     }
 
     /// The far end closed or the connection broke. False, for `handle_ready`: nothing to read.
-    fn on_end(&mut self, words: &str, shared: &mut Shared, tell: Tell<'_>) -> bool {
+    fn on_end(&mut self, words: &str, tell: Tell<'_>) -> bool {
         match &self.state {
-            State::Linked { phase: Phase::Open { .. }, .. } => self.lose(shared, tell),
+            State::Linked { phase: Phase::Open { .. }, .. } => self.lose(tell),
             State::Linked { phase: Phase::Upgrading(_), .. } => {
                 let words = format!("before the answer came, {words}");
-                self.fail(AgentStreamFault::BadHandshake(words), shared, tell);
+                self.fail(AgentStreamFault::BadHandshake(words), tell);
             }
             State::Linked { phase: Phase::Handshaking, .. } => {
-                self.unreachable(words, shared, tell);
+                self.unreachable(words, tell);
             }
             // A prepared connection that idles out is made again when it is needed.
             State::Linked { phase: Phase::Prepared, .. } | State::Closing { .. } => {
-                self.drop_connection(shared);
+                self.state = State::Idle;
             }
             State::Idle | State::Resolving | State::Connecting { .. } => {}
         }
@@ -514,20 +526,20 @@ impl AgentStream {
     }
 
     /// An open stream is gone without a close frame.
-    fn lose(&mut self, shared: &mut Shared, tell: Tell<'_>) {
-        self.drop_connection(shared);
+    fn lose(&mut self, tell: Tell<'_>) {
+        self.state = State::Idle;
         tell(FromAgent::Closed(AgentClose::Lost));
     }
 
-    fn unreachable(&mut self, words: &str, shared: &mut Shared, tell: Tell<'_>) {
+    fn unreachable(&mut self, words: &str, tell: Tell<'_>) {
         let host = self.url.as_ref().map_or("", StreamUrl::host);
         let fault = AgentStreamFault::Unreachable(format!("{host}: {words}"));
-        self.fail(fault, shared, tell);
+        self.fail(fault, tell);
     }
 
     /// Answers what is not answered yet.
-    fn fail(&mut self, fault: AgentStreamFault, shared: &mut Shared, tell: Tell<'_>) {
-        self.drop_connection(shared);
+    fn fail(&mut self, fault: AgentStreamFault, tell: Tell<'_>) {
+        self.state = State::Idle;
         let (prepare, join) = (self.prepare_by.take(), self.join_by.take());
         if prepare.is_some() {
             tell(FromAgent::PrepareFailed(fault.clone()));
@@ -557,16 +569,6 @@ impl AgentStream {
             }
             state => state,
         };
-    }
-
-    fn drop_connection(&mut self, shared: &mut Shared) {
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Connecting { mut tcp, .. } => deregister(&mut tcp, shared),
-            State::Linked { mut connection, .. } | State::Closing { mut connection, .. } => {
-                deregister(connection.socket(), shared);
-            }
-            State::Idle | State::Resolving => {}
-        }
     }
 }
 
@@ -622,12 +624,5 @@ fn read_frames(
                 return Next::Fault;
             }
         }
-    }
-}
-
-fn deregister(tcp: &mut TcpStream, shared: &Shared) {
-    let gone: io::Result<()> = shared.registry.deregister(tcp);
-    if let Err(error) = gone {
-        tracing::debug!(%error, at = ?Clock::instant(), "a socket was not in the readiness loop");
     }
 }

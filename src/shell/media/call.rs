@@ -3,21 +3,17 @@
 //! closed, the agent's connection may outlive it for a moment, so that the close frame arrives.
 
 use super::agent_stream::{AgentStream, FromAgent};
+use super::load::Relief;
 use super::shard::{Outlet, Shared, TokenKind};
 use super::sockets::bind_media;
 use crate::ground::limits::AGENT_FRAME_BYTES_MAX;
 use crate::ground::{CallKey, Instant, Now};
 use crate::media::plan::{LegPlan, MediaCommand, MediaEvent, MediaPlan, MediaReport};
 use crate::media::{Channel, MediaSession, Uplink};
-use crate::shell::clock::Clock;
 use crate::ultravox::stream::DataMessageKind;
-use mio::Interest;
-use mio::net::UdpSocket;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-/// Datagrams read from one socket in one round.
-const DATAGRAMS_PER_ROUND: usize = 8;
 /// Packets that a session may send at once; it has one to three.
 const TRANSMITS_MAX: usize = 64;
 /// Events that a session may have at once.
@@ -29,6 +25,15 @@ pub struct Ready {
     pub rtp: bool,
     pub rtcp: bool,
     pub agent: bool,
+    /// The end of the agent's stream was reported.
+    pub agent_ended: bool,
+}
+
+impl Ready {
+    /// Anything at all.
+    pub fn is_any(self) -> bool {
+        self.rtp || self.rtcp || self.agent
+    }
 }
 
 /// A call's slot in the shard.
@@ -79,9 +84,10 @@ impl Call {
             true => None,
             false => Some(bind(address, port.checked_add(1), index, TokenKind::Rtcp, shared)?),
         };
-        let session = MediaSession::new(now, plan, shared.entropy.fork())
+        let mut session = MediaSession::new(now, plan, shared.entropy.fork())
             .map_err(|fault| OpenFault::Session(format!("{fault:?}")))?;
         let uplink = Uplink::new(plan.agent.input_hz);
+        session.set_opus_complexity(shared.relief.step().opus_complexity());
         shared.statistics.sessions.add(1);
         Ok(Call {
             key,
@@ -89,8 +95,7 @@ impl Call {
             media: Some(Media { session, uplink, address, port, rtp, rtcp }),
             stream: AgentStream::new(key, TokenKind::Agent.token(index)),
             counted_open: false,
-            // What came between bind and registration would make no event.
-            ready: Ready { rtp: true, rtcp: true, agent: false },
+            ready: Ready::default(),
             queued: false,
         })
     }
@@ -164,25 +169,30 @@ impl Call {
         }
     }
 
-    /// Reads a bounded amount from the sockets that are ready; `ready` keeps what is left over. The
-    /// agent comes first: the caller's packets make us write to it, which a hang-up may forbid.
-    pub fn receive(&mut self, shared: &mut Shared, outlet: &Outlet) {
-        if self.ready.agent {
-            let now = Clock::now();
+    /// Reads a bounded amount from the sockets that are ready: one datagram of each, since they are
+    /// reported again while they hold more, and some records of the agent. `ready` keeps what is left
+    /// over. The agent comes first: the caller's packets make us write to it, which a hang-up may
+    /// forbid.
+    pub fn receive(&mut self, now: Now, shared: &mut Shared, outlet: &Outlet) {
+        let ready = std::mem::take(&mut self.ready);
+        if ready.agent {
+            let ended = ready.agent_ended;
             self.ready.agent = match &mut self.media {
                 Some(media) => {
                     let mut tell =
                         |told: FromAgent<'_>| media.on_agent(now, self.key, told, outlet);
-                    self.stream.handle_ready(now.at, shared, &mut tell)
+                    self.stream.handle_ready(now.at, ended, shared, &mut tell)
                 }
-                None => self.stream.handle_ready(now.at, shared, &mut |_| {}),
+                None => self.stream.handle_ready(now.at, ended, shared, &mut |_| {}),
             };
         }
-        if self.ready.rtp {
-            self.ready.rtp = self.receive_rtp(shared);
+        if ready.rtp {
+            self.receive_rtp(now, shared);
         }
-        if self.ready.rtcp {
-            self.ready.rtcp = self.media.as_mut().is_some_and(|media| media.receive_rtcp(shared));
+        if ready.rtcp
+            && let Some(media) = &mut self.media
+        {
+            media.receive_rtcp(now, shared);
         }
     }
 
@@ -198,22 +208,25 @@ impl Call {
                 outlet.tell(self.key, event);
             }
         }
-        if self.stream.is_open() != self.counted_open {
-            self.counted_open = !self.counted_open;
-            match self.counted_open {
-                true => shared.statistics.agent_streams.add(1),
-                false => shared.statistics.agent_streams.subtract(1),
-            }
-        }
+        self.count_stream(shared);
         self.media_due().into_iter().chain(self.stream.poll_timeout()).min()
+    }
+
+    /// The shard relieves itself more or less than before.
+    pub fn follow(&mut self, relief: Relief) {
+        if let Some(media) = &mut self.media {
+            media.session.set_opus_complexity(relief.opus_complexity());
+        }
     }
 
     /// Ends the media and reports it; the agent's connection gets a moment to close.
     pub fn close(&mut self, now: Now, shared: &mut Shared, outlet: &Outlet) {
         self.stream.close(now.at, shared);
+        // Before the report, so that whoever reads it finds the counts as they are then.
+        self.count_stream(shared);
         if let Some(media) = self.media.take() {
             let report = media.session.report();
-            media.release(shared);
+            shared.statistics.sessions.subtract(1);
             shared.statistics.uplink_dropped_frames.add(report.uplink_dropped_frames);
             outlet.tell(self.key, MediaEvent::Closed(Box::new(report)));
         }
@@ -225,13 +238,23 @@ impl Call {
         let Some(media) = self.media.take() else { return };
         let report =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| media.session.report()));
-        media.release(shared);
+        shared.statistics.sessions.subtract(1);
         if self.counted_open {
             shared.statistics.agent_streams.subtract(1);
         }
         outlet.tell(self.key, MediaEvent::Broken("the media session panicked".to_owned()));
         let report: MediaReport = report.unwrap_or_default();
         outlet.tell(self.key, MediaEvent::Closed(Box::new(report)));
+    }
+
+    fn count_stream(&mut self, shared: &mut Shared) {
+        if self.stream.is_open() != self.counted_open {
+            self.counted_open = !self.counted_open;
+            match self.counted_open {
+                true => shared.statistics.agent_streams.add(1),
+                false => shared.statistics.agent_streams.subtract(1),
+            }
+        }
     }
 
     /// Empties the uplink into the agent's socket as far as that takes it. Returns the frames.
@@ -242,25 +265,17 @@ impl Call {
         frames
     }
 
-    /// True when there may be more to read.
-    fn receive_rtp(&mut self, shared: &mut Shared) -> bool {
-        for _ in 0..DATAGRAMS_PER_ROUND {
-            let Some(media) = &mut self.media else { return false };
-            let (length, source) = match media.rtp.recv_from(&mut shared.packet[..]) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                // An ICMP error of an earlier packet: the next one may arrive.
-                Err(_) => continue,
-            };
-            let now = Clock::now();
-            shared.statistics.packets_received.add(1);
-            let packet = &shared.packet[..length.min(shared.packet.len())];
-            media.session.handle_rtp(now, canonical(source), packet, &mut media.uplink);
-            if self.forward(shared) > 0 {
-                shared.statistics.forwarding_delay.record(Clock::instant().since(now.at));
-            }
+    fn receive_rtp(&mut self, now: Now, shared: &mut Shared) {
+        let Some(media) = &mut self.media else { return };
+        // Else an ICMP error of an earlier packet, or it was not for us: the next one may arrive.
+        let Ok((length, source)) = media.rtp.recv_from(&mut shared.packet[..]) else { return };
+        shared.statistics.packets_received.add(1);
+        let packet = &shared.packet[..length.min(shared.packet.len())];
+        media.session.handle_rtp(now, canonical(source), packet, &mut media.uplink);
+        if self.forward(shared) > 0 {
+            let delay = shared.clock.now().at.since(now.at);
+            shared.statistics.forwarding_delay.record(delay);
         }
-        true
     }
 }
 
@@ -324,20 +339,11 @@ impl Media {
         }
     }
 
-    /// True when there may be more to read.
-    fn receive_rtcp(&mut self, shared: &mut Shared) -> bool {
-        let Some(socket) = &self.rtcp else { return false };
-        for _ in 0..DATAGRAMS_PER_ROUND {
-            match socket.recv_from(&mut shared.packet[..]) {
-                Ok((length, source)) => {
-                    let packet = &shared.packet[..length.min(shared.packet.len())];
-                    self.session.handle_rtcp(Clock::now(), canonical(source), packet);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(_) => {}
-            }
-        }
-        true
+    fn receive_rtcp(&mut self, now: Now, shared: &mut Shared) {
+        let Some(socket) = &self.rtcp else { return };
+        let Ok((length, source)) = socket.recv_from(&mut shared.packet[..]) else { return };
+        let packet = &shared.packet[..length.min(shared.packet.len())];
+        self.session.handle_rtcp(now, canonical(source), packet);
     }
 
     fn transmit(&mut self, now: Now, shared: &mut Shared) {
@@ -355,15 +361,6 @@ impl Media {
             }
         }
     }
-
-    fn release(mut self, shared: &mut Shared) {
-        shared.statistics.sessions.subtract(1);
-        for socket in [Some(&mut self.rtp), self.rtcp.as_mut()].into_iter().flatten() {
-            if let Err(error) = shared.registry.deregister(socket) {
-                tracing::debug!(%error, "a media socket was not in the readiness loop");
-            }
-        }
-    }
 }
 
 fn bind(
@@ -374,11 +371,8 @@ fn bind(
     shared: &Shared,
 ) -> Result<UdpSocket, OpenFault> {
     let port = port.ok_or_else(|| OpenFault::Bind(io::ErrorKind::InvalidInput.into()))?;
-    let mut socket = bind_media(address, port).map_err(OpenFault::Bind)?;
-    shared
-        .registry
-        .register(&mut socket, kind.token(index), Interest::READABLE)
-        .map_err(OpenFault::Bind)?;
+    let socket = bind_media(address, port).map_err(OpenFault::Bind)?;
+    shared.readiness.add_datagrams(&socket, kind.token(index)).map_err(OpenFault::Bind)?;
     Ok(socket)
 }
 

@@ -1,10 +1,13 @@
 //! The byte stream to an agent's host: TLS over TCP, or TCP alone to loopback where the settings
 //! allow it. Nonblocking both ways. What was written and not taken by the kernel waits here; the
 //! stream above writes nothing new while something waits, so little ever does.
+//!
+//! Reading stops at a read of the socket that gave less than it might have: the socket was empty
+//! then, and what comes later is reported anew. Only an end that was reported already is read for.
 
 use crate::shell::tls::{ClientConnection, ServerName};
-use mio::net::TcpStream;
 use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 /// Bytes that may wait in TLS: the largest data message of ours in its records, and control frames.
@@ -14,8 +17,28 @@ const SOCKET_READS_MAX: usize = 4;
 
 /// A TCP connection with or without TLS.
 pub struct Connection {
-    tcp: TcpStream,
+    socket: Socket,
     layer: Layer,
+}
+
+/// The TCP socket, and whether it has more.
+struct Socket {
+    tcp: TcpStream,
+    /// The last read emptied it.
+    drained: bool,
+    /// The far end's end was reported; it lies behind whatever there is to read.
+    ended: bool,
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.drained {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = self.tcp.read(buffer)?;
+        self.drained = !self.ended && count < buffer.len();
+        Ok(count)
+    }
 }
 
 enum Layer {
@@ -38,7 +61,8 @@ pub enum Received {
 impl Connection {
     /// Plain TCP.
     pub fn plain(tcp: TcpStream) -> Connection {
-        Connection { tcp, layer: Layer::Plain { waiting: Vec::new(), written: 0 } }
+        let layer = Layer::Plain { waiting: Vec::new(), written: 0 };
+        Connection { socket: Socket { tcp, drained: false, ended: false }, layer }
     }
 
     /// TLS as a client of `host`; the handshake goes on with `flush` and `read`.
@@ -55,12 +79,14 @@ impl Connection {
         let mut tls =
             ClientConnection::new(config.clone(), name).map_err(|error| error.to_string())?;
         tls.set_buffer_limit(Some(WAITING_BYTES_MAX));
-        Ok(Connection { tcp, layer: Layer::Tls(Box::new(tls)) })
+        let socket = Socket { tcp, drained: false, ended: false };
+        Ok(Connection { socket, layer: Layer::Tls(Box::new(tls)) })
     }
 
-    /// The socket, for the readiness loop.
-    pub fn socket(&mut self) -> &mut TcpStream {
-        &mut self.tcp
+    /// The socket was reported: it may have something to read. `ended`: its end among it.
+    pub fn note_ready(&mut self, ended: bool) {
+        self.socket.drained = false;
+        self.socket.ended |= ended;
     }
 
     /// The TLS handshake is not over.
@@ -101,10 +127,10 @@ impl Connection {
                     return Ok(true);
                 }
                 Layer::Plain { waiting, written } => {
-                    self.tcp.write(&waiting[*written..]).map(|count| *written += count)
+                    self.socket.tcp.write(&waiting[*written..]).map(|count| *written += count)
                 }
                 Layer::Tls(tls) if !tls.wants_write() => return Ok(true),
-                Layer::Tls(tls) => tls.write_tls(&mut self.tcp).map(|_| ()),
+                Layer::Tls(tls) => tls.write_tls(&mut self.socket.tcp).map(|_| ()),
             };
             match wrote {
                 Ok(()) => {}
@@ -121,7 +147,7 @@ impl Connection {
     /// The connection broke, or what came is no TLS, or the certificate is not to be trusted.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         let Layer::Tls(tls) = &mut self.layer else {
-            return match self.tcp.read(buffer) {
+            return match self.socket.read(buffer) {
                 Ok(0) => Ok(Received::End),
                 Ok(count) => Ok(Received::Bytes(count)),
                 Err(error) => quiet(error),
@@ -137,14 +163,14 @@ impl Connection {
                 }
                 Err(error) => return Err(error),
             }
-            match tls.read_tls(&mut self.tcp) {
+            match tls.read_tls(&mut self.socket) {
                 Ok(0) => return Ok(Received::End),
                 Ok(_) => {}
                 Err(error) => return quiet(error),
             }
             if let Err(error) = tls.process_new_packets() {
                 // The alert that tells the far end why; if it does not go out, so be it.
-                let _ = tls.write_tls(&mut self.tcp);
+                let _ = tls.write_tls(&mut self.socket.tcp);
                 return Err(io::Error::other(error));
             }
             if tls.wants_write() && tls.is_handshaking() {
@@ -161,7 +187,7 @@ impl Connection {
         }
         // Best effort: the far end learns of the end from the socket in any case.
         if matches!(self.flush(), Ok(true)) {
-            let _ = self.tcp.shutdown(std::net::Shutdown::Write);
+            let _ = self.socket.tcp.shutdown(std::net::Shutdown::Write);
         }
     }
 }

@@ -5,21 +5,25 @@
 mod agent_stream;
 mod call;
 mod connection;
+mod load;
+mod readiness;
 mod resolver;
 mod shard;
 mod sockets;
 mod statistics;
 
+pub use load::Bound;
 pub use statistics::{BUCKETS_US, HistogramSnapshot, ShardSnapshot};
 
 use crate::ground::{CallKey, Entropy, Instant};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
 use crate::shell::tls::ClientConfig;
+use load::Placement;
 use resolver::Resolver;
 use shard::{Input, Shard, ShardSender};
 use statistics::ShardStatistics;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// How a media plane is set up.
@@ -35,6 +39,8 @@ pub struct MediaSettings {
     pub plain_ws_loopback: bool,
     /// Hand the agent's transcripts to signalling; they end in the shard otherwise.
     pub forward_transcripts: bool,
+    /// From here new calls are refused; shards relieve themselves some way below it.
+    pub refuse: Bound,
 }
 
 impl MediaSettings {
@@ -46,6 +52,7 @@ impl MediaSettings {
             join_hosts: vec!["ultravox.ai".to_owned()],
             plain_ws_loopback: false,
             forward_transcripts: false,
+            refuse: Bound::REFUSE,
         }
     }
 }
@@ -53,6 +60,7 @@ impl MediaSettings {
 /// The running media plane.
 pub struct MediaPlane {
     shards: Vec<Handle>,
+    placement: Arc<Mutex<Placement>>,
     resolver: Option<Resolver>,
     resolver_threads: Vec<JoinHandle<()>>,
 }
@@ -76,9 +84,17 @@ impl MediaPlane {
         let mut entropy = Entropy::from_seed(seed);
         let settings = Arc::new(settings);
         let (resolver, resolver_threads) = Resolver::start()?;
+        let placement = Placement::new(settings.shards, settings.refuse);
+        let placement = Arc::new(Mutex::new(placement));
         let mut shards = Vec::new();
         for number in 0..settings.shards.max(1) {
-            let events = Box::new(events.clone());
+            let (events, placement) = (events.clone(), Arc::clone(&placement));
+            let events = Box::new(move |event: ForCall<MediaEvent>| {
+                if matches!(event.what, MediaEvent::Closed(_) | MediaEvent::BindFailed) {
+                    lock(&placement).closed(event.call);
+                }
+                events(event);
+            });
             let (shard, sender) =
                 Shard::new(settings.clone(), resolver.clone(), events, entropy.fork())?;
             let statistics = shard.statistics();
@@ -87,19 +103,31 @@ impl MediaPlane {
                 .spawn(move || shard.run())?;
             shards.push(Handle { sender, statistics, thread });
         }
-        Ok(MediaPlane { shards, resolver: Some(resolver), resolver_threads })
+        Ok(MediaPlane { shards, placement, resolver: Some(resolver), resolver_threads })
     }
 
-    /// Hands a command to the call's shard. Commands of one call are done in order.
+    /// Hands a command to the call's shard, which `Open` chooses. Commands of one call are done in
+    /// order.
     pub fn send(&self, call: CallKey, command: MediaCommand) {
-        if let Some(shard) = self.shards.get(self.shard_of(call)) {
+        let shard = match command {
+            MediaCommand::Open { .. } => lock(&self.placement).open(call),
+            _ => lock(&self.placement).shard_of(call),
+        };
+        if let Some(shard) = self.shards.get(shard) {
             shard.sender.send(Input::Command(ForCall { call, what: command }));
         }
     }
 
     /// The shard that owns a call, for the whole of its life.
     pub fn shard_of(&self, call: CallKey) -> usize {
-        (call.0 % self.shards.len() as u64) as usize
+        lock(&self.placement).shard_of(call)
+    }
+
+    /// Weighs all shards, which is to be done once a second; true when none of them has room for a
+    /// further call.
+    pub fn weigh(&self) -> bool {
+        let shards = self.snapshot();
+        lock(&self.placement).weigh(&shards)
     }
 
     /// When each shard last began a round. A shard that works begins one at least every second.
@@ -132,4 +160,9 @@ impl MediaPlane {
             let _ = thread.join();
         }
     }
+}
+
+/// Whoever panicked with it held a map that is whole between any two steps.
+fn lock(placement: &Mutex<Placement>) -> MutexGuard<'_, Placement> {
+    placement.lock().unwrap_or_else(PoisonError::into_inner)
 }

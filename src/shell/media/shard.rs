@@ -3,18 +3,22 @@
 //! a flood of packets cannot starve the pacing of sent audio; then it waits for the next deadline
 //! or the next readiness. It never ticks; only once a second, when nothing happens, it shows life.
 //!
+//! Going to sleep and waking costs as much as a packet. So when rounds follow each other closely
+//! the next one begins [`SPACING`] after the last and finds more to do; a packet or deadline that
+//! comes after a pause is served at once.
+//!
 //! A panic in one call ends that call: the round keeps a marker of the call in hand.
 
 use super::MediaSettings;
 use super::call::{Call, OpenFault};
+use super::load::{Figures, Relief, ReliefLadder};
+use super::readiness::{Readiness, Token, Waker, sleep_until};
 use super::resolver::Resolver;
-use super::sockets::WaitTimer;
-use super::statistics::ShardStatistics;
-use crate::ground::{CallKey, Entropy, Instant, Now, TimerIndex};
+use super::statistics::{HistogramSnapshot, ShardStatistics};
+use crate::ground::{CallKey, Entropy, Instant, Now, SlotTimers};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent, MediaPlan};
-use crate::shell::clock::Clock;
+use crate::shell::clock::{Clock, RoundClock};
 use crate::ultravox::stream::FrameWriter;
-use mio::{Events, Poll, Registry, Token, Waker};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -29,8 +33,6 @@ const INPUTS_MAX: usize = 8_192;
 const INPUTS_PER_ROUND: usize = 64;
 /// Calls read from in one round.
 const RECEIVES_PER_ROUND: usize = 128;
-/// Readiness events taken in one round.
-const EVENTS_PER_ROUND: usize = 1_024;
 /// The longest wait, so that the heartbeat goes on.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The window over which the load is measured.
@@ -42,8 +44,9 @@ const PLAIN_BYTES: usize = 16 * 1024;
 /// More than any datagram that a session takes.
 const PACKET_BYTES: usize = 2_048;
 
-const WAKER: Token = Token(usize::MAX);
-const TIMER: Token = Token(usize::MAX - 1);
+/// From the beginning of one round to that of the next, when they follow closely. It adds half of
+/// it to the delay of a busy shard's packets.
+const SPACING: Duration = Duration::from_micros(250);
 
 /// What comes to a shard from outside.
 pub enum Input {
@@ -56,7 +59,7 @@ pub enum Input {
 #[derive(Clone)]
 pub struct ShardSender {
     inputs: SyncSender<Input>,
-    waker: Arc<Waker>,
+    waker: Waker,
 }
 
 impl ShardSender {
@@ -86,11 +89,15 @@ impl TokenKind {
     }
 }
 
-/// What all calls of a shard share: the loop's registry, one set of buffers, and chance.
+/// What all calls of a shard share: the loop's readiness and clock, one set of buffers, and chance.
 pub struct Shared {
-    pub registry: Registry,
+    pub readiness: Readiness,
+    /// The round's; it is read again for each call.
+    pub clock: RoundClock,
     pub settings: Arc<MediaSettings>,
     pub statistics: Arc<ShardStatistics>,
+    /// How far the shard spares itself.
+    pub relief: ReliefLadder,
     pub resolver: Resolver,
     pub sender: ShardSender,
     pub entropy: Entropy,
@@ -120,30 +127,31 @@ impl Outlet {
 
 /// The loop's state.
 pub struct Shard {
-    poll: Poll,
-    timer: WaitTimer,
     inputs: Receiver<Input>,
     shared: Shared,
     outlet: Outlet,
-    events: Events,
     calls: Vec<Option<Box<Call>>>,
     free: Vec<usize>,
     by_key: BTreeMap<CallKey, usize>,
-    timers: TimerIndex<usize>,
+    timers: SlotTimers,
     /// Calls with something to read.
     receiving: VecDeque<usize>,
     inputs_left: bool,
     /// The call that is being worked on; it is the one to end when that panics.
     in_hand: Option<usize>,
     load: Load,
+    /// When the last round but one began.
+    began_before: Instant,
     #[cfg(test)]
     panic_on: Option<CallKey>,
 }
 
-/// Measures the part of the time that is work.
+/// Measures the part of the time that is work, and how late the window's deadlines were served.
 struct Load {
     window_began: Instant,
     worked: Duration,
+    /// Of all deadlines before the window.
+    lateness: HistogramSnapshot,
 }
 
 impl Shard {
@@ -157,11 +165,9 @@ impl Shard {
         events: Box<dyn Fn(ForCall<MediaEvent>) + Send>,
         mut entropy: Entropy,
     ) -> io::Result<(Shard, ShardSender)> {
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let timer = WaitTimer::new(poll.registry(), TIMER)?;
+        let readiness = Readiness::new()?;
         let (sender, inputs) = sync_channel(INPUTS_MAX);
-        let sender = ShardSender { inputs: sender, waker };
+        let sender = ShardSender { inputs: sender, waker: readiness.waker() };
         let statistics = Arc::new(ShardStatistics::default());
         let outlet = Outlet {
             events,
@@ -169,7 +175,9 @@ impl Shard {
             forward_transcripts: settings.forward_transcripts,
         };
         let shared = Shared {
-            registry: poll.registry().try_clone()?,
+            readiness,
+            clock: RoundClock::begin(),
+            relief: ReliefLadder::new(settings.refuse),
             settings,
             statistics,
             resolver,
@@ -181,23 +189,25 @@ impl Shard {
             plain: Box::new([0; PLAIN_BYTES]),
             frame: Vec::with_capacity(PLAIN_BYTES),
         };
-        let now = Clock::instant();
+        let now = shared.clock.began();
         shared.statistics.heartbeat.set(now.as_nanos());
         let shard = Shard {
-            poll,
-            timer,
             inputs,
             shared,
             outlet,
-            events: Events::with_capacity(EVENTS_PER_ROUND),
             calls: Vec::new(),
             free: Vec::new(),
             by_key: BTreeMap::new(),
-            timers: TimerIndex::default(),
+            timers: SlotTimers::default(),
             receiving: VecDeque::new(),
             inputs_left: false,
             in_hand: None,
-            load: Load { window_began: now, worked: Duration::ZERO },
+            load: Load {
+                window_began: now,
+                worked: Duration::ZERO,
+                lateness: HistogramSnapshot::default(),
+            },
+            began_before: Instant::ZERO,
             #[cfg(test)]
             panic_on: None,
         };
@@ -236,50 +246,63 @@ impl Shard {
     /// One round; false when the shard is to stop.
     fn round(&mut self) -> bool {
         self.wait();
-        let now = Clock::now();
-        self.shared.statistics.heartbeat.set(now.at.as_nanos());
+        self.began_before = self.shared.clock.began();
+        self.shared.clock = RoundClock::begin();
+        let began = self.shared.clock.began();
+        self.shared.statistics.heartbeat.set(began.as_nanos());
         self.note_readiness();
-        self.serve_deadlines(now);
+        self.serve_deadlines(began);
         let go_on = self.take_inputs();
         self.receive();
-        self.load.worked += Clock::instant().since(now.at);
-        if let Some(permille) = self.load.measure(Clock::instant()) {
-            self.shared.statistics.busy_permille.set(permille);
+        let now = self.shared.clock.now().at;
+        self.load.worked += now.since(began);
+        if let Some(figures) = self.load.measure(now, &self.shared.statistics) {
+            self.shared.statistics.busy_permille.set(figures.busy_permille);
+            if let Some(relief) = self.shared.relief.weigh(figures) {
+                self.relieve(relief, figures);
+            }
         }
         go_on
     }
 
-    fn wait(&mut self) {
-        let now = Clock::instant();
-        let next = self.timers.next();
-        let busy = self.inputs_left
-            || !self.receiving.is_empty()
-            || next.is_some_and(|deadline| deadline <= now);
-        let wait = if busy { Duration::ZERO } else { HEARTBEAT };
-        if let Some(deadline) = next.filter(|deadline| !busy && deadline.since(now) < HEARTBEAT)
-            && let Err(error) = self.timer.set(deadline.since(now))
-        {
-            tracing::error!(%error, "the media timer cannot be set");
+    /// The ladder took a step: the calls follow.
+    fn relieve(&mut self, relief: Relief, figures: Figures) {
+        let Figures { busy_permille, lateness } = figures;
+        tracing::warn!(busy_permille, ?lateness, step = relief.step(), "a media shard's load");
+        self.shared.statistics.relief.set(relief.step());
+        for index in 0..self.calls.len() {
+            self.with_call(index, |call, _, _, _| call.follow(relief));
         }
-        match self.poll.poll(&mut self.events, Some(wait)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
-            Err(error) => {
-                self.events.clear();
-                tracing::error!(%error, "the media loop cannot wait");
-            }
+    }
+
+    fn wait(&mut self) {
+        let left_over = self.inputs_left || !self.receiving.is_empty();
+        let began = self.shared.clock.began();
+        if !left_over && began.since(self.began_before) < SPACING * 2 {
+            sleep_until(began + SPACING);
+        }
+        let longest = match self.timers.next() {
+            _ if left_over => Duration::ZERO,
+            Some(deadline) => deadline.since(Clock::instant()).min(HEARTBEAT),
+            None => HEARTBEAT,
+        };
+        if let Err(error) = self.shared.readiness.wait(longest) {
+            tracing::error!(%error, "the media loop cannot wait");
         }
     }
 
     fn note_readiness(&mut self) {
-        for event in &self.events {
-            let Token(token) = event.token();
+        for event in self.shared.readiness.events() {
+            let Token(token) = event.token;
             let index = token / 4;
             let Some(call) = self.calls.get_mut(index).and_then(Option::as_mut) else { continue };
             match token % 4 {
                 kind if kind == TokenKind::Rtp as usize => call.ready.rtp = true,
                 kind if kind == TokenKind::Rtcp as usize => call.ready.rtcp = true,
-                _ => call.ready.agent = true,
+                _ => {
+                    call.ready.agent = true;
+                    call.ready.agent_ended |= event.ended;
+                }
             }
             if !std::mem::replace(&mut call.queued, true) {
                 self.receiving.push_back(index);
@@ -287,11 +310,11 @@ impl Shard {
         }
     }
 
-    fn serve_deadlines(&mut self, now: Now) {
+    /// Serves what is due at `now`, each at most once.
+    fn serve_deadlines(&mut self, now: Instant) {
         for _ in 0..self.timers.len() {
-            let Some(index) = self.timers.pop_due(now.at) else { return };
-            self.with_call(index, |call, shared, outlet| {
-                let now = Clock::now();
+            let Some(index) = self.timers.pop_due(now) else { return };
+            self.with_call(index, |call, now, shared, outlet| {
                 if let Some(due) = call.media_due().filter(|due| *due <= now.at) {
                     shared.statistics.pacing_lateness.record(now.at.since(due));
                 }
@@ -325,16 +348,16 @@ impl Shard {
                     }
                     #[cfg(test)]
                     let panic_now = self.panic_on == Some(call);
-                    self.with_call(index, |call, shared, outlet| {
+                    self.with_call(index, |call, now, shared, outlet| {
                         #[cfg(test)]
                         assert!(!panic_now, "as the test asked for");
-                        call.handle_command(Clock::now(), what, shared, outlet);
+                        call.handle_command(now, what, shared, outlet);
                     });
                 }
                 Input::Resolved { call, attempt, addresses } => {
                     let Some(index) = self.by_key.get(&call).copied() else { continue };
-                    self.with_call(index, |call, shared, outlet| {
-                        call.handle_resolved(Clock::now(), attempt, addresses, shared, outlet);
+                    self.with_call(index, |call, now, shared, outlet| {
+                        call.handle_resolved(now, attempt, addresses, shared, outlet);
                     });
                 }
             }
@@ -355,12 +378,13 @@ impl Shard {
             self.calls.push(None);
             self.calls.len() - 1
         });
-        match Call::open(Clock::now(), key, index, plan, at, &mut self.shared) {
+        let now = self.shared.clock.now();
+        match Call::open(now, key, index, plan, at, &mut self.shared) {
             Ok(call) => {
                 self.calls[index] = Some(Box::new(call));
                 self.by_key.insert(key, index);
                 self.outlet.tell(key, MediaEvent::Opened);
-                self.with_call(index, |_, _, _| {});
+                self.with_call(index, |_, _, _, _| {});
             }
             Err(fault) => {
                 self.free.push(index);
@@ -378,34 +402,34 @@ impl Shard {
         }
     }
 
-    /// Reads from the calls that have something, in turn, until the round's share is used up or a
-    /// deadline is due.
+    /// Reads from the calls that have something, in turn, until the round's share is used up. What
+    /// becomes due meanwhile goes before the next call's.
     fn receive(&mut self) {
         for _ in 0..RECEIVES_PER_ROUND.min(self.receiving.len()) {
             let Some(index) = self.receiving.pop_front() else { return };
             if let Some(Some(call)) = self.calls.get_mut(index) {
                 call.queued = false;
             }
-            self.with_call(index, |call, shared, outlet| call.receive(shared, outlet));
-            if self.timers.next().is_some_and(|deadline| deadline <= Clock::instant()) {
-                return;
+            self.with_call(index, |call, now, shared, outlet| call.receive(now, shared, outlet));
+            let now = self.shared.clock.now().at;
+            if self.timers.next().is_some_and(|deadline| deadline <= now) {
+                self.serve_deadlines(now);
             }
         }
     }
 
     /// Works on one call and then does what that made due; the call is in hand meanwhile.
-    fn with_call(&mut self, index: usize, work: impl FnOnce(&mut Call, &mut Shared, &Outlet)) {
+    fn with_call(&mut self, index: usize, work: impl FnOnce(&mut Call, Now, &mut Shared, &Outlet)) {
         let Some(Some(call)) = self.calls.get_mut(index) else { return };
         self.in_hand = Some(index);
-        work(call, &mut self.shared, &self.outlet);
-        let deadline = call.settle(Clock::now(), &mut self.shared, &self.outlet);
+        work(call, self.shared.clock.now(), &mut self.shared, &self.outlet);
+        let deadline = call.settle(self.shared.clock.now(), &mut self.shared, &self.outlet);
         self.in_hand = None;
         if call.is_over() {
             self.release(index);
             return;
         }
-        let more = call.ready.rtp || call.ready.rtcp || call.ready.agent;
-        if more && !std::mem::replace(&mut call.queued, true) {
+        if call.ready.is_any() && !std::mem::replace(&mut call.queued, true) {
             self.receiving.push_back(index);
         }
         self.timers.set(index, deadline);
@@ -433,15 +457,18 @@ impl Shard {
 }
 
 impl Load {
-    /// The share of the window that was work, in thousandths, when a window is over.
-    fn measure(&mut self, now: Instant) -> Option<u64> {
+    /// What the window was like, when one is over.
+    fn measure(&mut self, now: Instant, statistics: &ShardStatistics) -> Option<Figures> {
         let window = now.since(self.window_began);
         if window < LOAD_WINDOW {
             return None;
         }
         let worked = std::mem::take(&mut self.worked);
         self.window_began = now;
-        u64::try_from(worked.as_nanos() * 1_000 / window.as_nanos()).ok()
+        let busy_permille = worked.as_nanos() * 1_000 / window.as_nanos();
+        let before = std::mem::replace(&mut self.lateness, statistics.pacing_lateness.snapshot());
+        let lateness = self.lateness.since(&before);
+        Some(Figures::new(u64::try_from(busy_permille).unwrap_or(u64::MAX), &lateness))
     }
 }
 
@@ -538,8 +565,7 @@ mod tests {
         sender.send(Input::Command(ForCall { call, what: MediaCommand::Join }));
         assert!(shard.round());
         let received = shard.shared.statistics.packets_received.value();
-        assert!((1..=16).contains(&received), "{received}");
-        assert!(!shard.receiving.is_empty(), "the rest has its turn in the next round");
+        assert_eq!(received, 1, "the rest has its turn in the next rounds");
         let told: Vec<_> = events.try_iter().map(|event| event.what).collect();
         assert!(matches!(told[..], [MediaEvent::Opened, MediaEvent::JoinFailed(_)]), "{told:?}");
     }

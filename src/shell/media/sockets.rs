@@ -1,19 +1,11 @@
-//! The sockets of a call's media, and the timer that ends a shard's wait on time. UDP ports are
-//! bound for one call and marked Expedited Forwarding (RFC 3246); the agent's TCP connection keeps
-//! little in the kernel, so that audio that cannot be sent is dropped by us, oldest first.
+//! The sockets of a call's media. UDP ports are bound for one call and marked Expedited Forwarding
+//! (RFC 3246); the agent's TCP connection keeps little in the kernel, so that audio that cannot be
+//! sent is dropped by us, oldest first.
 
-use mio::net::{TcpStream, UdpSocket};
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
 /// The DSCP Expedited Forwarding in the place of the former TOS octet.
 const EXPEDITED_FORWARDING: u32 = 46 << 2;
@@ -37,7 +29,7 @@ pub fn bind_media(address: IpAddr, port: u16) -> io::Result<UdpSocket> {
     if let Err(error) = marked {
         tracing::debug!(%error, "media packets are not marked");
     }
-    Ok(UdpSocket::from_std(socket.into()))
+    Ok(socket.into())
 }
 
 /// Starts to connect to an agent's host; the socket becomes writable when it is decided.
@@ -45,10 +37,16 @@ pub fn bind_media(address: IpAddr, port: u16) -> io::Result<UdpSocket> {
 /// # Errors
 /// No socket, or no route.
 pub fn connect_agent(address: SocketAddr) -> io::Result<TcpStream> {
-    let tcp = TcpStream::connect(address)?;
-    tcp.set_nodelay(true)?;
-    SockRef::from(&tcp).set_send_buffer_size(AGENT_SEND_BUFFER_BYTES)?;
-    Ok(tcp)
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(AGENT_SEND_BUFFER_BYTES)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
 }
 
 /// The outcome of [`connect_agent`]: `None` while it is open.
@@ -64,47 +62,11 @@ pub fn connected(tcp: &TcpStream) -> Option<io::Result<()>> {
     }
 }
 
-/// A kernel timer in the readiness loop: the loop's own time-out is in whole milliseconds.
-#[derive(Debug)]
-pub struct WaitTimer(OwnedFd);
-
-impl WaitTimer {
-    /// A timer that wakes `registry`'s loop with `token`.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub fn new(registry: &Registry, token: Token) -> io::Result<WaitTimer> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(WaitTimer(fd))
-    }
-
-    /// Wakes the loop once after `wait`, in place of what was set before. It need not be read: each
-    /// setting makes it unready again.
-    ///
-    /// # Errors
-    /// Only our bug can cause one.
-    pub fn set(&self, wait: Duration) -> io::Result<()> {
-        // Zero would switch the timer off.
-        let wait = wait.max(Duration::from_nanos(1));
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let value = Timespec {
-            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: wait.subsec_nanos().into(),
-        };
-        let setting = Itimerspec { it_interval: zero, it_value: value };
-        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &setting)?;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mio::{Events, Poll};
+    use socket2::SockRef;
     use std::net::Ipv4Addr;
-    use std::time::Instant;
 
     #[test]
     fn a_media_socket_is_marked_and_its_port_is_taken() {
@@ -114,20 +76,5 @@ mod tests {
         let second = bind_media(Ipv4Addr::LOCALHOST.into(), port);
         assert_eq!(second.expect_err("taken").kind(), io::ErrorKind::AddrInUse);
         assert!(bind_media(Ipv4Addr::new(192, 0, 2, 1).into(), 0).is_err());
-    }
-
-    #[test]
-    fn the_timer_wakes_again_and_again_and_not_early() {
-        let mut poll = Poll::new().expect("a poll");
-        let timer = WaitTimer::new(poll.registry(), Token(7)).expect("a timer");
-        let mut events = Events::with_capacity(4);
-        for micros in [300, 0, 700] {
-            let wait = Duration::from_micros(micros);
-            let start = Instant::now();
-            timer.set(wait).expect("a timer");
-            poll.poll(&mut events, Some(Duration::from_secs(5))).expect("a wait");
-            assert_eq!(events.iter().map(|event| event.token()).collect::<Vec<_>>(), [Token(7)]);
-            assert!(start.elapsed() >= wait);
-        }
     }
 }

@@ -40,6 +40,37 @@ fn without_a_common_codec_a_call_is_refused_with_its_warning() {
     });
 }
 
+/// The bound is put at zero, which every measurement passes.
+#[test]
+fn when_every_media_shard_is_at_its_bound_new_calls_get_503_and_running_ones_go_on() {
+    rig::run(LIMIT, async {
+        let rig = Rig::start_as(&[], |config| config.media.refuse_busy_percent = 0).await;
+        let mut caller = rig.caller(Transport::Udp).await;
+        let running = rig::unique("before");
+        let offer = rig::offer(caller.local.ip(), 30_000, "0");
+        let invite = caller.request("INVITE", "echo", &running, "", &offer);
+        caller.send(&invite).await;
+        let first = caller.final_of(&running, &invite).await;
+        assert_eq!(first.code(), 200, "nothing was weighed twice yet");
+        let deadline = tokio::time::Instant::now() + LIMIT / 2;
+        while !rig.daemon.snapshot().await.full {
+            assert!(tokio::time::Instant::now() < deadline, "the load was never seen");
+            tokio::task::yield_now().await;
+        }
+        let late = rig::unique("late");
+        let invite = caller.request("INVITE", "echo", &late, "", &offer);
+        caller.send(&invite).await;
+        let answer = caller.final_of(&late, &invite).await;
+        assert_eq!(answer.code(), 503);
+        assert!(answer.get_named("Retry-After").is_some());
+        assert_eq!(rig.daemon.snapshot().await.calls.len(), 1);
+        let relief =
+            || rig.doors.metric("media_shard_relief{shard=\"0\"}").filter(|step| *step == 2.0);
+        rig::await_some(SOON, "all relief there is", relief);
+        rig.stop().await;
+    });
+}
+
 #[test]
 fn a_stranger_meets_silence_and_leaves_no_trace_but_a_count() {
     rig::run(LIMIT, async {

@@ -134,6 +134,11 @@ impl FarSocket {
         Some((first & 0x0f, payload))
     }
 
+    /// The length of what one read gives: over plain TCP what was sent at once, or more.
+    pub fn chunk(&mut self) -> Option<usize> {
+        self.stream.read(&mut [0; 8_192]).ok().filter(|length| *length > 0)
+    }
+
     /// The next frame that is not audio.
     pub fn next_but_audio(&mut self) -> Option<Frame> {
         loop {
