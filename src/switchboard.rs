@@ -143,6 +143,8 @@ impl Switchboard {
             Input::FlowClosed { flow } => {
                 self.with_ua(now, |ua, out| ua.handle_flow_closed(now, flow, out));
             }
+            // Calls need no sign of life of a connection: they have their media.
+            Input::Pong { .. } => {}
             Input::FallbackDecided { job, result } => self.on_fallback_decided(now, job, result),
             Input::AgentFetched { job, result } => self.on_agent_fetched(now, job, result),
             Input::AgentCallAnswered { job, result } => self.on_agent_call(now, job, result),

@@ -247,7 +247,8 @@ impl Task {
                 self.handle(Input::Message { flow, message });
             }
             FlowInput::Closed { flow } => self.handle(Input::FlowClosed { flow: flow.id }),
-            FlowInput::Opened { .. } | FlowInput::Pong { .. } => {}
+            FlowInput::Pong { flow } => self.handle(Input::Pong { flow: flow.id }),
+            FlowInput::Opened { .. } => {}
             // The connection may have given up waiting.
             FlowInput::Settle { done } => drop(done.send(())),
         }
@@ -326,6 +327,10 @@ impl Task {
                     self.parts.flows.send(flow, to, bytes);
                 }
                 Command::KeepFlow { flow, keep } => self.parts.flows.keep(flow, keep),
+                Command::KeepAlive { flow } => self.parts.flows.ping(flow),
+                Command::AdmitSource { address, admit } => {
+                    self.parts.flows.admit_source(address, admit);
+                }
                 Command::Locate { ticket, target, seed } => self.locate(ticket, target, seed),
                 Command::Connect { ticket, hop } => {
                     let flows = self.parts.flows.clone();

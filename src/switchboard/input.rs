@@ -13,6 +13,7 @@ use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{CreateFault, Created};
 use bytes::Bytes;
 use serde_json::Value;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ pub enum Input {
     Message {
         flow: Flow,
         message: Message,
+    },
+    /// The other end of a connection answered our keep-alive.
+    Pong {
+        flow: FlowId,
     },
     /// A TCP or TLS connection closed.
     FlowClosed {
@@ -112,6 +117,16 @@ pub enum Command {
     KeepFlow {
         flow: FlowId,
         keep: bool,
+    },
+    /// Send a keep-alive (RFC 5626 §4.4.1); over TCP and TLS the answer is [`Input::Pong`].
+    KeepAlive {
+        flow: Flow,
+    },
+    /// Hear this address although no range lists it (a registrar), or no longer. Each `true` is taken
+    /// back by a `false`.
+    AdmitSource {
+        address: IpAddr,
+        admit: bool,
     },
     /// A refusal that somebody should look at, in words without secrets.
     Alarm {

@@ -14,6 +14,7 @@ mod ops;
 mod oracle_g722;
 mod oracle_sdp;
 mod oracle_sip;
+mod reach;
 mod resolver;
 mod rig;
 mod schema;

@@ -408,7 +408,9 @@ impl World {
                     facts.sip_call_id = cdr.sip_call_id.clone();
                     facts.records.push(*cdr);
                 }
-                Command::KeepFlow { .. } => {}
+                Command::KeepFlow { .. }
+                | Command::KeepAlive { .. }
+                | Command::AdmitSource { .. } => {}
                 Command::Locate { ticket, target, seed: _ } => {
                     let result = self.locate(&target);
                     self.edge_soon(Input::Located { ticket, result });
