@@ -177,11 +177,11 @@ pub async fn fetch(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let body = match pass::read_body(body).await {
-        Ok(body) => body,
+    let read = match pass::read_body(&state, body).await {
+        Ok(read) => read,
         Err(refused) => return *refused,
     };
-    let passed = match pass::ask(&state, &parts, body).await {
+    let passed = match pass::ask(&state, &parts, &read).await {
         Ok(passed) => passed,
         Err(refused) => return *refused,
     };

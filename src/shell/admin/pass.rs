@@ -11,28 +11,43 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
 
 /// Passes the request on.
 pub async fn pass(State(state): State<AdminState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(_turn) = state.desk.passing.acquire().await else {
-        return api::problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
-    };
-    match read_body(body).await {
-        Ok(body) => match ask(&state, &parts, body).await {
-            Ok(passed) => answer(passed),
-            Err(refused) => *refused,
-        },
+    match read_body(&state, body).await {
+        Ok(read) => on(&state, &parts, &read).await,
         Err(refused) => *refused,
     }
 }
 
-/// The whole body of a request that goes on.
+/// Passes on a request whose body was read, and gives Ultravox's answer.
+pub async fn on(state: &AdminState, parts: &Parts, read: &Read<'_>) -> Response {
+    match ask(state, parts, read).await {
+        Ok(passed) => answer(passed),
+        Err(refused) => *refused,
+    }
+}
+
+/// The whole body of a request, with the turn that it takes: so many are in memory at once, and no more.
+pub struct Read<'s> {
+    pub bytes: Bytes,
+    _turn: SemaphorePermit<'s>,
+}
+
+/// The whole body of a request that goes on, when it is its turn.
 ///
 /// # Errors
-/// The answer: 413, or 400 when the client broke off.
-pub async fn read_body(body: Body) -> Result<Bytes, Box<Response>> {
-    to_bytes(body, limits::PASSED_BODY_BYTES_MAX).await.map_err(|_| {
+/// The answer: 413, also when the client broke off.
+pub async fn read_body(state: &AdminState, body: Body) -> Result<Read<'_>, Box<Response>> {
+    let stopping = |_| {
+        let words = "the daemon is stopping";
+        Box::new(api::problem(StatusCode::SERVICE_UNAVAILABLE, words))
+    };
+    let _turn = state.desk.passing.acquire().await.map_err(stopping)?;
+    let read = to_bytes(body, limits::PASSED_BODY_BYTES_MAX).await;
+    read.map(|bytes| Read { bytes, _turn }).map_err(|_| {
         let words = format!(
             "the body is longer than {} bytes, or broke off",
             limits::PASSED_BODY_BYTES_MAX
@@ -47,7 +62,7 @@ pub async fn read_body(body: Body) -> Result<Bytes, Box<Response>> {
 /// The answer when there is none: 400, 502 or 504.
 pub async fn ask(state: &AdminState, parts: &Parts, body: Bytes) -> Result<Passed, Box<Response>> {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let passed = state.agents.pass(parts.method.clone(), path, &parts.headers, body).await;
+    let passed = state.agents.pass(parts.method.clone(), path, &parts.headers, read.bytes.clone()).await;
     passed.map_err(|fault| {
         let (status, words) = match fault {
             PassFault::BadPath => {
