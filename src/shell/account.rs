@@ -8,8 +8,9 @@ pub use registrations::{AllRegistered, Registered, binding_json};
 
 use crate::account::change::{self, Change};
 use crate::account::{FieldProblem, Severity, SipConfig, SipConfigDocument, compile};
+use crate::fallback::address;
 use crate::ground::Entropy;
-use crate::shell::config::{ManagedBy, Sip};
+use crate::shell::config::{Fallback, ManagedBy, Sip};
 use crate::shell::signalling::Request;
 use crate::shell::store::{Store, StoreFault};
 use serde_json::Value;
@@ -106,6 +107,8 @@ pub struct Changed {
 /// The account. Shared by the admin listener and whoever reloads the file.
 pub struct Account {
     managed_by: ManagedBy,
+    /// Where a handler may be.
+    fallback: Fallback,
     store: Store,
     /// Weak: the daemon alone decides when signalling ends.
     signalling: mpsc::WeakSender<Request>,
@@ -123,6 +126,7 @@ impl Account {
     /// [`AccountFault`].
     pub fn open(
         sip: &Sip,
+        fallback: &Fallback,
         store: Store,
         signalling: mpsc::WeakSender<Request>,
         mut entropy: Entropy,
@@ -139,6 +143,7 @@ impl Account {
         };
         Ok(Account {
             managed_by: sip.managed_by,
+            fallback: fallback.clone(),
             store,
             signalling,
             entropy: Mutex::new(entropy),
@@ -173,6 +178,7 @@ impl Account {
         if changed.is_empty() {
             return Ok(Changed { in_force: now, changed, made_secrets });
         }
+        self.check_handler(&document)?;
         for warning in warnings {
             tracing::warn!(path = warning.path, fix = warning.fix, "{}", warning.problem);
         }
@@ -183,6 +189,23 @@ impl Account {
         let in_force = InForce { document, config: Arc::new(config), revision };
         let in_force = self.put_in_force(in_force).await?;
         Ok(Changed { in_force, changed, made_secrets })
+    }
+
+    /// A handler that would never be asked is refused when it is configured.
+    fn check_handler(&self, document: &SipConfigDocument) -> Result<(), ChangeFault> {
+        let Some(handler) = &document.fallback_handler else { return Ok(()) };
+        let Fallback { plain_http, allowed_private } = &self.fallback;
+        let (problem, fix) = match address::check_url(&handler.url, *plain_http) {
+            Err(fault) => (fault.problem, fault.fix),
+            Ok(()) if address::is_refused_literal(&handler.url, allowed_private) => (
+                "points at a private address, which is not asked",
+                "the operator can list it in the configuration file: [fallback] allowed_private",
+            ),
+            Ok(()) => return Ok(()),
+        };
+        let path = "fallbackHandler.url".to_owned();
+        let (problem, fix) = (problem.to_owned(), fix.to_owned());
+        Err(ChangeFault::Invalid(vec![FieldProblem { path, problem, fix }]))
     }
 
     /// The file was read again. Gives what changed, in words.

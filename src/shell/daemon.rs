@@ -118,7 +118,13 @@ impl Daemon {
         let webhook = webhook(config, &client_tls)?;
         let (store, store_thread) = Store::open(&config.store.path).map_err(StartFault::Store)?;
         let (requests, request_inlet) = mpsc::channel(REQUESTS_MAX);
-        let account = Account::open(&config.sip, store.clone(), requests.downgrade(), from_os()?);
+        let account = Account::open(
+            &config.sip,
+            &config.fallback,
+            store.clone(),
+            requests.downgrade(),
+            from_os()?,
+        );
         let account = Arc::new(account.map_err(StartFault::Account)?);
         let in_force = Arc::clone(&account.in_force().config);
         let sources = Arc::new(Sources::new(Arc::clone(&in_force)));

@@ -105,6 +105,8 @@ fn every_bad_change_names_its_field_and_changes_nothing() {
             (json!({"allowedCidrRanges": ["10.0.0.0/8", "2001:db8::/32"]}), "allowedCidrRanges[1]"),
             (json!({"fallbackHandler": {}}), "fallbackHandler.url"),
             (json!({"fallbackHandler": {"url": "x"}}), "fallbackHandler.url"),
+            (json!({"fallbackHandler": {"url": "http://h.example/"}}), "fallbackHandler.url"),
+            (json!({"fallbackHandler": {"url": "https://10.0.0.1/"}}), "fallbackHandler.url"),
             (
                 json!({"fallbackHandler": {"url": "https://h.example/", "secrets": []}}),
                 "fallbackHandler.secrets",
@@ -215,7 +217,7 @@ fn a_ladder_is_shown_live_and_after_the_daemon() {
 #[test]
 fn no_key_and_no_secret_is_ever_said() {
     rig::run(Duration::from_secs(60), async {
-        let handler = "[sip.fallback_handler]\nurl = \"https://127.0.0.1:9/\"\nsecrets = [\"signing-canary\"]\n\n[admin]";
+        let handler = "[sip.fallback_handler]\nurl = \"https://hooks.example/\"\nsecrets = [\"signing-canary\"]\n\n[admin]";
         let changes = [
             ("[admin]", handler),
             ("base_url = \"embedded\"", "base_url = \"embedded\"\napi_key = \"ultravox-canary\""),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::account::{AgentAllowance, FallbackHandler};
-use crate::shell::config::UnlistedUdp;
+use crate::shell::config::{Fallback, UnlistedUdp};
 use crate::shell::store::StoreThread;
 use serde_json::json;
 use std::path::PathBuf;
@@ -35,7 +35,8 @@ impl Place {
             }
         });
         let entropy = crate::shell::entropy::from_os().expect("there is randomness");
-        let account = Account::open(sip, store, signalling.downgrade(), entropy);
+        let account =
+            Account::open(sip, &Fallback::default(), store, signalling.downgrade(), entropy);
         let acted = account.map_err(|fault| fault.to_string());
         let acted = acted.map(|account| runtime.block_on(act(&account)));
         thread.stop();

@@ -60,9 +60,14 @@ pub async fn read_body(state: &AdminState, body: Body) -> Result<Read<'_>, Box<R
 ///
 /// # Errors
 /// The answer when there is none: 400, 502 or 504.
-pub async fn ask(state: &AdminState, parts: &Parts, body: Bytes) -> Result<Passed, Box<Response>> {
+pub async fn ask(
+    state: &AdminState,
+    parts: &Parts,
+    read: &Read<'_>,
+) -> Result<Passed, Box<Response>> {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let passed = state.agents.pass(parts.method.clone(), path, &parts.headers, read.bytes.clone()).await;
+    let passed =
+        state.agents.pass(parts.method.clone(), path, &parts.headers, read.bytes.clone()).await;
     passed.map_err(|fault| {
         let (status, words) = match fault {
             PassFault::BadPath => {

@@ -9,7 +9,7 @@ use crate::billing::{CallDirection, Cdr, Source as CallSource};
 use crate::call::ladder::{Ladder, Lane};
 use crate::ground::{CallKey, Entropy, Instant, Secret, Transport, WallTime};
 use crate::shell::agent::rest::AgentServiceSettings;
-use crate::shell::config::{ManagedBy, Sip, UnlistedUdp};
+use crate::shell::config::{Fallback, ManagedBy, Sip, UnlistedUdp};
 use crate::shell::store::{Store, StoreThread};
 use crate::shell::tls::{self, Pem};
 use axum::extract::Request as HttpRequest;
@@ -61,7 +61,13 @@ impl Edge {
         let (signalling, inbox) = mpsc::channel(8);
         runtime.spawn(agree(inbox));
         let entropy = Entropy::from_number(7);
-        let account = Account::open(&sip(with.managed_by), store, signalling.downgrade(), entropy);
+        let account = Account::open(
+            &sip(with.managed_by),
+            &Fallback::default(),
+            store,
+            signalling.downgrade(),
+            entropy,
+        );
         let upstream = runtime.block_on(mirror());
         let settings = AgentServiceSettings {
             base_url: format!("http://{upstream}"),

@@ -48,6 +48,7 @@ fn waiting(running: &Config, file: &Config) -> Vec<String> {
         ("media", running.media != file.media),
         ("ultravox", running.ultravox != file.ultravox),
         ("sip (managed_by, domain, no_match_status, unlisted_udp)", sip(running) != sip(file)),
+        ("fallback", running.fallback != file.fallback),
         ("admin", running.admin != file.admin),
         ("store", running.store != file.store),
         ("limits", running.limits != file.limits),
