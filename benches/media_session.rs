@@ -57,6 +57,7 @@ impl Call {
             },
             agent,
             rtp_timeout: Duration::from_secs(30),
+            hold_max: Duration::from_secs(1_800),
             cname: "c".into(),
         };
         let now = Now::default();

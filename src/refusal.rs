@@ -290,6 +290,8 @@ pub enum EndCause {
     AgentLost(Option<u16>),
     /// No media from the caller for `limits.rtp_timeout`.
     CallerSilent,
+    /// On hold, with no sign of life for `limits.hold_max`.
+    HeldTooLong,
     /// The 200 was never acknowledged.
     NeverAcked,
     /// The answer in the ACK cannot be used, or is missing.
@@ -310,6 +312,7 @@ impl EndCause {
             EndCause::AgentHungUp => Some("Q.850;cause=16;text=\"Agent hung up\""),
             EndCause::AgentLost(_) => Some("Q.850;cause=41;text=\"Agent stream lost\""),
             EndCause::CallerSilent => Some("Q.850;cause=102;text=\"No media received\""),
+            EndCause::HeldTooLong => Some("Q.850;cause=102;text=\"On hold for too long\""),
             EndCause::NeverAcked => Some("Q.850;cause=102;text=\"No ACK received\""),
             EndCause::BadAnswer => Some("SIP;cause=488;text=\"Not Acceptable Here\""),
             EndCause::Drained => Some("Q.850;cause=38;text=\"Edge is shutting down\""),
@@ -325,6 +328,7 @@ impl EndCause {
             EndCause::AgentHungUp
             | EndCause::AgentLost(_)
             | EndCause::CallerSilent
+            | EndCause::HeldTooLong
             | EndCause::NeverAcked
             | EndCause::BadAnswer
             | EndCause::Bug => EndCause::Refused(Refusal::Bug),
@@ -337,6 +341,7 @@ impl EndCause {
             EndCause::CallerHungUp
             | EndCause::CallerCancelled
             | EndCause::CallerSilent
+            | EndCause::HeldTooLong
             | EndCause::Refused(Refusal::CallerLost) => EndedBy::Caller,
             EndCause::AgentHungUp | EndCause::AgentLost(_) => EndedBy::Agent,
             EndCause::NeverAcked
@@ -355,6 +360,7 @@ impl EndCause {
             EndCause::AgentHungUp => "agent hung up",
             EndCause::AgentLost(_) => "agent stream lost",
             EndCause::CallerSilent => "no media from the caller",
+            EndCause::HeldTooLong => "held too long",
             EndCause::NeverAcked => "answer never acknowledged",
             EndCause::BadAnswer => "unusable answer in the ACK",
             EndCause::Drained => "drained",
@@ -372,6 +378,7 @@ impl EndCause {
             EndCause::AgentLost(None) => "the agent stream broke".into(),
             EndCause::AgentLost(Some(code)) => format!("the agent stream closed with {code}"),
             EndCause::CallerSilent => "no media came from the caller".into(),
+            EndCause::HeldTooLong => "the caller held the call and gave no sign of life".into(),
             EndCause::NeverAcked => "the caller never acknowledged the answer".into(),
             EndCause::BadAnswer => "the caller's ACK brought no usable media description".into(),
             EndCause::Drained => "the edge was shut down".into(),

@@ -389,6 +389,7 @@ impl Switchboard {
             MediaEvent::AgentHeard => call.on_agent_heard(now),
             MediaEvent::Digit { digit: _, duration_ms } => call.on_digit(now, duration_ms),
             MediaEvent::CallerSilent => call.finish(now, EndCause::CallerSilent, out),
+            MediaEvent::HeldTooLong => call.finish(now, EndCause::HeldTooLong, out),
             // Client tools come with transfers; until then the agent's messages need no answer.
             MediaEvent::AgentText(_) => {}
             MediaEvent::AgentEnded => call.on_agent_ended(now),

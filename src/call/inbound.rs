@@ -49,8 +49,13 @@ impl Call {
     /// Asks for the media session, with the leg as agreed or, for a late offer, as offered.
     pub fn open_media(&mut self, cname: String, out: &mut Vec<Act>) {
         let leg = self.leg.unwrap_or_else(|| self.provisional_leg());
-        let plan =
-            MediaPlan { leg, agent: self.rates, rtp_timeout: self.settings.rtp_timeout, cname };
+        let plan = MediaPlan {
+            leg,
+            agent: self.rates,
+            rtp_timeout: self.settings.rtp_timeout,
+            hold_max: self.settings.hold_max,
+            cname,
+        };
         out.push(Act::Media(MediaCommand::Open {
             plan: Box::new(plan),
             address: self.media_address.bind,

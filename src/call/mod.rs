@@ -139,6 +139,7 @@ pub struct CallSettings {
     pub ptime_ms: u16,
     pub setup: Duration,
     pub rtp_timeout: Duration,
+    pub hold_max: Duration,
     pub refusals: RefusalPolicy,
 }
 
@@ -322,6 +323,7 @@ impl Call {
             EndCause::AgentHungUp
             | EndCause::AgentLost(_)
             | EndCause::CallerSilent
+            | EndCause::HeldTooLong
             | EndCause::NeverAcked
             | EndCause::BadAnswer
             | EndCause::Drained

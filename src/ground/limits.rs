@@ -136,6 +136,10 @@ pub const CREATION_REFUSALS_MAX: u8 = 5;
 pub const JOIN: Duration = Duration::from_secs(5);
 /// No RTP from the caller for this long ends the call, unless it is on hold.
 pub const RTP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A call on hold whose peer sends nothing for this long is ended.
+pub const HOLD_MAX: Duration = Duration::from_secs(30 * 60);
+/// How long the agent's first word waits for the caller's first packet.
+pub const PATH_CONFIRM: Duration = Duration::from_millis(400);
 /// Drain after the agent hung up: queued speech is played for at most this long before our BYE.
 pub const FAREWELL: Duration = Duration::from_secs(30);
 /// How long running calls may go on after SIGTERM.

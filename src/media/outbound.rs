@@ -45,6 +45,8 @@ pub(super) struct OutboundCounters {
     pub(super) played: Ticks,
     pub(super) cleared: Ticks,
     pub(super) dropped: Ticks,
+    /// How long the first word waited for the caller's path.
+    pub(super) held: Duration,
     pub(super) frames_late: u64,
     pub(super) packets: u32,
     pub(super) payload_bytes: u32,
@@ -73,6 +75,8 @@ pub(super) struct Outbound {
     voice: Voice,
     supply: Supply,
     talk: Talk,
+    /// No talk spurt begins before this time.
+    held_until: Option<Instant>,
     /// Grid time of `timestamp`: when silence of this timestamp leaves.
     slot: Instant,
     timestamp: u32,
@@ -105,6 +109,7 @@ impl Outbound {
             voice: Voice::new(plan, supply.rate_hz())?,
             supply,
             talk: Talk::Quiet { ended: None },
+            held_until: None,
             slot: now,
             timestamp: entropy.u32(),
             sequence: entropy.u32() as u16,
@@ -151,6 +156,16 @@ impl Outbound {
             };
         }
         (self.open, self.muted) = (open, muted);
+    }
+
+    /// Keeps the agent's words until `until`, while silence leaves.
+    pub(super) fn hold_speech(&mut self, until: Instant) {
+        self.held_until = Some(until);
+    }
+
+    /// Words may leave.
+    pub(super) fn release_speech(&mut self, now: Instant) {
+        self.held_until = self.held_until.map(|until| until.min(now));
     }
 
     /// What a new plan needs.
@@ -221,7 +236,7 @@ impl Outbound {
         match self.talk {
             Talk::Quiet { .. } => (!self.muted).then_some(self.slot),
             Talk::Starting { at } if self.muted => Some(at),
-            Talk::Starting { at } => Some(at.min(self.slot)),
+            Talk::Starting { at } => Some(self.start(at).min(self.slot)),
             Talk::Speaking { next } => Some(next),
         }
     }
@@ -281,11 +296,13 @@ impl Outbound {
                 self.skip_late(now, self.slot);
                 false
             }
-            Talk::Starting { at } if !self.muted && self.slot < at => {
-                self.skip_late(now.min(at), self.slot);
+            Talk::Starting { at } if !self.muted && self.slot < self.start(at) => {
+                self.skip_late(now.min(self.start(at)), self.slot);
                 false
             }
-            Talk::Starting { .. } => {
+            Talk::Starting { at } => {
+                self.counters.held +=
+                    self.held_until.take().map_or(Duration::ZERO, |until| until.since(at));
                 if self.muted {
                     self.catch_up(now);
                 } else {
@@ -302,6 +319,11 @@ impl Outbound {
                 false
             }
         }
+    }
+
+    /// When a talk spurt begins that is ready at `at`.
+    fn start(&self, at: Instant) -> Instant {
+        self.held_until.map_or(at, |until| at.max(until))
     }
 
     /// The silence between spurts is not our encoder's: after enough of it the far decoder of G.722

@@ -142,6 +142,9 @@ pub struct MediaPlan {
     pub agent: AgentRates,
     /// Silence of the caller's media for this long is reported once, unless it is on hold.
     pub rtp_timeout: Duration,
+    /// Silence for this long on hold is reported once: a peer that died while it held the call says
+    /// nothing, and neither does one that lives.
+    pub hold_max: Duration,
     /// A random CNAME (RFC 7022): never a user name.
     pub cname: String,
 }
@@ -215,6 +218,8 @@ pub enum MediaEvent {
     },
     /// No media from the caller for `rtp_timeout`.
     CallerSilent,
+    /// On hold, and neither media nor RTCP came for `hold_max`.
+    HeldTooLong,
     /// A data message of the agent that signalling may act on; audio-only ones stay in the shard.
     AgentText(String),
     /// The agent's stream ended; what is queued for the caller is still being played. The agent's
@@ -266,6 +271,8 @@ pub struct MediaReport {
     pub agent_cleared_ms: u64,
     /// Milliseconds of agent audio dropped since the playout queue was full.
     pub agent_dropped_ms: u64,
+    /// Milliseconds that the agent's first word waited for a sign of the caller's media path.
+    pub agent_held_ms: u64,
     /// Uplink frames dropped since the agent's socket did not take them.
     pub uplink_dropped_frames: u64,
     /// Frames that missed their deadline and were skipped, never sent in a burst.

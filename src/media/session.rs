@@ -15,7 +15,7 @@ use super::plan::{
 use super::topology::Topology;
 use super::uplink::Uplink;
 use crate::codec::CodecFault;
-use crate::ground::limits::FAREWELL;
+use crate::ground::limits::{FAREWELL, PATH_CONFIRM};
 use crate::ground::{Entropy, Instant, Now};
 use crate::rtp::is_rtcp;
 use crate::rtp::packet::{RtpHeader, RtpPacket};
@@ -66,6 +66,7 @@ enum AgentState {
 pub struct MediaSession {
     leg: LegPlan,
     rtp_timeout: Duration,
+    hold_max: Duration,
     topology: Topology,
     agent: AgentState,
     latch: SourceLatch,
@@ -107,6 +108,7 @@ impl MediaSession {
         Ok(MediaSession {
             leg,
             rtp_timeout: plan.rtp_timeout,
+            hold_max: plan.hold_max,
             topology: Topology::new(),
             agent: AgentState::Awaited,
             latch: SourceLatch::new(leg.remote.rtp, leg.signalling_source),
@@ -190,6 +192,9 @@ impl MediaSession {
         self.inbound.join(now.at);
         uplink.open();
         self.control.start(now.at);
+        if !self.caller_heard && self.leg.direction.receives() {
+            self.outbound.hold_speech(now.at + PATH_CONFIRM);
+        }
         self.update_flow(now.at);
     }
 
@@ -239,7 +244,12 @@ impl MediaSession {
         self.tell_digits();
         if self.silence_deadline().is_some_and(|deadline| deadline <= now.at) {
             self.silence_told = true;
-            self.tell(MediaEvent::CallerSilent);
+            self.tell(match self.leg.direction {
+                Direction::SendRecv => MediaEvent::CallerSilent,
+                Direction::SendOnly | Direction::RecvOnly | Direction::Inactive => {
+                    MediaEvent::HeldTooLong
+                }
+            });
         }
         self.on_farewell(now.at);
     }
@@ -307,6 +317,7 @@ impl MediaSession {
             agent_played_ms: outbound.played.milliseconds(),
             agent_cleared_ms: outbound.cleared.milliseconds(),
             agent_dropped_ms: outbound.dropped.milliseconds(),
+            agent_held_ms: outbound.held.as_millis() as u64,
             uplink_dropped_frames: self.counters.uplink_dropped,
             frames_late: outbound.frames_late,
             digits: self.counters.digits,
@@ -359,6 +370,7 @@ impl MediaSession {
         if !self.caller_heard {
             self.caller_heard = true;
             self.tell(MediaEvent::CallerHeard { source });
+            self.outbound.release_speech(now);
             self.update_flow(now);
         }
     }
@@ -399,7 +411,9 @@ impl MediaSession {
     }
 
     /// Packets leave once the agent joined and an address is known that hears them; until then
-    /// words are kept. On hold they are played to nobody.
+    /// words are kept. Words wait for the caller's first packet as well, since before it nobody
+    /// knows whether the path is open; silence goes ahead and opens it. On hold words are played to
+    /// nobody.
     fn update_flow(&mut self, now: Instant) {
         let joined = self.agent != AgentState::Awaited;
         let muted = !self.leg.direction.sends();
@@ -408,10 +422,13 @@ impl MediaSession {
     }
 
     fn silence_deadline(&self) -> Option<Instant> {
-        // A peer that only sends has us on hold (RFC 3264 §8.4), with music or without.
-        let watched =
-            self.agent != AgentState::Awaited && self.leg.direction == Direction::SendRecv;
-        (watched && !self.silence_told).then(|| self.last_heard + self.rtp_timeout)
+        let patience = match self.leg.direction {
+            Direction::SendRecv => self.rtp_timeout,
+            // A peer that only sends has us on hold (RFC 3264 §8.4), with music or without.
+            Direction::SendOnly | Direction::RecvOnly | Direction::Inactive => self.hold_max,
+        };
+        let watched = self.agent != AgentState::Awaited && !self.silence_told;
+        watched.then(|| self.last_heard + patience)
     }
 
     fn tell(&mut self, event: MediaEvent) {

@@ -215,6 +215,7 @@ pub struct Limits {
     pub calls_max: usize,
     pub early_calls_per_source_max: usize,
     pub rtp_timeout: Duration,
+    pub hold_max: Duration,
     /// How long running calls may go on after SIGTERM.
     pub grace: Duration,
 }

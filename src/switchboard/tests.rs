@@ -34,6 +34,7 @@ impl Bench {
                 ptime_ms: 20,
                 setup: limits::SETUP,
                 rtp_timeout: limits::RTP_TIMEOUT,
+                hold_max: limits::HOLD_MAX,
                 refusals: RefusalPolicy::default(),
             },
             media_v4: Some(MediaAddress { bind: address, advertise: address }),

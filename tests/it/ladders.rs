@@ -278,6 +278,13 @@ fn a_caller_who_falls_silent() {
     let mut world = until(45_000);
     world.act(2_000, 0, Action::Reinvite("sendonly"));
     check("silent_on_hold_without_music", world);
+    let mut settings = settings();
+    settings.call.hold_max = Duration::from_secs(60);
+    let mut world = World::new(1, settings);
+    world.caller("sales");
+    world.act(0, 0, Action::Invite);
+    world.act(2_000, 0, Action::Reinvite("inactive"));
+    check("held_too_long", world);
 }
 
 #[test]

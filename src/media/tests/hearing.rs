@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::codec::{Encoder, EncoderSettings};
+use crate::rtp::rtcp::Report;
 
 /// Runs packets "at/number[/timestamp][flag]" (milliseconds; G.711 of 20 ms; the timestamp is number ×
 /// 160 unless given; flags: `m` marker, `c` comfort noise, `s` another SSRC, `x` from a stranger) and
@@ -259,6 +260,28 @@ fn the_callers_silence_is_told_once_and_again_after_speech() {
     let silent: Vec<&String> =
         scene.events.iter().filter(|event| event.contains("CallerSilent")).collect();
     assert_eq!(silent, ["31000:CallerSilent", "120000:CallerSilent"]);
+}
+
+#[test]
+fn a_hold_without_a_sign_of_life_is_told_at_its_bound_and_rtcp_moves_it() {
+    let plan = MediaPlan { hold_max: milliseconds(60_000), ..plan(CodecKind::Pcmu, 20) };
+    let report = Report { ssrc: 7, sender: None, blocks: &[], cname: "x", bye: false };
+    let mut packet = [0; 200];
+    let len = report.write(&mut packet).unwrap();
+    for direction in [Direction::RecvOnly, Direction::SendOnly, Direction::Inactive] {
+        let mut scene = Scene::joined(&plan);
+        run(&mut scene, "0/1 20/2", 1_000);
+        scene.session.change(scene.now, &LegPlan { direction, ..plan.leg }).unwrap();
+        scene.run_to(31_000);
+        scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
+        scene.run_to(90_999);
+        let told = |scene: &Scene| scene.events.last().unwrap().clone();
+        assert!(told(&scene).contains("CallerHeard"), "{direction:?}");
+        scene.run_to(400_000);
+        assert_eq!(told(&scene), "91000:HeldTooLong", "{direction:?}");
+        let ends = scene.events.iter().filter(|event| event.contains("Held")).count();
+        assert_eq!((ends, scene.events.len()), (1, 2), "{direction:?}");
+    }
 }
 
 fn audio(sequence: u16, timestamp: u32) -> Given {

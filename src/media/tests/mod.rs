@@ -52,6 +52,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
         leg,
         agent: AgentRates::for_codec(kind, 24_000),
         rtp_timeout: Duration::from_secs(30),
+        hold_max: Duration::from_secs(1_800),
         cname: "c7f3".into(),
     }
 }
@@ -107,6 +108,19 @@ impl Scene {
 
     fn joined(plan: &MediaPlan) -> Scene {
         let mut scene = Scene::new(plan);
+        scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+        scene.drain();
+        scene
+    }
+
+    /// As `joined`, with a caller who was heard before: agent speech need not wait for the path.
+    fn heard(plan: &MediaPlan) -> Scene {
+        let mut scene = Scene::new(plan);
+        let (marker, timestamp, ssrc) = (false, 0, 7);
+        let given =
+            Given { source: CALLER, marker, payload_type: 13, sequence: 0, timestamp, ssrc };
+        scene.give(given, &[0x40]);
+        scene.events.clear();
         scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
         scene.drain();
         scene

@@ -92,7 +92,7 @@ fn what_is_missing_is_filled_at_every_rate() {
 fn the_caller_hears_every_rate_in_every_codec_whole() {
     for kind in KINDS {
         for hz in [8_000, 16_000, 24_000, 48_000] {
-            let mut scene = Scene::joined(&planned(kind, hz));
+            let mut scene = Scene::heard(&planned(kind, hz));
             let speech = tone(500.0, hz, 1_000);
             // In pieces as a network brings them, all ahead of time.
             for piece in speech.chunks(hz as usize / 50 + 7) {
@@ -115,7 +115,7 @@ fn the_caller_hears_every_rate_in_every_codec_whole() {
 
 #[test]
 fn frames_that_come_one_by_one_are_played_without_a_seam() {
-    let mut scene = Scene::joined(&planned(CodecKind::Pcmu, 16_000));
+    let mut scene = Scene::heard(&planned(CodecKind::Pcmu, 16_000));
     for (number, frame) in tone(500.0, 16_000, 1_000).chunks(320).enumerate() {
         scene.run_to(25 + number as u64 * 20);
         scene.say(frame);
@@ -139,7 +139,7 @@ fn frames_that_come_one_by_one_are_played_without_a_seam() {
 
 #[test]
 fn a_clear_forgets_what_the_filter_keeps_back() {
-    let mut scene = Scene::joined(&planned(CodecKind::Pcmu, 16_000));
+    let mut scene = Scene::heard(&planned(CodecKind::Pcmu, 16_000));
     scene.say(&tone(500.0, 16_000, 200));
     scene.run_to(90);
     scene.session.handle_agent_clear(scene.now);
@@ -165,7 +165,7 @@ fn a_change_of_codec_keeps_the_words_that_wait() {
         (CodecKind::Opus, 24_000, CodecKind::G722),
         (CodecKind::Pcmu, 16_000, CodecKind::Pcma),
     ] {
-        let mut scene = Scene::joined(&planned(from, hz));
+        let mut scene = Scene::heard(&planned(from, hz));
         scene.say(&tone(500.0, hz, 1_000));
         scene.run_to(410);
         let before = scene.sent.len();
@@ -184,7 +184,7 @@ fn a_change_of_codec_keeps_the_words_that_wait() {
 
 #[test]
 fn a_long_answer_fits_into_the_wider_form_too() {
-    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    let mut scene = Scene::heard(&plan(CodecKind::Pcmu, 20));
     for _ in 0..28 {
         scene.say(&tone(500.0, 8_000, 1_000));
     }

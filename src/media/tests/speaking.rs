@@ -34,7 +34,7 @@ fn render(sent: &[Sent]) -> String {
 /// session, `clear`, `close`, `sleep` (nobody calls till the next step), `hold`, `resume`.
 fn speak(script: &str, until: u64) -> Scene {
     let plan = plan(CodecKind::Pcmu, 20);
-    let mut scene = Scene::joined(&plan);
+    let mut scene = Scene::heard(&plan);
     let mut asleep = false;
     for step in script.split_whitespace() {
         let (at, what) = step.split_once(':').expect("at:what");
@@ -150,7 +150,7 @@ fn odd_pieces_are_put_together() {
     let pcm: Vec<i16> = (0..1_600).map(|n| n * 20 - 16_000).collect();
     let bytes: Vec<u8> = pcm.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     let played = |cuts: &[usize]| {
-        let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+        let mut scene = Scene::heard(&plan(CodecKind::Pcmu, 20));
         let (mut rest, mut cut) = (&bytes[..], 0);
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(cuts[cut % cuts.len()].min(rest.len()));
@@ -188,7 +188,7 @@ fn every_codec_and_packet_time_speaks_in_its_clock() {
     for kind in [CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722, CodecKind::Opus] {
         for ptime_ms in [10, 20, 30, 40, 60] {
             let plan = plan(kind, ptime_ms);
-            let mut scene = Scene::joined(&plan);
+            let mut scene = Scene::heard(&plan);
             let hz = plan.agent.output_hz as usize;
             let tone = |n: usize| (8_000.0 * (n as f64 * 2_000.0 / hz as f64).sin()) as i16;
             scene.say(&(0..hz).map(tone).collect::<Vec<i16>>());
@@ -222,7 +222,7 @@ fn every_codec_and_packet_time_speaks_in_its_clock() {
 fn nothing_of_old_words_is_heard_after_a_clear() {
     for kind in [CodecKind::G722, CodecKind::Opus] {
         let plan = plan(kind, 20);
-        let mut scene = Scene::joined(&plan);
+        let mut scene = Scene::heard(&plan);
         let samples = plan.agent.output_hz as usize;
         scene.say(&(0..samples).map(|n| ((n % 40) as i16 - 20) * 900).collect::<Vec<i16>>());
         scene.run_to(410);
@@ -275,7 +275,7 @@ fn a_decoy_gets_fifty_packets() {
 
 #[test]
 fn from_one_g711_law_to_the_other_no_word_is_lost() {
-    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
+    let mut scene = Scene::heard(&plan(CodecKind::Pcmu, 20));
     scene.say(&[WORD; 4_000]);
     scene.run_to(90);
     scene.session.change(scene.now, &plan(CodecKind::Pcma, 20).leg).unwrap();
@@ -295,7 +295,7 @@ fn from_one_g711_law_to_the_other_no_word_is_lost() {
 #[test]
 fn on_hold_without_an_address_words_are_played_to_nobody() {
     let plan = plan(CodecKind::Pcmu, 20);
-    let mut scene = Scene::joined(&plan);
+    let mut scene = Scene::heard(&plan);
     scene.say(&[WORD; 8_000]);
     scene.run_to(90);
     let direction = Direction::RecvOnly;
@@ -336,7 +336,7 @@ fn an_address_that_does_not_answer_costs_no_word_and_its_rtcp_is_an_answer() {
 
 #[test]
 fn a_g722_spurt_after_silence_is_encoded_as_the_first_was() {
-    let mut scene = Scene::joined(&plan(CodecKind::G722, 20));
+    let mut scene = Scene::heard(&plan(CodecKind::G722, 20));
     let tone: Vec<i16> = (0..3_200).map(|n| (8_000.0 * (n as f64 * 0.4).sin()) as i16).collect();
     let mut spurts = Vec::new();
     for at in [105, 1_105] {
@@ -348,4 +348,60 @@ fn a_g722_spurt_after_silence_is_encoded_as_the_first_was() {
         spurts.push(spurt.map(|sent| sent.payload.clone()).collect::<Vec<_>>());
     }
     assert_eq!((spurts[0].len(), &spurts[0]), (10, &spurts[1]));
+}
+
+/// Agent speech from 25 ms on, and the caller's first packet at these milliseconds.
+fn first_word(plan: &MediaPlan, heard_at: Option<u64>, until: u64) -> Scene {
+    let mut scene = Scene::joined(plan);
+    let (source, ssrc, marker) = (CALLER, 7, false);
+    let given = Given { source, marker, payload_type: 0, sequence: 1, timestamp: 0, ssrc };
+    if heard_at.is_some_and(|at| at < 25) {
+        scene.run_to(heard_at.unwrap_or_default());
+        scene.give(given, &[0xff; 160]);
+    }
+    scene.run_to(25);
+    scene.say(&[WORD; 480]);
+    if let Some(at) = heard_at.filter(|at| *at >= 25) {
+        scene.run_to(at);
+        scene.give(given, &[0xff; 160]);
+    }
+    scene.run_to(until);
+    scene
+}
+
+#[test]
+fn the_first_word_waits_for_the_callers_path_and_is_not_clipped() {
+    let plan = plan(CodecKind::Pcmu, 20);
+    let silence = |from: u64, to: u64| {
+        (from..=to).step_by(20).map(|at| format!("{at}s")).collect::<Vec<_>>().join(" ")
+    };
+    for (heard_at, until, ladder) in [
+        (Some(10), 120, "0s 20s 25mW 45W 65W 85s 120s".to_owned()),
+        (Some(30), 120, "0s 20s 30mW 50W 70W 90s 120s".to_owned()),
+        (Some(213), 320, format!("{} 213mW 233W 253W 273s 300s 320s", silence(0, 200))),
+        (Some(399), 480, format!("{} 399mW 419W 439W 459s 480s", silence(0, 380))),
+        (Some(401), 480, format!("{} 400mW 420W 440W 460s 480s", silence(0, 380))),
+        (None, 480, format!("{} 400mW 420W 440W 460s 480s", silence(0, 380))),
+    ] {
+        let scene = first_word(&plan, heard_at, until);
+        assert_eq!(render(&scene.sent), ladder, "caller heard at {heard_at:?}");
+        assert_eq!(scene.session.report().agent_played_ms, 60);
+    }
+}
+
+#[test]
+fn a_caller_who_only_listens_is_not_waited_for() {
+    let mut plan = plan(CodecKind::Pcmu, 20);
+    plan.leg.direction = Direction::SendOnly;
+    let scene = first_word(&plan, None, 85);
+    assert_eq!(render(&scene.sent), "0s 20s 25mW 45W 65W 85s");
+}
+
+#[test]
+fn how_long_the_first_word_waited_is_reported() {
+    let plan = plan(CodecKind::Pcmu, 20);
+    for (heard_at, held_ms) in [(Some(10), 0), (Some(213), 188), (None, 375)] {
+        let report = first_word(&plan, heard_at, 600).session.report();
+        assert_eq!(report.agent_held_ms, held_ms, "caller heard at {heard_at:?}");
+    }
 }

@@ -512,6 +512,7 @@ fn read_limits(section: &mut Section<'_>, report: &mut Report) -> Limits {
             5..=3_600,
             seconds(limits::RTP_TIMEOUT),
         )),
+        hold_max: Duration::from_secs(number("hold_max_s", 30..=86_400, seconds(limits::HOLD_MAX))),
         grace: Duration::from_secs(number("grace_s", 0..=86_400, seconds(limits::GRACE))),
     };
     section.finish(report);

@@ -22,6 +22,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
             ptime_ms: config.media.ptime_ms,
             setup: limits::SETUP,
             rtp_timeout: config.limits.rtp_timeout,
+            hold_max: config.limits.hold_max,
             refusals: RefusalPolicy { no_match_status: config.sip.no_match_status },
         },
         media_v4,

@@ -499,7 +499,13 @@ mod tests {
         };
         let agent = AgentRates { input_hz: 8_000, output_hz: 8_000 };
         let rtp_timeout = Duration::from_secs(30);
-        let plan = Box::new(MediaPlan { leg, agent, rtp_timeout, cname: "x".into() });
+        let plan = Box::new(MediaPlan {
+            leg,
+            agent,
+            rtp_timeout,
+            hold_max: rtp_timeout,
+            cname: "x".into(),
+        });
         Input::Command(ForCall { call, what: MediaCommand::Open { plan, address, port } })
     }
 
