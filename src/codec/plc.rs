@@ -2,31 +2,30 @@
 //! pitch period is repeated, joined by overlap-add, and fades to silence by 60 ms.
 //!
 //! Unlike the appendix it adds no delay: the join at the start of a gap cross-fades with the
-//! mirrored tail of what was played. It works on PCM only and never sees a payload.
+//! mirrored tail of what was played. It works on PCM only and never sees a payload. Room for the
+//! period is taken at the first gap, and kept.
 
 /// Conceals gaps in one stream of PCM at 8 or 16 kHz. All audio passes through it in order.
 pub struct Concealer {
     /// The last 45 ms that were played, oldest first.
-    history: [i16; HISTORY_MAX],
-    /// Samples of `history` in use at this rate.
-    history_len: usize,
+    history: Box<[i16]>,
     /// Samples in a millisecond.
     per_ms: usize,
+    /// The period that repeats in the gap; empty before the first.
+    period: Vec<i16>,
+    /// How far a gap is filled; `None` while audio comes.
     gap: Option<Gap>,
 }
 
-/// A gap that is being filled: the period that repeats and how far the filling has come.
+/// A gap that is being filled.
+#[derive(Clone, Copy)]
 struct Gap {
-    period: [f32; PERIOD_MAX],
-    period_len: usize,
     position: usize,
     filled: usize,
 }
 
 const HISTORY_MS: usize = 45;
 const PERIOD_MAX_MS: usize = 15;
-const HISTORY_MAX: usize = HISTORY_MS * 16;
-const PERIOD_MAX: usize = PERIOD_MAX_MS * 16;
 /// The appendix's shortest pitch, 200 Hz; higher voices repeat two periods.
 const PERIOD_MIN_MS: usize = 5;
 /// Audio that is compared when the pitch is sought.
@@ -41,7 +40,8 @@ impl Concealer {
     /// For PCM of 8,000 or 16,000 Hz (any other rate counts as the nearer of the two).
     pub fn new(hz: u32) -> Concealer {
         let per_ms = if hz > 12_000 { 16 } else { 8 };
-        Concealer { history: [0; HISTORY_MAX], history_len: HISTORY_MS * per_ms, per_ms, gap: None }
+        let history = vec![0; HISTORY_MS * per_ms].into_boxed_slice();
+        Concealer { history, per_ms, period: Vec::new(), gap: None }
     }
 
     /// Takes good audio on its way out. After a gap its start is cross-faded with the concealment.
@@ -50,7 +50,7 @@ impl Concealer {
             let overlap = self.rejoin_len(&gap).min(pcm.len());
             for (index, sample) in pcm[..overlap].iter_mut().enumerate() {
                 let rise = (index + 1) as f32 / (overlap + 1) as f32;
-                let synthetic = gap.next(self.per_ms);
+                let synthetic = gap.next(&self.period, self.per_ms);
                 *sample = (f32::from(*sample) * rise + synthetic * (1.0 - rise)) as i16;
             }
         }
@@ -63,16 +63,16 @@ impl Concealer {
             Some(gap) => gap,
             None => self.open_gap(),
         };
-        let join = if gap.filled == 0 { (gap.period_len / 4).min(out.len()) } else { 0 };
+        let join = if gap.filled == 0 { (self.period.len() / 4).min(out.len()) } else { 0 };
         let (head, rest) = out.split_at_mut(join);
-        let played = &self.history[..self.history_len];
-        for (index, (sample, mirrored)) in head.iter_mut().zip(played.iter().rev()).enumerate() {
+        let played = self.history.iter().rev();
+        for (index, (sample, mirrored)) in head.iter_mut().zip(played).enumerate() {
             let rise = (index + 1) as f32 / (join + 1) as f32;
-            let synthetic = gap.next(self.per_ms);
+            let synthetic = gap.next(&self.period, self.per_ms);
             *sample = (f32::from(*mirrored) * (1.0 - rise) + synthetic * rise) as i16;
         }
         for sample in rest {
-            *sample = gap.next(self.per_ms) as i16;
+            *sample = gap.next(&self.period, self.per_ms) as i16;
         }
         self.gap = Some(gap);
         self.remember(out);
@@ -82,52 +82,51 @@ impl Concealer {
     /// long gaps come back gently.
     fn rejoin_len(&self, gap: &Gap) -> usize {
         let longer = gap.filled / (10 * self.per_ms) * 4 * self.per_ms;
-        (gap.period_len / 4 + longer).min(REJOIN_MS_MAX * self.per_ms)
+        (self.period.len() / 4 + longer).min(REJOIN_MS_MAX * self.per_ms)
     }
 
     fn remember(&mut self, pcm: &[i16]) {
-        let history = &mut self.history[..self.history_len];
+        let history = &mut self.history;
         match history.len().checked_sub(pcm.len()) {
             Some(kept) => {
                 history.copy_within(pcm.len().., 0);
                 history[kept..].copy_from_slice(pcm);
             }
-            None => history.copy_from_slice(&pcm[pcm.len() - self.history_len..]),
+            None => history.copy_from_slice(&pcm[pcm.len() - history.len()..]),
         }
     }
 
-    fn open_gap(&self) -> Gap {
-        let played = &self.history[..self.history_len];
+    fn open_gap(&mut self) -> Gap {
+        let played = &self.history;
         let period_len = pitch(played, self.per_ms);
         let start = played.len() - period_len;
-        let mut period = [0.0; PERIOD_MAX];
-        for (to, from) in period.iter_mut().zip(&played[start..]) {
-            *to = f32::from(*from);
-        }
+        self.period.clear();
+        self.period.reserve_exact(PERIOD_MAX_MS * self.per_ms);
+        self.period.extend_from_slice(&played[start..]);
         // The end of the period runs into what stood before its start: repeats join smoothly.
         let quarter = period_len / 4;
         for index in 0..quarter {
             let rise = (index + 1) as f32 / (quarter + 1) as f32;
             let before = f32::from(played[start - quarter + index]);
-            let end = &mut period[period_len - quarter + index];
-            *end = *end * (1.0 - rise) + before * rise;
+            let end = &mut self.period[period_len - quarter + index];
+            *end = (f32::from(*end) * (1.0 - rise) + before * rise) as i16;
         }
-        Gap { period, period_len, position: 0, filled: 0 }
+        Gap { position: 0, filled: 0 }
     }
 }
 
 impl Gap {
     /// The next sample of the repeating period at its faded level.
-    fn next(&mut self, per_ms: usize) -> f32 {
+    fn next(&mut self, period: &[i16], per_ms: usize) -> f32 {
         let (start, end) = (FADE_START_MS * per_ms, FADE_END_MS * per_ms);
         let level = match self.filled {
             filled if filled <= start => 1.0,
             filled if filled < end => (end - filled) as f32 / (end - start) as f32,
             _ => 0.0,
         };
-        let sample = self.period[self.position] * level;
+        let sample = f32::from(period[self.position]) * level;
         self.filled = (self.filled + 1).min(end);
-        self.position = (self.position + 1) % self.period_len;
+        self.position = (self.position + 1) % period.len();
         sample
     }
 }

@@ -1,6 +1,7 @@
 //! The jitter buffer (RFC 3550 §6.4, §A.1): gives packets in the order of their sequence numbers. A
 //! packet in order passes through at once and is never copied; only a gap waits, for at most the
-//! target. It counts nothing and decodes nothing, and allocates once, when it is made.
+//! target. It counts nothing and decodes nothing. Room for what waits is taken at the first gap, and
+//! kept.
 //!
 //! | arrives | answer |
 //! |---|---|
@@ -44,8 +45,15 @@ pub struct Ready<'a> {
 struct Entry {
     header: RtpHeader,
     arrived: Instant,
-    start: usize,
-    len: usize,
+    start: u16,
+    len: u16,
+}
+
+impl Entry {
+    fn place(&self) -> std::ops::Range<usize> {
+        let start = usize::from(self.start);
+        start..start + usize::from(self.len)
+    }
 }
 
 /// Packets that may wait behind a gap.
@@ -77,8 +85,8 @@ impl JitterBuffer {
             expected: None,
             probation: None,
             seen: 0,
-            waiting: Vec::with_capacity(WAITING_MAX),
-            bytes: Vec::with_capacity(WAITING_BYTES_MAX),
+            waiting: Vec::new(),
+            bytes: Vec::new(),
             given_up: false,
         }
     }
@@ -148,7 +156,7 @@ impl JitterBuffer {
         self.given_up = false;
         self.waiting.remove(0);
         self.step(lost);
-        let payload = self.bytes.get(entry.start..entry.start + entry.len)?;
+        let payload = self.bytes.get(entry.place())?;
         Some(Ready { header: entry.header, lost, payload })
     }
 
@@ -201,28 +209,30 @@ impl JitterBuffer {
         if self.waiting.len() == WAITING_MAX || !fits {
             return Arrival::Full;
         }
-        let start = self.bytes.len();
+        // Both fit: the bytes that wait are bounded.
+        let (start, len) = (self.bytes.len() as u16, payload.len() as u16);
         self.bytes.extend_from_slice(payload);
         if payload.is_empty() {
             self.bytes.push(0);
         }
-        self.waiting.insert(place, Entry { header, arrived: now, start, len: payload.len() });
+        self.waiting.insert(place, Entry { header, arrived: now, start, len });
         Arrival::Waits
     }
 
     /// Moves the payloads that still wait together, in the order in which they lie. Each takes at
     /// least one byte, so that no two begin at the same place.
     fn compact(&mut self) {
-        let mut end = 0;
+        let mut end = 0u16;
         for _ in 0..self.waiting.len() {
             let movable = self.waiting.iter_mut().filter(|entry| entry.start >= end);
             let Some(entry) = movable.min_by_key(|entry| entry.start) else { break };
             let span = entry.len.max(1);
-            self.bytes.copy_within(entry.start..entry.start + span, end);
+            let start = usize::from(entry.start);
+            self.bytes.copy_within(start..start + usize::from(span), usize::from(end));
             entry.start = end;
             end += span;
         }
-        self.bytes.truncate(end);
+        self.bytes.truncate(usize::from(end));
     }
 }
 

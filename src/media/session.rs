@@ -41,6 +41,8 @@ pub struct Transmit {
 
 /// Events that may wait to be polled; the owner empties them after each input.
 const EVENTS_MAX: usize = 32;
+/// Events that one input has in the usual case; there is room for so many from the start.
+const EVENTS_USUAL: usize = 4;
 /// What the network and the caller's jitter buffer take until the last word is heard.
 const LAST_WORD: Duration = Duration::from_millis(200);
 /// Digits that one packet can end.
@@ -122,7 +124,7 @@ impl MediaSession {
             silence_told: false,
             caller_heard: false,
             agent_heard: false,
-            events: VecDeque::with_capacity(EVENTS_MAX),
+            events: VecDeque::with_capacity(EVENTS_USUAL),
             counters: Counters::default(),
         })
     }

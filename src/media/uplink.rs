@@ -1,14 +1,19 @@
 //! The ring between a media session and the agent's socket: PCM, at most [`UPLINK_FRAMES_MAX`] frames
 //! of 20 ms. It comes out in pieces of up to a frame, and at once: what is less than a frame does not
 //! wait for its rest, since the silence before a first packet may be of any length, and each later
-//! packet's end would then wait for the next packet. When the socket does not take them the oldest goes and is counted, so that
-//! the agent hears the present. Before the agent joined, the ring keeps the caller's first words.
-//! It allocates once, when it is made.
+//! packet's end would then wait for the next packet. When the socket does not take them the oldest
+//! goes and is counted, so that the agent hears the present. Before the agent joined, the ring keeps
+//! the caller's first words.
+//!
+//! It is made for an agent that keeps up, and takes its full room only while one does not.
 
 use crate::ground::limits::UPLINK_FRAMES_MAX;
 
 /// Milliseconds of audio in one frame.
 pub const FRAME_MS: u32 = 20;
+
+/// Frames that there is room for from the start: a gap's worth of packets that are released at once.
+const FRAMES_AT_FIRST: usize = 8;
 
 /// Bounded ring of PCM frames for the agent, mono, in the agent's input rate.
 #[derive(Debug)]
@@ -28,7 +33,7 @@ impl Uplink {
     pub fn new(rate_hz: u32) -> Uplink {
         let frame_samples = (rate_hz * FRAME_MS / 1_000).max(1) as usize;
         Uplink {
-            samples: vec![0; frame_samples * UPLINK_FRAMES_MAX].into_boxed_slice(),
+            samples: silence(frame_samples * FRAMES_AT_FIRST),
             frame_samples,
             head: 0,
             kept: 0,
@@ -45,6 +50,9 @@ impl Uplink {
     /// Appends samples; when there is no room the oldest frames are dropped.
     pub fn push(&mut self, pcm: &[i16]) {
         let mut rest = pcm;
+        if self.kept + pcm.len() > self.samples.len() {
+            self.grow();
+        }
         while !rest.is_empty() {
             if self.kept == self.samples.len() {
                 self.drop_oldest();
@@ -63,6 +71,7 @@ impl Uplink {
     pub fn pop(&mut self) -> Option<&[i16]> {
         let count = self.frame_samples.min(self.kept).min(self.samples.len() - self.head);
         if !self.open || count == 0 {
+            self.shrink();
             return None;
         }
         let start = self.head;
@@ -101,6 +110,31 @@ impl Uplink {
             self.head = 0;
         }
     }
+
+    /// Takes the full room, once: the agent does not keep up, or has not joined.
+    fn grow(&mut self) {
+        let whole = self.frame_samples * UPLINK_FRAMES_MAX;
+        if self.samples.len() == whole {
+            return;
+        }
+        let mut samples = silence(whole);
+        let first = self.kept.min(self.samples.len() - self.head);
+        samples[..first].copy_from_slice(&self.samples[self.head..self.head + first]);
+        samples[first..self.kept].copy_from_slice(&self.samples[..self.kept - first]);
+        (self.samples, self.head) = (samples, 0);
+    }
+
+    /// Gives the room back that only a slow agent needs, once all was taken.
+    fn shrink(&mut self) {
+        let usual = self.frame_samples * FRAMES_AT_FIRST;
+        if self.kept == 0 && self.samples.len() > usual {
+            self.samples = silence(usual);
+        }
+    }
+}
+
+fn silence(samples: usize) -> Box<[i16]> {
+    vec![0; samples].into_boxed_slice()
 }
 
 #[cfg(test)]
@@ -165,5 +199,23 @@ mod tests {
         }
         assert_eq!(uplink.dropped_frames(), 2);
         assert_eq!(uplink.pop().map(|frame| (frame[0], frame[159])), Some((1, 2)));
+    }
+
+    #[test]
+    fn room_for_a_slow_agent_is_taken_when_it_is_needed_and_given_back() {
+        let mut uplink = Uplink::new(8_000);
+        uplink.open();
+        uplink.push(&ramp(0, 1_200));
+        assert_eq!(uplink.pop().map(<[i16]>::len), Some(160));
+        uplink.push(&ramp(1_200, 200));
+        assert_eq!(uplink.samples.len(), 160 * FRAMES_AT_FIRST, "the ring goes round");
+        uplink.push(&ramp(1_400, 1_000));
+        assert_eq!(uplink.samples.len(), 160 * UPLINK_FRAMES_MAX);
+        let mut out = Vec::new();
+        while let Some(frame) = uplink.pop() {
+            out.extend_from_slice(frame);
+        }
+        assert_eq!((out, uplink.dropped_frames()), (ramp(160, 2_240), 0));
+        assert_eq!(uplink.samples.len(), 160 * FRAMES_AT_FIRST);
     }
 }
