@@ -58,6 +58,7 @@ impl Call {
             agent,
             rtp_timeout: Duration::from_secs(30),
             hold_max: Duration::from_secs(1_800),
+            outgoing: false,
             cname: "c".into(),
         };
         let now = Now::default();

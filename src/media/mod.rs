@@ -14,6 +14,7 @@
 
 mod clock;
 mod control;
+mod early;
 mod inbound;
 pub mod jitter;
 pub mod latch;

@@ -14,6 +14,7 @@
 use crate::codec::CodecKind;
 use crate::ground::limits::{CLIENT_BUFFER_MS, PLAYOUT_BYTES_MAX};
 use crate::ground::{CallKey, Secret};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -145,6 +146,10 @@ pub struct MediaPlan {
     /// Silence for this long on hold is reported once: a peer that died while it held the call says
     /// nothing, and neither does one that lives.
     pub hold_max: Duration,
+    /// We dialled: what the peer plays before the agent joins (ringing, announcements) is not the
+    /// agent's to hear, and kept for diagnosis. An incoming caller's first words are kept for the
+    /// agent.
+    pub outgoing: bool,
     /// A random CNAME (RFC 7022): never a user name.
     pub cname: String,
 }
@@ -205,6 +210,8 @@ pub enum MediaEvent {
     Changed {
         revision: u32,
     },
+    /// What an outgoing call heard before the agent joined, once it is over.
+    EarlyMedia(Box<EarlyMedia>),
     /// The first packet of the caller's media was accepted, from this source.
     CallerHeard {
         source: SocketAddr,
@@ -233,6 +240,46 @@ pub enum MediaEvent {
     Broken(String),
     /// The last event of a call: everything is closed.
     Closed(Box<MediaReport>),
+}
+
+/// What early media sounds like. Tones are those of telephone networks only (ringing, busy); all
+/// that is neither them nor silence is `Other`: speech, music, announcements, noise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EarlySound {
+    Silence,
+    Tones,
+    Other,
+}
+
+/// Early media of an outgoing call in figures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EarlyFigures {
+    pub packets: u32,
+    /// Milliseconds of audio in them.
+    pub heard_ms: u64,
+    /// Mean level in dB below full scale (a full-scale sine is −3), −100 for silence.
+    pub level_dbfs: i8,
+    pub sound: EarlySound,
+}
+
+impl fmt::Display for EarlyFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sound = match self.sound {
+            EarlySound::Silence => "silence",
+            EarlySound::Tones => "ringing or other tones",
+            EarlySound::Other => "speech, music or noise",
+        };
+        let tenths = self.heard_ms / 100;
+        write!(f, "{}.{} s of {sound}, {} dBFS", tenths / 10, tenths % 10, self.level_dbfs)
+    }
+}
+
+/// Early media of an outgoing call: figures, and its last ten seconds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EarlyMedia {
+    pub figures: EarlyFigures,
+    /// µ-law at 8 kHz, at most 80,000 bytes.
+    pub mu_law: Vec<u8>,
 }
 
 /// A command or an event with its call.
@@ -278,6 +325,8 @@ pub struct MediaReport {
     /// Frames that missed their deadline and were skipped, never sent in a burst.
     pub frames_late: u64,
     pub digits: u32,
+    /// What an outgoing call heard before the agent joined.
+    pub early: Option<EarlyFigures>,
 }
 
 #[cfg(test)]

@@ -6,15 +6,17 @@
 //! wait for `poll_timeout`.
 
 use super::control::Control;
+use super::early::EarlyEar;
 use super::inbound::{Content, Inbound};
 use super::latch::SourceLatch;
 use super::outbound::Outbound;
 use super::plan::{
-    AgentClose, Direction, LegPlan, MediaEvent, MediaPlan, MediaReport, RemoteMedia,
+    AgentClose, Direction, EarlyFigures, EarlyMedia, LegPlan, MediaEvent, MediaPlan, MediaReport,
+    RemoteMedia,
 };
 use super::topology::Topology;
 use super::uplink::Uplink;
-use crate::codec::CodecFault;
+use crate::codec::{CodecFault, CodecKind};
 use crate::ground::limits::{FAREWELL, PATH_CONFIRM};
 use crate::ground::{Entropy, Instant, Now};
 use crate::rtp::is_rtcp;
@@ -64,6 +66,16 @@ enum AgentState {
     Left,
 }
 
+/// What becomes of audio that comes before the agent joined.
+enum Early {
+    /// An incoming call: the agent hears its caller's first words.
+    ForAgent,
+    /// An outgoing call: its own ear, from the first packet on.
+    Diagnosed(Option<Box<EarlyEar>>),
+    /// An outgoing call whose agent joined, or which is over.
+    Over(Option<EarlyFigures>),
+}
+
 /// The machine of one call's media.
 pub struct MediaSession {
     leg: LegPlan,
@@ -72,6 +84,7 @@ pub struct MediaSession {
     topology: Topology,
     agent: AgentState,
     latch: SourceLatch,
+    early: Early,
     inbound: Inbound,
     outbound: Outbound,
     control: Control,
@@ -114,6 +127,7 @@ impl MediaSession {
             topology: Topology::new(),
             agent: AgentState::Awaited,
             latch: SourceLatch::new(leg.remote.rtp, leg.signalling_source),
+            early: if plan.outgoing { Early::Diagnosed(None) } else { Early::ForAgent },
             inbound: Inbound::new(&leg.codec, leg.telephone_event, plan.agent.input_hz)?,
             outbound,
             control,
@@ -148,6 +162,9 @@ impl MediaSession {
         }
         if content == Content::Event {
             self.on_telephone_event(now.at, header, payload);
+        }
+        if let Early::Diagnosed(ear) = &mut self.early {
+            return hear_early(ear, self.leg.codec.kind, content, payload);
         }
         self.inbound.receive(now.at, header, payload, uplink);
         self.counters.uplink_dropped = uplink.dropped_frames();
@@ -190,6 +207,9 @@ impl MediaSession {
             return;
         }
         self.agent = AgentState::Joined;
+        if let Some(early) = self.take_early_media() {
+            self.tell(MediaEvent::EarlyMedia(early));
+        }
         self.last_heard = now.at;
         self.inbound.join(now.at);
         uplink.open();
@@ -298,6 +318,15 @@ impl MediaSession {
         deadlines.into_iter().flatten().min()
     }
 
+    /// What an outgoing call heard before its agent joined; once, and told by itself at the join.
+    /// For a call that ends before it.
+    pub fn take_early_media(&mut self) -> Option<Box<EarlyMedia>> {
+        let Early::Diagnosed(ear) = &mut self.early else { return None };
+        let early = ear.take().map(|ear| Box::new(ear.finish()));
+        self.early = Early::Over(early.as_ref().map(|early| early.figures));
+        early
+    }
+
     /// What the session did so far.
     pub fn report(&self) -> MediaReport {
         let (inbound, outbound) = (self.inbound.counters(), self.outbound.counters());
@@ -323,6 +352,11 @@ impl MediaSession {
             uplink_dropped_frames: self.counters.uplink_dropped,
             frames_late: outbound.frames_late,
             digits: self.counters.digits,
+            early: match &self.early {
+                Early::ForAgent => None,
+                Early::Diagnosed(ear) => ear.as_ref().map(|ear| ear.figures()),
+                Early::Over(figures) => *figures,
+            },
         }
     }
 
@@ -437,6 +471,19 @@ impl MediaSession {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
         }
+    }
+}
+
+/// The first packet of audio makes the ear; its codec was made once already, so that this succeeds.
+fn hear_early(ear: &mut Option<Box<EarlyEar>>, kind: CodecKind, content: Content, payload: &[u8]) {
+    if content != Content::Audio {
+        return;
+    }
+    if ear.is_none() {
+        *ear = EarlyEar::new(kind).ok().map(Box::new);
+    }
+    if let Some(ear) = ear {
+        ear.hear(kind, payload);
     }
 }
 

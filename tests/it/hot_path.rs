@@ -99,6 +99,7 @@ fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
         agent,
         rtp_timeout: Duration::from_secs(30),
         hold_max: Duration::from_secs(1_800),
+        outgoing: false,
         cname: "c7f3a9".into(),
     }
 }

@@ -284,6 +284,46 @@ fn a_hold_without_a_sign_of_life_is_told_at_its_bound_and_rtcp_moves_it() {
     }
 }
 
+#[test]
+fn early_media_of_an_outgoing_call_is_kept_and_not_the_agents_to_hear() {
+    let plan = MediaPlan { outgoing: true, ..plan(CodecKind::Pcmu, 20) };
+    let mut scene = Scene::new(&plan);
+    for number in 0..50u16 {
+        scene.run_to(u64::from(number) * 20);
+        scene.give(audio(number, u32::from(number) * 160), &[0x90; 160]);
+    }
+    let figures = scene.session.report().early.expect("packets came");
+    assert_eq!((figures.packets, figures.heard_ms, figures.sound), (50, 1_000, EarlySound::Other));
+    scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+    scene.drain();
+    assert!(scene.heard.is_empty(), "nothing of it is in the ring");
+    assert!(scene.events.iter().any(|event| event.starts_with("980:EarlyMedia")));
+    for number in 50..100u16 {
+        scene.run_to(u64::from(number) * 20);
+        scene.give(audio(number, u32::from(number) * 160), &[level(7).0; 160]);
+    }
+    // A frame's time passed between the join and the next packet.
+    assert_eq!(scene.heard.len(), 51 * 160);
+    assert!(scene.heard[160..].iter().all(|sample| *sample == level(7).1));
+    assert!(scene.heard[..160].iter().all(|sample| *sample == 0));
+    let report = scene.session.report();
+    assert_eq!((report.early, report.packets_received), (Some(figures), 100));
+    assert!(scene.session.take_early_media().is_none(), "it was told at the join");
+}
+
+#[test]
+fn early_media_of_a_call_that_nobody_answers_is_taken_at_its_end() {
+    let plan = MediaPlan { outgoing: true, ..plan(CodecKind::Pcmu, 20) };
+    let mut scene = Scene::new(&plan);
+    assert!(scene.session.take_early_media().is_none());
+    let mut scene = Scene::new(&plan);
+    scene.give(audio(1, 160), &[0xff; 160]);
+    let early = scene.session.take_early_media().expect("a packet came");
+    assert_eq!((early.figures.sound, early.mu_law), (EarlySound::Silence, vec![0xff; 160]));
+    assert_eq!(early.figures.to_string(), "0.0 s of silence, -100 dBFS");
+    assert_eq!(scene.session.report().early, Some(early.figures));
+}
+
 fn audio(sequence: u16, timestamp: u32) -> Given {
     let source = CALLER;
     Given { source, marker: false, payload_type: 0, sequence, timestamp, ssrc: 7 }

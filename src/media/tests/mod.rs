@@ -53,6 +53,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
         agent: AgentRates::for_codec(kind, 24_000),
         rtp_timeout: Duration::from_secs(30),
         hold_max: Duration::from_secs(1_800),
+        outgoing: false,
         cname: "c7f3".into(),
     }
 }
