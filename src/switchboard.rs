@@ -385,6 +385,7 @@ impl Switchboard {
             }
             MediaEvent::Joined => call.on_joined(now, out),
             MediaEvent::Changed { revision } => call.on_media_changed(now, revision, out),
+            MediaEvent::EarlyMedia(early) => call.on_early_media(now, early, out),
             MediaEvent::CallerHeard { source } => call.on_caller_heard(now, source),
             MediaEvent::AgentHeard => call.on_agent_heard(now),
             MediaEvent::Digit { digit: _, duration_ms } => call.on_digit(now, duration_ms),
@@ -457,6 +458,9 @@ impl Switchboard {
                 Act::Record => {
                     let (cdr, ladder) = (Box::new(call.cdr.clone()), call.ladder.clone());
                     self.out.push_back(Command::Record { cdr, ladder });
+                }
+                Act::KeepEarlyMedia(early) => {
+                    self.out.push_back(Command::KeepEarlyMedia { call: key, early });
                 }
                 Act::AnotherPort => self.another_port(now, key),
                 Act::Gone => self.forget(now, key),

@@ -8,7 +8,7 @@ use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
 use crate::billing::ledger::LegId;
 use crate::ground::{Now, Secret};
 use crate::media::plan::{
-    AgentClose, AgentStreamFault, LegPlan, MediaCommand, MediaPlan, RemoteMedia,
+    AgentClose, AgentStreamFault, EarlyMedia, LegPlan, MediaCommand, MediaPlan, RemoteMedia,
 };
 use crate::refusal::{EndCause, Refusal, Stage};
 use crate::sdp::Agreed;
@@ -54,6 +54,7 @@ impl Call {
             agent: self.rates,
             rtp_timeout: self.settings.rtp_timeout,
             hold_max: self.settings.hold_max,
+            outgoing: false,
             cname,
         };
         out.push(Act::Media(MediaCommand::Open {
@@ -192,6 +193,12 @@ impl Call {
     /// The first packet of the caller's media.
     pub fn on_caller_heard(&mut self, now: Now, _source: SocketAddr) {
         self.note(now, Lane::Media, "first RTP  caller → edge");
+    }
+
+    /// What was heard before the agent joined a call that we made.
+    pub fn on_early_media(&mut self, now: Now, early: Box<EarlyMedia>, out: &mut Vec<Act>) {
+        self.note(now, Lane::Media, format!("early media  edge ← callee: {}", early.figures));
+        out.push(Act::KeepEarlyMedia(early));
     }
 
     /// The first agent audio on the wire.

@@ -26,7 +26,7 @@ use crate::context::Caller;
 use crate::fallback::Question;
 use crate::ground::ports::RtpPort;
 use crate::ground::{CallKey, Flow, Instant, JobId, Now, Secret};
-use crate::media::plan::{AgentRates, LegPlan, MediaCommand, MediaReport};
+use crate::media::plan::{AgentRates, EarlyMedia, LegPlan, MediaCommand, MediaReport};
 use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
 use crate::sdp::{Agreed, OfferAnswer};
@@ -92,6 +92,8 @@ pub enum Act {
     /// Give up a job that nobody waits for any more.
     AbortJob(JobId),
     Media(MediaCommand),
+    /// Keep what an outgoing call heard before its agent joined, for diagnosis.
+    KeepEarlyMedia(Box<EarlyMedia>),
     /// Write the record as it stands.
     Record,
     /// The port could not be bound: hand out another and open media again.

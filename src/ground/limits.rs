@@ -189,6 +189,8 @@ pub const REFUSE_BUSY_PERCENT: u8 = 85;
 /// call, unless the configuration says otherwise.
 pub const REFUSE_LATENESS_MS: u16 = 10;
 
+/// Calls whose early media is kept, 80 kB each at most; older ones make place.
+pub const EARLY_MEDIA_KEPT_MAX: usize = 32;
 /// Lines of one call's ladder that are kept.
 pub const LADDER_LINES_MAX: usize = 64;
 /// Addresses in the table of unlisted sources; the longest unseen one makes place.

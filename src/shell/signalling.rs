@@ -7,9 +7,9 @@
 use crate::account::{Registration, RegistrationId, SipConfig};
 use crate::billing::cdr::{Cdr, MediaSummary};
 use crate::call::ladder::Ladder;
-use crate::ground::limits::SIGNALLING_QUEUE_MAX;
+use crate::ground::limits::{EARLY_MEDIA_KEPT_MAX, SIGNALLING_QUEUE_MAX};
 use crate::ground::{CallKey, Instant, JobId};
-use crate::media::plan::{ForCall, MediaEvent};
+use crate::media::plan::{EarlyMedia, ForCall, MediaEvent};
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
 use crate::shell::flow::{FlowInput, FlowReceiver, Flows};
@@ -47,6 +47,8 @@ pub enum Request {
     Snapshot(oneshot::Sender<Snapshot>),
     /// The ladder of a call, live or ended lately.
     Ladder(CallKey, oneshot::Sender<Option<Ladder>>),
+    /// What an outgoing call heard before its agent joined, while it is kept.
+    EarlyMedia(CallKey, oneshot::Sender<Option<EarlyMedia>>),
     /// A call that is up: its record as of now, and its ladder.
     Call { name: CallName, reply: oneshot::Sender<Option<(Box<Cdr>, Ladder)>> },
     /// The account's registrations: all that are wanted, and the bindings that an earlier process
@@ -145,6 +147,7 @@ impl Signalling {
             running: BTreeMap::new(),
             drains: Vec::new(),
             ended: BTreeMap::new(),
+            early: BTreeMap::new(),
             totals: Totals::default(),
             spans: BTreeMap::new(),
             queue_high: false,
@@ -210,6 +213,8 @@ struct Task {
     drains: Vec<oneshot::Sender<()>>,
     /// Calls that ended lately, at most [`ENDED_MAX`]; older ones make place.
     ended: BTreeMap<CallKey, Ended>,
+    /// Early media of calls that we made, at most [`EARLY_MEDIA_KEPT_MAX`].
+    early: BTreeMap<CallKey, EarlyMedia>,
     totals: Totals,
     /// Spans of the calls that are up.
     spans: BTreeMap<CallKey, Span>,
@@ -228,6 +233,7 @@ impl Task {
             }
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Ladder(key, reply) => drop(reply.send(self.ladder(key))),
+            Request::EarlyMedia(key, reply) => drop(reply.send(self.early.get(&key).cloned())),
             Request::Call { name, reply } => drop(reply.send(self.live_call(&name))),
             Request::ReplaceRegistrations { done, .. } => drop(done.send(())),
             Request::Reconfigure { config, done } => {
@@ -339,6 +345,12 @@ impl Task {
                     });
                 }
                 Command::Media(ForCall { call, what }) => self.parts.media.send(call, what),
+                Command::KeepEarlyMedia { call, early } => {
+                    self.early.insert(call, *early);
+                    while self.early.len() > EARLY_MEDIA_KEPT_MAX {
+                        self.early.pop_first();
+                    }
+                }
                 Command::Record { cdr, ladder } => self.record(cdr, ladder),
                 Command::AskFallback { call, job, post, budget } => {
                     let webhook = self.parts.webhook.clone();

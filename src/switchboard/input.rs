@@ -5,7 +5,7 @@ use crate::billing::cdr::Cdr;
 use crate::call::ladder::Ladder;
 use crate::fallback::{FallbackDecision, FallbackFault, Post};
 use crate::ground::{CallKey, Flow, FlowId, JobId};
-use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
+use crate::media::plan::{EarlyMedia, ForCall, MediaCommand, MediaEvent};
 use crate::sip::msg::Message;
 use crate::sip::target::{ConnectFault, Hop, LocateFault, Target};
 use crate::sip::ua::Destination;
@@ -108,6 +108,11 @@ pub enum Command {
     /// Nobody waits for this job any more.
     AbortJob(JobId),
     Media(ForCall<MediaCommand>),
+    /// Keep what an outgoing call heard before its agent joined, for whoever asks.
+    KeepEarlyMedia {
+        call: CallKey,
+        early: Box<EarlyMedia>,
+    },
     /// Write this record as it stands, and keep its ladder; the last one of a call is closed.
     Record {
         cdr: Box<Cdr>,

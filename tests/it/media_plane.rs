@@ -90,7 +90,14 @@ impl World {
         };
         let agent = AgentRates { input_hz: 8_000, output_hz: 8_000 };
         let rtp_timeout = Duration::from_secs(30);
-        let plan = MediaPlan { leg, agent, rtp_timeout, hold_max: rtp_timeout, cname: "x".into() };
+        let plan = MediaPlan {
+            leg,
+            agent,
+            rtp_timeout,
+            hold_max: rtp_timeout,
+            outgoing: false,
+            cname: "x".into(),
+        };
         MediaCommand::Open { plan: Box::new(plan), address: Ipv4Addr::LOCALHOST.into(), port }
     }
 

@@ -5,6 +5,7 @@ use super::{AdminState, api, pass};
 use crate::billing::Cdr;
 use crate::call::ladder::Ladder;
 use crate::ground::{CallKey, limits};
+use crate::media::plan::EarlyMedia;
 use crate::shell::clock::Clock;
 use crate::shell::signalling::{CallName, Request as Inquiry};
 use crate::shell::store::Filter;
@@ -128,6 +129,51 @@ async fn show_ladder(state: &AdminState, id: &str, format: Format) -> Response {
             (kind, ladder.to_string()).into_response()
         }
     }
+}
+
+/// `GET /edge/calls/{id}/early_media`: what a call that we made heard before its agent joined, as a
+/// WAV file in µ-law.
+pub async fn early_media(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
+    let key = match find(&state, &id).await {
+        Ok(Some(found)) => found.record.key,
+        Ok(None) => return no_such_call(),
+        Err(answer) => return *answer,
+    };
+    let Some(early) = kept_early_media(&state, key).await else {
+        let words =
+            "no early media of this call is kept: it had none, or newer calls took its place";
+        return api::problem(StatusCode::NOT_FOUND, words);
+    };
+    let kind = [(header::CONTENT_TYPE, "audio/wav")];
+    (kind, wav_in_mu_law(&early.mu_law)).into_response()
+}
+
+async fn kept_early_media(state: &AdminState, key: CallKey) -> Option<EarlyMedia> {
+    let (reply, early) = oneshot::channel();
+    state.signalling.upgrade()?.send(Inquiry::EarlyMedia(key, reply)).await.ok()?;
+    early.await.ok().flatten()
+}
+
+/// A RIFF file of format 7 (µ-law), 8 kHz, one channel, with the `fact` chunk that formats other
+/// than PCM need. An odd length gets its padding byte.
+fn wav_in_mu_law(audio: &[u8]) -> Vec<u8> {
+    let bytes = u32::try_from(audio.len()).unwrap_or(u32::MAX);
+    let padded = bytes.saturating_add(bytes % 2);
+    let mut file = Vec::with_capacity(audio.len() + 60);
+    file.extend(b"RIFF");
+    file.extend(padded.saturating_add(50).to_le_bytes());
+    file.extend(b"WAVEfmt ");
+    file.extend(18u32.to_le_bytes());
+    file.extend([7u16, 1].map(u16::to_le_bytes).concat());
+    file.extend([8_000u32, 8_000].map(u32::to_le_bytes).concat());
+    file.extend([1u16, 8, 0].map(u16::to_le_bytes).concat());
+    file.extend(b"fact");
+    file.extend([4, bytes].map(u32::to_le_bytes).concat());
+    file.extend(b"data");
+    file.extend(bytes.to_le_bytes());
+    file.extend(audio);
+    file.resize(file.len() + audio.len() % 2, 0);
+    file
 }
 
 fn no_such_call() -> Response {

@@ -13,7 +13,8 @@
 //! POST   /api/calls/{id}/send_data_message
 //! GET    /api/calls/{id}/sip_logs       302 to the ladder of a call of ours
 //! *      /api/…                         passed through to Ultravox
-//! GET    /edge/calls, /edge/calls/{id}, /edge/calls/{id}/ladder
+//! GET    /edge/calls, /edge/calls/{id}, /edge/calls/{id}/ladder,
+//!        /edge/calls/{id}/early_media
 //! GET    /edge/config                   what is in force, and who manages it
 //! POST   /edge/reload                   reads the configuration file again
 //! ```

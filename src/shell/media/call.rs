@@ -224,7 +224,10 @@ impl Call {
         self.stream.close(now.at, shared);
         // Before the report, so that whoever reads it finds the counts as they are then.
         self.count_stream(shared);
-        if let Some(media) = self.media.take() {
+        if let Some(mut media) = self.media.take() {
+            if let Some(early) = media.session.take_early_media() {
+                outlet.tell(self.key, MediaEvent::EarlyMedia(early));
+            }
             let report = media.session.report();
             shared.statistics.sessions.subtract(1);
             shared.statistics.uplink_dropped_frames.add(report.uplink_dropped_frames);

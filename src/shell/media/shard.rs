@@ -504,6 +504,7 @@ mod tests {
             agent,
             rtp_timeout,
             hold_max: rtp_timeout,
+            outgoing: false,
             cname: "x".into(),
         });
         Input::Command(ForCall { call, what: MediaCommand::Open { plan, address, port } })

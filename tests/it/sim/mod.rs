@@ -379,6 +379,9 @@ impl World {
     fn carry_out(&mut self) {
         while let Some(command) = self.board.poll_command() {
             match command {
+                Command::KeepEarlyMedia { early, .. } => {
+                    self.say("edge", "store", &format!("early media: {}", early.figures));
+                }
                 Command::Send { flow, to, bytes } => {
                     let to = match to {
                         Destination::Peer => flow.peer,
