@@ -231,18 +231,22 @@ impl Supply {
 
     /// Queues samples of the codec's rate; gives how many there was room for.
     fn store(&mut self, pcm: &[i16]) -> usize {
-        let mut bytes = [0; GROWN_SAMPLES * 2];
         let unit = self.unit();
-        let len = match law(self.kind) {
-            Some(law) => law.encode(pcm, &mut bytes).unwrap_or(0),
-            None => {
-                for (pair, sample) in bytes.chunks_exact_mut(2).zip(pcm) {
-                    pair.copy_from_slice(&sample.to_le_bytes());
+        let mut stored = 0;
+        for piece in pcm.chunks(PIECE_SAMPLES) {
+            let mut bytes = [0; PIECE_SAMPLES * 2];
+            let len = match law(self.kind) {
+                Some(law) => law.encode(piece, &mut bytes).unwrap_or(0),
+                None => {
+                    for (pair, sample) in bytes.chunks_exact_mut(2).zip(piece) {
+                        pair.copy_from_slice(&sample.to_le_bytes());
+                    }
+                    piece.len() * 2
                 }
-                pcm.len() * 2
-            }
-        };
-        self.queue.push(&bytes[..len], unit) / unit
+            };
+            stored += self.queue.push(&bytes[..len], unit) / unit;
+        }
+        stored
     }
 
     /// Bytes of one sample in the queue.
