@@ -292,6 +292,7 @@ fn nesting(text: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground::Entropy;
     use crate::sip::msg::{Framing, Message};
 
     const AGENT: &str = "6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11";
@@ -440,6 +441,29 @@ mod tests {
         };
         assert!(read_answer(long(limits::FALLBACK_ANSWER_BYTES_MAX).as_bytes()).is_ok());
         check(&long(limits::FALLBACK_ANSWER_BYTES_MAX + 1), Err(FallbackFault::TooLong));
+    }
+
+    /// Whatever bytes come, there is a bounded decision or a fault.
+    #[test]
+    fn broken_answers_are_faults() {
+        let mut entropy = Entropy::from_number(502);
+        let good = format!(
+            r#"{{"startAgentCall":{{"agentId":"{AGENT}","templateContext":{{"a":["é",1e3,null]}}}}}}"#
+        );
+        for _ in 0..5_000 {
+            let mut bytes = good.clone().into_bytes();
+            for _ in 0..=entropy.below(4) {
+                let at = entropy.below(bytes.len() as u64) as usize;
+                match entropy.below(3) {
+                    0 => bytes[at] = entropy.below(256) as u8,
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, b"{}[]\",:\\0"[entropy.below(9) as usize]),
+                }
+            }
+            if let Ok(FallbackDecision::StartAgentCall { body, .. }) = read_answer(&bytes) {
+                assert!(body.get("templateContext").is_none_or(|c| c.is_object() || c.is_null()));
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::agent_id::AgentId;
 use super::document::{AgentAllowance, FallbackHandler, SipConfigDocument};
 use super::pattern::Pattern;
 use super::range::CidrRange;
+use crate::fallback::address::check_url;
 use crate::ground::limits;
 use std::fmt;
 
@@ -252,11 +253,9 @@ fn compile_agent(
 
 fn check_handler(handler: Option<&FallbackHandler>, problems: &mut Problems) {
     let Some(handler) = handler else { return };
-    let host = ["https://", "http://"].iter().find_map(|scheme| handler.url.strip_prefix(scheme));
-    let is_plain = handler.url.bytes().all(|byte| byte.is_ascii_graphic());
-    if !is_plain || host.is_none_or(|host| host.is_empty() || host.starts_with(['/', ':', '?'])) {
-        let fix = "write a full URL, as in https://hooks.example/sip";
-        problems.error(Place::FallbackUrl, "this is no web address", fix);
+    // Whether plain HTTP will do is the operator's to say: it is judged where the handler is asked.
+    if let Err(fault) = check_url(&handler.url, true) {
+        problems.error(Place::FallbackUrl, format!("this {}", fault.problem), fault.fix);
     }
     let Some(secrets) = &handler.secrets else { return };
     if secrets.is_empty() || secrets.len() > SECRETS_MAX {

@@ -194,7 +194,7 @@ impl Account {
     /// A handler that would never be asked is refused when it is configured.
     fn check_handler(&self, document: &SipConfigDocument) -> Result<(), ChangeFault> {
         let Some(handler) = &document.fallback_handler else { return Ok(()) };
-        let Fallback { plain_http, allowed_private } = &self.fallback;
+        let Fallback { plain_http, allowed_private, ca: _ } = &self.fallback;
         let (problem, fix) = match address::check_url(&handler.url, *plain_http) {
             Err(fault) => (fault.problem, fault.fix),
             Ok(()) if address::is_refused_literal(&handler.url, allowed_private) => (

@@ -145,6 +145,8 @@ pub struct Fallback {
     pub allowed_private: Vec<CidrRange>,
     /// Allows `http://` beyond loopback.
     pub plain_http: bool,
+    /// Trusted beside the system's roots.
+    pub ca: Option<PathBuf>,
 }
 
 /// Where the REST API is.

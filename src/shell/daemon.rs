@@ -115,7 +115,7 @@ impl Daemon {
         let standin = start_standin(config, &api_key).await?;
         let client_tls = client_tls(standin.as_ref()).map_err(StartFault::Tls)?;
         let agents = Arc::new(agent_service(config, &api_key, standin.as_ref(), &client_tls)?);
-        let webhook = webhook(config, &client_tls)?;
+        let webhook = webhook(config)?;
         let (store, store_thread) = Store::open(&config.store.path).map_err(StartFault::Store)?;
         let (requests, request_inlet) = mpsc::channel(REQUESTS_MAX);
         let account = Account::open(
@@ -334,9 +334,10 @@ fn agent_service(
     AgentService::new(&settings).map_err(|fault| StartFault::Agent(fault.to_string()))
 }
 
-fn webhook(config: &Config, tls: &Arc<ClientConfig>) -> Result<Webhook, StartFault> {
+fn webhook(config: &Config) -> Result<Webhook, StartFault> {
+    let ca = config.fallback.ca.as_deref().map(Pem::read).transpose().map_err(StartFault::Tls)?;
     let settings = WebhookSettings {
-        tls: Arc::clone(tls),
+        tls: tls::client_config(true, ca.as_slice()).map_err(StartFault::Tls)?,
         allowed_private: config.fallback.allowed_private.clone(),
         plain_http: config.fallback.plain_http,
         resolve: webhook::system_resolver(),

@@ -131,7 +131,8 @@ impl Creations {
             return Verdict::Go;
         }
         let expected = self.expected(now, ahead);
-        if expected > until || self.waiting.len() >= self.limits.waiting_max {
+        // One that was refused for lack of capacity asks again: it was there before the others.
+        if expected > until || ahead >= self.limits.waiting_max {
             self.figures.turned_away += 1;
             return Verdict::TooLate(come_again(now, expected));
         }
@@ -378,6 +379,10 @@ mod tests {
         let expected = [Verdict::Go, Verdict::Wait, Verdict::Wait, Verdict::TooLate(three)];
         assert_eq!(verdicts, expected);
         assert_eq!(creations.figures(at(0)).turned_away, 1);
+        let busy = CreateFault::TooMany { retry_after: None };
+        creations.answered(at(100), CallKey(1), Some(busy));
+        assert_eq!(ask(&mut creations, 100, 1), Verdict::Wait, "it is before the two");
+        assert_eq!(run(&mut creations, 0)[0], (2_100, Turn::Go(CallKey(1))));
     }
 
     #[test]

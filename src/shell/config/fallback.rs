@@ -3,13 +3,14 @@
 
 use super::problem::Report;
 use super::reader::Section;
-use super::sections::Places;
+use super::sections::{Places, pem};
 use super::{Fallback, Sip};
 use crate::account::CidrRange;
 use crate::fallback::address;
 use crate::ground::limits;
 use crate::switchboard::CreationLimits;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 /// The keys of `[ultravox]` that bound how agent calls are created.
 pub fn read_creations(section: &mut Section<'_>, report: &mut Report) -> CreationLimits {
@@ -26,7 +27,7 @@ pub fn read_creations(section: &mut Section<'_>, report: &mut Report) -> Creatio
 }
 
 /// `[fallback]`.
-pub fn read(section: &mut Section<'_>, report: &mut Report) -> Fallback {
+pub fn read(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Fallback {
     let mut allowed_private = Vec::new();
     for text in section.texts("allowed_private", report).unwrap_or_default() {
         match CidrRange::parse(&text.value) {
@@ -38,8 +39,9 @@ pub fn read(section: &mut Section<'_>, report: &mut Report) -> Fallback {
         }
     }
     let plain_http = section.boolean("plain_http", report).unwrap_or(false);
+    let ca = pem(section, "ca", "CERTIFICATE", base, report);
     section.finish(report);
-    Fallback { allowed_private, plain_http }
+    Fallback { allowed_private, plain_http, ca }
 }
 
 /// Tells of a handler whose URL would never be asked.

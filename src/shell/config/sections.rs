@@ -60,7 +60,7 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
     let ultravox = read_ultravox(&mut root.section("ultravox", report), base, report);
     let sip =
         super::sip::read(&mut root.section("sip", report), &listen, &mut places, base, report);
-    let fallback = super::fallback::read(&mut root.section("fallback", report), report);
+    let fallback = super::fallback::read(&mut root.section("fallback", report), base, report);
     super::fallback::check_url(&sip, &fallback, &places, report);
     let admin = read_admin(&mut root.section("admin", report), &mut places, base, report);
     let store = read_store(&mut root.section("store", report), base, report);

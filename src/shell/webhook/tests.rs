@@ -4,7 +4,7 @@ use super::*;
 use crate::account::FallbackHandler;
 use crate::fallback::Question;
 use crate::ground::{Secret, WallTime};
-use crate::shell::tls;
+use crate::shell::tls::{self, Pem};
 use crate::sip::msg::{Framing, Message};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -250,4 +250,49 @@ async fn a_name_that_changes_its_mind_leads_nowhere() {
     assert_eq!((good.connects(), asked.load(Ordering::SeqCst)), (1, 4));
     let nobody = tokio::time::timeout(Duration::from_millis(50), trap.accept()).await;
     assert!(nobody.is_err(), "somebody connected to 127.0.0.1");
+}
+
+/// A handler over TLS: its certificate must be trusted and made out to the name in the URL.
+#[tokio::test]
+async fn a_certificate_is_checked_against_the_name_in_the_url() {
+    let (certificate, key) = tls::self_signed(&["hooks.example"]).expect("a good name");
+    let own = Pem::from_text("the handler's", &certificate);
+    let server = tls::server_config(&own, &Pem::from_text("its key", &key), None).expect("a pair");
+    let acceptor = tokio_rustls::TlsAcceptor::from(server);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is ours");
+    let port = listener.local_addr().expect("bound").port();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = vec![0; 16 * 1024];
+            if stream.read(&mut request).await.unwrap_or(0) > 0 {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+            let Manner::Says(bytes) = answer("200 OK", REJECT) else { unreachable!() };
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let anywhere: Resolver =
+        Arc::new(|_| Box::pin(async { Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0))]) }));
+    let trusting = |roots: &[Pem]| {
+        let settings = WebhookSettings {
+            tls: tls::client_config(false, roots).expect("good roots"),
+            allowed_private: vec![CidrRange::parse("127.0.0.0/8").expect("a range")],
+            plain_http: false,
+            resolve: Arc::clone(&anywhere),
+        };
+        Webhook::new(settings).expect("a sound configuration")
+    };
+    let url = |host: &str| format!("https://{host}:{port}/");
+    let trusted = trusting(std::slice::from_ref(&own));
+    let decided = trusted.ask(&post(&url("hooks.example")), limits::FALLBACK).await;
+    assert_eq!(decided, Ok(FallbackDecision::Reject { code: 486, message: None }));
+    let impostor = trusted.ask(&post(&url("other.example")), limits::FALLBACK).await;
+    assert_eq!(impostor, Err(FallbackFault::Unreachable));
+    let stranger = trusting(&[]).ask(&post(&url("hooks.example")), limits::FALLBACK).await;
+    assert_eq!(stranger, Err(FallbackFault::Unreachable));
+    assert_eq!(heard.load(Ordering::SeqCst), 1, "nothing was told to a stranger");
 }
