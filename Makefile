@@ -13,7 +13,7 @@ SHELL := /bin/bash
 
 # Packages by what shows that they are there already.
 BUILD_PACKAGES := cc:build-essential cmake:cmake
-TEST_PACKAGES := sipp:sip-tester baresip:baresip-core ffmpeg:ffmpeg systemd-analyze:systemd
+TEST_PACKAGES := sipp:sip-tester baresip:baresip-core kamailio:kamailio kamailio:kamailio-tls-modules ffmpeg:ffmpeg systemd-analyze:systemd
 
 # Installs what is missing: `$(call install,$(LIST))`.
 define install
@@ -69,6 +69,7 @@ bench:
 	$(call install,$(BUILD_PACKAGES))
 	quick="--warm-up-time 1 --measurement-time 2"
 	for bench in sip_parse offer_answer codecs media_session; do cargo bench --bench $$bench -- $$quick; done
+	cargo bench --bench registrations
 	cargo bench --bench load
 	trap - ERR
 	echo "make bench: done"

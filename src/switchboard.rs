@@ -8,12 +8,14 @@ mod agents;
 mod creations;
 mod input;
 mod invited;
+mod registrations;
 mod setup;
 #[cfg(test)]
 mod tests;
 
 pub use creations::{CreationFigures, CreationLimits};
 pub use input::{Command, Input};
+pub use registrations::RegistrationState;
 
 use crate::account::SipConfig;
 use crate::billing::cdr::Cdr;
@@ -27,6 +29,7 @@ use crate::sip::status::StatusLine;
 use crate::sip::ua::{Availability, Gone, SessionId, UaConfig, UaEvent, UaOutput, UserAgent};
 use agents::AgentCache;
 use creations::Creations;
+use registrations::Registrations;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +70,7 @@ pub struct Counters {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Owner {
     UserAgent,
+    Registrations,
     Call(CallKey),
     Creations,
     Drain,
@@ -95,6 +99,7 @@ pub struct Switchboard {
     calls_on_flow: BTreeMap<FlowId, usize>,
     agents: AgentCache,
     creations: Creations,
+    registrations: Registrations,
     ports: PortPool,
     timers: TimerIndex<Owner>,
     entropy: Entropy,
@@ -121,6 +126,7 @@ impl Switchboard {
             jobs: BTreeMap::new(),
             calls_on_flow: BTreeMap::new(),
             agents: AgentCache::default(),
+            registrations: Registrations::new(entropy.fork()),
             timers: TimerIndex::default(),
             entropy,
             calls_begun: 0,
@@ -142,9 +148,12 @@ impl Switchboard {
             }
             Input::FlowClosed { flow } => {
                 self.with_ua(now, |ua, out| ua.handle_flow_closed(now, flow, out));
+                self.on_registrar_lost(now, flow);
             }
-            // Calls need no sign of life of a connection: they have their media.
-            Input::Pong { .. } => {}
+            Input::Pong { flow } => self.on_pong(now, flow),
+            Input::RegistrationsReplaced { registrations, bindings } => {
+                self.replace_registrations(now, registrations, bindings);
+            }
             Input::FallbackDecided { job, result } => self.on_fallback_decided(now, job, result),
             Input::AgentFetched { job, result } => self.on_agent_fetched(now, job, result),
             Input::AgentCallAnswered { job, result } => self.on_agent_call(now, job, result),
@@ -171,6 +180,7 @@ impl Switchboard {
         while let Some(owner) = self.timers.pop_due(now.at) {
             match owner {
                 Owner::UserAgent => self.with_ua(now, |ua, out| ua.handle_timeout(now, out)),
+                Owner::Registrations => self.on_registrations_due(now),
                 Owner::Call(key) => self.step(now, key, |call, out| call.on_timeout(now, out)),
                 // Turns are given after each round.
                 Owner::Creations => {}
@@ -358,9 +368,14 @@ impl Switchboard {
             UaEvent::Progress { .. }
             | UaEvent::Answered { .. }
             | UaEvent::Refused { .. }
-            | UaEvent::DialFailed { .. }
-            | UaEvent::Responded { .. }
-            | UaEvent::RequestFailed { .. } => {}
+            | UaEvent::DialFailed { .. } => {}
+            UaEvent::Responded { request, response, flow, hop: _, credentials } => {
+                let credentials = credentials.map(|credentials| *credentials);
+                self.on_registrar_answered(now, request, &response, flow, credentials);
+            }
+            UaEvent::RequestFailed { request, fault } => {
+                self.on_registrar_silent(now, request, &fault);
+            }
         }
     }
 
@@ -588,6 +603,11 @@ impl Switchboard {
     }
 
     fn begin_drain(&mut self, now: Now, grace: Duration) {
+        if self.draining && grace.is_zero() {
+            self.drop_registrations();
+        } else {
+            self.leave_registrars(now);
+        }
         self.draining = true;
         // A second drain (a shorter grace) is told of its end too.
         self.drained = false;
@@ -621,7 +641,9 @@ impl Switchboard {
     fn settle(&mut self) {
         self.timers.set(Owner::UserAgent, self.ua.poll_timeout());
         self.timers.set(Owner::Creations, self.creations.poll_timeout());
-        if self.draining && !self.drained && self.calls.is_empty() {
+        self.timers.set(Owner::Registrations, self.registrations.poll_timeout());
+        let is_over = self.calls.is_empty() && self.registrations.is_empty();
+        if self.draining && !self.drained && is_over {
             self.drained = true;
             self.timers.set(Owner::Drain, None);
             self.out.push_back(Command::Drained);

@@ -10,6 +10,7 @@ use crate::call::ladder::Ladder;
 use crate::ground::limits::{EARLY_MEDIA_KEPT_MAX, SIGNALLING_QUEUE_MAX};
 use crate::ground::{CallKey, Instant, JobId};
 use crate::media::plan::{EarlyMedia, ForCall, MediaEvent};
+use crate::shell::account::binding_json;
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
 use crate::shell::flow::{FlowInput, FlowReceiver, Flows};
@@ -20,7 +21,9 @@ use crate::shell::store::Store;
 use crate::shell::webhook::Webhook;
 use crate::sip::registration::Binding;
 use crate::sip::target::Target;
-use crate::switchboard::{Command, Counters, CreationFigures, Input, Switchboard};
+use crate::switchboard::{
+    Command, Counters, CreationFigures, Input, RegistrationState, Switchboard,
+};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -71,6 +74,7 @@ pub struct Snapshot {
     pub ports_in_use: usize,
     pub transactions: usize,
     pub sessions: usize,
+    pub registrations: Vec<RegistrationState>,
     pub strays: u64,
     pub draining: bool,
     /// No further call is taken: calls, ports or load.
@@ -235,7 +239,11 @@ impl Task {
             Request::Ladder(key, reply) => drop(reply.send(self.ladder(key))),
             Request::EarlyMedia(key, reply) => drop(reply.send(self.early.get(&key).cloned())),
             Request::Call { name, reply } => drop(reply.send(self.live_call(&name))),
-            Request::ReplaceRegistrations { done, .. } => drop(done.send(())),
+            Request::ReplaceRegistrations { registrations, bindings, done } => {
+                self.handle(Input::RegistrationsReplaced { registrations, bindings });
+                // Whoever asked may have given up waiting.
+                let _ = done.send(());
+            }
             Request::Reconfigure { config, done } => {
                 let peers = self.parts.board.calls().map(|call| call.flow.peer.ip());
                 self.parts.sources.replace(Clock::instant(), Arc::clone(&config), peers);
@@ -336,6 +344,16 @@ impl Task {
                 Command::KeepAlive { flow } => self.parts.flows.ping(flow),
                 Command::AdmitSource { address, admit } => {
                     self.parts.flows.admit_source(address, admit);
+                }
+                Command::CloseFlow { flow } => self.parts.flows.close(flow),
+                Command::KeepBinding { registration, binding } => {
+                    self.parts.store.keep_binding(registration.to_string(), binding_json(&binding));
+                }
+                Command::RegistrationChanged { registration, successful, reason } => {
+                    match successful {
+                        Some(true) => tracing::info!(%registration, "{reason}"),
+                        _ => tracing::warn!(%registration, "{reason}"),
+                    }
                 }
                 Command::Locate { ticket, target, seed } => self.locate(ticket, target, seed),
                 Command::Connect { ticket, hop } => {
@@ -495,6 +513,7 @@ impl Task {
             calls: board.calls().map(live).collect(),
             ports_in_use: board.ports_in_use(),
             transactions: board.user_agent().transactions(),
+            registrations: board.registrations(now),
             sessions: board.user_agent().sessions(),
             strays: board.user_agent().counters().stray_responses,
             draining: board.is_draining(),

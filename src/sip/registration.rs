@@ -21,7 +21,7 @@ mod pace;
 mod tests;
 
 pub use answer::{Answered, Failure};
-pub use keep_alive::{KeepAlive, KeepAliveOutput, PING};
+pub use keep_alive::{KeepAlive, KeepAliveOutput};
 pub use pace::Registrar;
 
 use super::digest::{Credentials, DigestClient};

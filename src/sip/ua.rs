@@ -34,7 +34,7 @@ mod stress;
 mod tests;
 
 pub use super::destination::Destination;
-pub use config::UaConfig;
+pub use config::{OwnContact, UaConfig};
 pub use draft::{OutgoingRequest, RequestId};
 pub use event::{
     Availability, Body, ByeOutcome, DialFault, Gone, RequestToken, SessionId, UaCounters, UaEvent,

@@ -1,18 +1,20 @@
 //! What goes into the Switchboard and what comes out: the whole contract with the shell, as values.
 
-use crate::account::SipConfig;
+use crate::account::{Registration, RegistrationId, SipConfig};
 use crate::billing::cdr::Cdr;
 use crate::call::ladder::Ladder;
 use crate::fallback::{FallbackDecision, FallbackFault, Post};
 use crate::ground::{CallKey, Flow, FlowId, JobId};
 use crate::media::plan::{EarlyMedia, ForCall, MediaCommand, MediaEvent};
 use crate::sip::msg::Message;
+use crate::sip::registration::Binding;
 use crate::sip::target::{ConnectFault, Hop, LocateFault, Target};
 use crate::sip::ua::Destination;
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{CreateFault, Created};
 use bytes::Bytes;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +59,12 @@ pub enum Input {
     },
     Media(ForCall<MediaEvent>),
     ConfigReplaced(Arc<SipConfig>),
+    /// These registrations and no others from now on, and what an earlier process left of their
+    /// bindings. Those that stay as they were are left alone.
+    RegistrationsReplaced {
+        registrations: Vec<Registration>,
+        bindings: BTreeMap<RegistrationId, Binding>,
+    },
     /// Measured media load: new calls are refused while `true`.
     Overload(bool),
     /// SIGTERM: refuse new calls, let running ones go on for `grace`, then end them.
@@ -118,7 +126,7 @@ pub enum Command {
         cdr: Box<Cdr>,
         ladder: Ladder,
     },
-    /// The flow carries a live call (keep it open when idle), or no longer does.
+    /// The flow carries a live call or a binding (keep it open when idle), or no longer does. Counted.
     KeepFlow {
         flow: FlowId,
         keep: bool,
@@ -127,17 +135,33 @@ pub enum Command {
     KeepAlive {
         flow: Flow,
     },
+    /// Nobody is there any more: close the connection. Comes back as [`Input::FlowClosed`].
+    CloseFlow {
+        flow: FlowId,
+    },
     /// Hear this address although no range lists it (a registrar), or no longer. Each `true` is taken
     /// back by a `false`.
     AdmitSource {
         address: IpAddr,
         admit: bool,
     },
+    /// What the next start has to know of a binding, so that it adds none.
+    KeepBinding {
+        registration: RegistrationId,
+        binding: Binding,
+    },
+    /// A registration has another outcome than before.
+    RegistrationChanged {
+        registration: RegistrationId,
+        successful: Option<bool>,
+        /// In words, without secrets.
+        reason: String,
+    },
     /// A refusal that somebody should look at, in words without secrets.
     Alarm {
         call: CallKey,
         words: String,
     },
-    /// The last call of a drain has ended.
+    /// The last call of a drain has ended, and no registration is left.
     Drained,
 }

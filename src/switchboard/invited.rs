@@ -44,7 +44,10 @@ impl Switchboard {
             skeleton.key = key;
             skeleton.cdr = Some(Box::new(cdr.clone()));
         }
-        let routed = match admission::admit(&self.config, flow.peer.ip()) {
+        let admission = self
+            .admit_over_registration(flow, request)
+            .or_else(|| admission::admit(&self.config, flow.peer.ip()));
+        let routed = match admission {
             Some(admission) => {
                 cdr.admitted_by = Some(admission.to_string());
                 self.route(request, &mut cdr)

@@ -15,6 +15,7 @@ mod oracle_g722;
 mod oracle_sdp;
 mod oracle_sip;
 mod reach;
+mod registrations;
 mod resolver;
 mod rig;
 mod schema;

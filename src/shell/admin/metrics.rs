@@ -48,6 +48,8 @@ pub struct SipFigures {
     /// INVITEs shed since the queue aged or a cap was reached.
     pub shed: u64,
     pub transactions: u64,
+    /// Registrations that are up, that are down, and whose outcome is not known yet.
+    pub registrations: [u64; 3],
     pub dialogs: u64,
     pub connections: u64,
     /// Packets and TLS handshakes of listed sources that came too fast.
@@ -155,6 +157,10 @@ fn render_sip(page: &mut Page, sip: &SipFigures) {
     page.counter("sip_malformed_total", "Messages that could not be parsed.", sip.malformed);
     page.counter("sip_shed_total", "INVITEs refused by overload protection.", sip.shed);
     page.gauge("sip_transactions", "Transactions held.", sip.transactions);
+    page.head("sip_registrations", "Registrations with PBXs, by their last outcome.", "gauge");
+    for (outcome, count) in ["up", "down", "unknown"].into_iter().zip(sip.registrations) {
+        page.line(&format!("sip_registrations{{outcome=\"{outcome}\"}}"), count);
+    }
     page.gauge("sip_dialogs", "Dialogs held.", sip.dialogs);
     page.gauge("sip_connections", "TCP and TLS connections open.", sip.connections);
     let help = "Packets and TLS handshakes dropped: one listed source came too fast.";

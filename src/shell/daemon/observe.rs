@@ -8,7 +8,7 @@ use crate::shell::admin::health::Health;
 use crate::shell::admin::metrics::{
     MediaFigures, SetupFigures, SipFigures, Snapshot, StoreFigures,
 };
-use crate::shell::admin::{AdminState, Keys, Reload};
+use crate::shell::admin::{AdminState, Keys, Reload, Successes};
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
 use crate::shell::config::Config;
@@ -16,6 +16,7 @@ use crate::shell::flow::Flows;
 use crate::shell::media::{HistogramSnapshot, MediaPlane, ShardSnapshot};
 use crate::shell::signalling::{Published, Request};
 use crate::shell::store::Store;
+use crate::switchboard::RegistrationState;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -42,13 +43,13 @@ impl Observed {
         let Observed { flows, media, store, published, ports } = self;
         let weak = Arc::downgrade(&media);
         let seen = Arc::new(Seen { flows, media: weak, store, published, ports });
-        let (for_metrics, for_health) = (Arc::clone(&seen), seen);
+        let (for_metrics, for_health, for_list) = (Arc::clone(&seen), Arc::clone(&seen), seen);
         AdminState {
             keys: Keys { admin: config.admin.api_key.clone(), ultravox: lent.ultravox_key },
             listen,
             secure: config.admin.tls.is_some(),
             reload: reload_of(config.clone(), Arc::clone(&lent.account), lent.certificates),
-            successes: Arc::new(Default::default),
+            successes: Arc::new(move || for_list.successes()),
             account: lent.account,
             agents: lent.agents,
             signalling: lent.signalling,
@@ -91,6 +92,12 @@ impl Seen {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether each registration is successful, as of the last second.
+    fn successes(&self) -> Successes {
+        let all = self.published().snapshot.registrations;
+        all.into_iter().map(|one| (one.id.to_string(), one.successful)).collect()
+    }
+
     fn metrics(&self) -> Snapshot {
         let published = self.published();
         let (snapshot, totals) = (&published.snapshot, &published.totals);
@@ -116,6 +123,7 @@ impl Seen {
                 tls_resumed: flows.resumed,
                 shed: flows.shed,
                 transactions: snapshot.transactions as u64,
+                registrations: outcomes(&snapshot.registrations),
                 dialogs: snapshot.sessions as u64,
                 connections: flows.connections,
             },
@@ -170,6 +178,12 @@ impl Seen {
             calls: published.snapshot.calls.len(),
         }
     }
+}
+
+/// Registrations that are up, that are down, and whose outcome is not known yet.
+fn outcomes(all: &[RegistrationState]) -> [u64; 3] {
+    let count = |outcome| all.iter().filter(|one| one.successful == outcome).count() as u64;
+    [count(Some(true)), count(Some(false)), count(None)]
 }
 
 fn together(shards: impl Iterator<Item = HistogramSnapshot>) -> HistogramSnapshot {

@@ -266,6 +266,14 @@ impl Flows {
         }
     }
 
+    /// Closes a connection on which nobody is there any more. Its end comes as
+    /// [`FlowInput::Closed`]. Nothing for packets.
+    pub fn close(&self, flow: FlowId) {
+        if let Some(connection) = self.connections().open.get(&flow) {
+            connection.broken.notify_one();
+        }
+    }
+
     /// Hears an address that no range lists, until it was told otherwise as often.
     pub fn admit_source(&self, address: IpAddr, admit: bool) {
         self.0.admitted.hold(Clock::instant(), address.to_canonical(), admit);

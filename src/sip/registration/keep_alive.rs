@@ -12,9 +12,6 @@
 use crate::ground::{Entropy, Instant, Transport};
 use std::time::Duration;
 
-/// What is sent (RFC 5626 §3.5.1).
-pub const PING: &[u8] = b"\r\n\r\n";
-
 /// Between pings on UDP (RFC 5626 §4.4.2).
 const PACKET_INTERVAL: (Duration, Duration) = (Duration::from_secs(24), Duration::from_secs(29));
 /// Between pings on a connection, when the registrar does not say (RFC 5626 §4.4.1); pings come
@@ -44,7 +41,7 @@ enum State {
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeepAliveOutput {
-    /// Send [`PING`].
+    /// Send a double CRLF.
     Ping,
     /// Nobody is there any more: the flow is of no use.
     Failed,

@@ -8,6 +8,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// What our own address is given in the Contact of one request.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct OwnContact {
+    /// The user part, escaped; `None`: that of the user agent.
+    pub user: Option<String>,
+    /// Header parameters, from their first `;` on.
+    pub params: String,
+}
+
 /// The settings of one user agent.
 #[derive(Clone, Debug)]
 pub struct UaConfig {
@@ -103,12 +112,23 @@ impl UaConfig {
 
     /// Our Contact on this flow; `secure` in a dialog that a sips URI began (RFC 3261 §12.1.1).
     pub fn contact(&self, flow: &Flow, secure: bool) -> String {
-        let user = self.contact_user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+        self.contact_as(flow, secure, &OwnContact::default())
+    }
+
+    /// The same with another user and header parameters.
+    pub fn contact_as(&self, flow: &Flow, secure: bool, own: &OwnContact) -> String {
+        format!("<{}>{}", self.contact_uri(flow, secure, own), own.params)
+    }
+
+    /// The URI in that Contact.
+    pub fn contact_uri(&self, flow: &Flow, secure: bool, own: &OwnContact) -> String {
+        let user = own.user.as_ref().or(self.contact_user.as_ref());
+        let user = user.map(|user| format!("{user}@")).unwrap_or_default();
         let address = self.advertised(flow);
         match (secure, flow.transport) {
-            (true, _) => format!("<sips:{user}{address}>"),
+            (true, _) => format!("sips:{user}{address}"),
             (false, transport) => {
-                format!("<sip:{user}{address};transport={}>", transport.uri_param())
+                format!("sip:{user}{address};transport={}", transport.uri_param())
             }
         }
     }

@@ -2,7 +2,7 @@
 //! holds what stays the same however often a request is sent; each try adds its Via, its Contact and
 //! the answer to a challenge. Pure text: who sends it where is decided in `client`.
 
-use super::UaConfig;
+use super::config::{OwnContact, UaConfig};
 use crate::ground::Flow;
 use crate::sip::destination::Destination;
 use crate::sip::dialog::Dialog;
@@ -35,6 +35,8 @@ pub struct OutgoingRequest {
     pub routes: Vec<String>,
     /// A whole Contact value; `None`: our own address on the flow that carries the request.
     pub contact: Option<String>,
+    /// What our own address is given in that Contact.
+    pub own_contact: OwnContact,
     /// Further headers. Line breaks in them fail the request.
     pub headers: Vec<(String, String)>,
     /// Content type and body.
@@ -58,6 +60,7 @@ impl OutgoingRequest {
             cseq: None,
             routes: Vec::new(),
             contact: None,
+            own_contact: OwnContact::default(),
             headers: Vec::new(),
             body: None,
             credentials: None,
@@ -95,6 +98,7 @@ pub(super) struct Draft {
     pub(super) call_id: String,
     pub(super) cseq: u32,
     pub(super) contact: Option<String>,
+    pub(super) own_contact: OwnContact,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Option<(String, Bytes)>,
 }
@@ -111,6 +115,7 @@ impl Draft {
             call_id,
             cseq: request.cseq.unwrap_or(1),
             contact: request.contact,
+            own_contact: request.own_contact,
             headers: request.headers,
             body: request.body,
         }
@@ -129,6 +134,7 @@ impl Draft {
             call_id: dialog.call_id().to_owned(),
             cseq,
             contact: None,
+            own_contact: OwnContact::default(),
             headers: Vec::new(),
             body: None,
         }
@@ -146,7 +152,8 @@ impl Draft {
         if let Some(contact) = &self.contact {
             builder = builder.header("Contact", contact);
         } else if matches!(self.method, Method::Invite | Method::Register) {
-            builder = builder.header("Contact", &config.contact(flow, self.is_secure()));
+            builder = builder
+                .header("Contact", &config.contact_as(flow, self.is_secure(), &self.own_contact));
         }
         if self.method == Method::Invite {
             builder = builder.header("Allow", &config.abilities.allow());

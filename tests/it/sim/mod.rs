@@ -6,17 +6,21 @@ pub mod agent;
 pub mod ladder;
 pub mod network;
 pub mod pbx;
+pub mod registrar;
 
 use agent::{Script, Service};
 use bytes::Bytes;
 use ladder::Lines;
 use network::Network;
 use pbx::{Action, Caller, Out, Wake};
+use registrar::Registrar;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use voxedge::account::{AgentAllowance, FallbackHandler, SipConfig, SipConfigDocument, compile};
+use voxedge::account::{
+    AgentAllowance, FallbackHandler, RegistrationId, SipConfig, SipConfigDocument, compile,
+};
 use voxedge::billing::cdr::Cdr;
 use voxedge::call::{CallSettings, MediaAddress};
 use voxedge::codec::CodecKind;
@@ -28,6 +32,7 @@ use voxedge::media::plan::{AgentClose, AgentRates, ForCall, MediaCommand, MediaE
 use voxedge::media::{MediaSession, Uplink};
 use voxedge::refusal::RefusalPolicy;
 use voxedge::sip::msg::{Framing, Message};
+use voxedge::sip::registration::Binding;
 use voxedge::sip::target::{Hop, LocateFault, Target, TargetHost};
 use voxedge::sip::ua::{Destination, UaConfig};
 use voxedge::switchboard::{Command, CreationLimits, Input, Settings, Switchboard};
@@ -105,6 +110,11 @@ pub struct World {
     /// one stands for all further ones.
     pub hook: Vec<(u64, Result<FallbackDecision, FallbackFault>)>,
     pub callers: Vec<Caller>,
+    pub registrars: Vec<Registrar>,
+    /// What the next start would know.
+    pub kept_bindings: BTreeMap<RegistrationId, Binding>,
+    /// Sources that are heard besides the ranges.
+    pub admitted: BTreeMap<IpAddr, i32>,
     pub lines: Lines,
     pub facts: BTreeMap<CallKey, Facts>,
     /// Ports that somebody else holds: so many times opening fails.
@@ -191,6 +201,9 @@ impl World {
             service: Service { script: Script::default(), random: None, created: 0 },
             hook: vec![(100, Err(FallbackFault::Unreachable))],
             callers: Vec::new(),
+            registrars: Vec::new(),
+            kept_bindings: BTreeMap::new(),
+            admitted: BTreeMap::new(),
             lines: Lines::default(),
             facts: BTreeMap::new(),
             ports_taken: 0,
@@ -346,6 +359,9 @@ impl World {
 
     fn send_down(&mut self, to: SocketAddr, bytes: Bytes) {
         let label = ladder::message(&bytes);
+        if bytes.starts_with(b"REGISTER ") {
+            return self.register(to, &bytes, &label);
+        }
         let index = self.callers.iter().position(|caller| caller.address == to);
         let index = index.unwrap_or_else(|| panic!("{label} was sent to {to}, who is nobody"));
         let arrivals = self.arrivals(self.network.down, &label);
@@ -366,6 +382,23 @@ impl World {
         for wait in arrivals.into_iter().flatten() {
             self.enter_in(wait, Item::ToPbx { to: index, bytes: bytes.clone() });
         }
+    }
+
+    /// A REGISTER and its answer, on a network without loss.
+    fn register(&mut self, to: SocketAddr, bytes: &[u8], label: &str) {
+        let text = std::str::from_utf8(bytes).expect("our own text");
+        let expires = ladder::header(text, "Expires").unwrap_or_default();
+        self.say("edge", "registrar", &format!("{label} expires {expires}"));
+        let registrar = self.registrars.iter_mut().find(|registrar| registrar.address == to);
+        let registrar = registrar.unwrap_or_else(|| panic!("{label} was sent to {to}"));
+        let Some(answer) = registrar.answer(text) else { return };
+        self.say("registrar", "edge", &ladder::message(answer.as_bytes()));
+        let message = Message::parse(Bytes::from(answer), Framing::Datagram).expect("well formed");
+        self.edge_in(Duration::from_millis(5), Input::Message { flow: edge_flow(to), message });
+    }
+
+    fn edge_in(&mut self, wait: Duration, input: Input) {
+        self.enter_in(wait, Item::Edge(Box::new(input)));
     }
 
     fn arrivals(&mut self, path: network::Path, label: &str) -> [Option<Duration>; 2] {
@@ -414,7 +447,7 @@ impl World {
                 }
                 Command::KeepFlow { .. }
                 | Command::KeepAlive { .. }
-                | Command::AdmitSource { .. } => {}
+                | Command::CloseFlow { .. } => {}
                 Command::Locate { ticket, target, seed: _ } => {
                     let result = self.locate(&target);
                     self.edge_soon(Input::Located { ticket, result });
@@ -422,6 +455,16 @@ impl World {
                 Command::Connect { ticket, hop } => {
                     let result = Ok(edge_flow(hop.address));
                     self.edge_soon(Input::Connected { ticket, result });
+                }
+                Command::AdmitSource { address, admit } => {
+                    *self.admitted.entry(address).or_default() += if admit { 1 } else { -1 };
+                }
+                Command::KeepBinding { registration, binding } => {
+                    self.kept_bindings.insert(registration, binding);
+                }
+                Command::RegistrationChanged { registration, successful, reason } => {
+                    let line = format!("{registration} {successful:?} {reason}");
+                    self.say("edge", "log", &line);
                 }
                 Command::Alarm { call: _, words } => self.say("edge", "log", &words),
                 Command::Drained => {
