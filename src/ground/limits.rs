@@ -74,6 +74,10 @@ pub const ADMITTED_MAX: usize = 8_192;
 pub const HALF_CLOSED: Duration = Duration::from_secs(32);
 /// Packets a second that one listed source may send; a burst may be twice as large.
 pub const PACKETS_PER_SOURCE: u32 = 20_000;
+/// Packets a second of one unlisted source; one that sends more is muted in the kernel.
+pub const UNLISTED_PACKETS_PER_SOURCE: u32 = 1_000;
+/// How long an unlisted source that floods is muted.
+pub const MUTED: Duration = Duration::from_secs(10);
 /// TLS handshakes a second that one source may begin; a burst may hold all its connections.
 pub const HANDSHAKES_PER_SOURCE: u32 = 10;
 /// How long a TLS handshake may take (security S5).

@@ -118,8 +118,12 @@ fn a_flood_of_a_stranger_keeps_no_caller_out() {
         assert_eq!(answered, 0, "the stranger got bytes back");
         let sent = sent.load(Ordering::Relaxed);
         let seen = process.doors.metric("sip_unlisted_total").expect("a figure");
-        eprintln!("{sent} packets in {took:?}, {seen} of them seen, {number} calls up");
+        eprintln!(
+            "{sent} packets in {took:?}, {seen} of them reached the process, {number} calls up"
+        );
         assert!(seen > 0.0);
+        let muted = process.doors.metric("sip_muted_total").expect("a figure");
+        assert!(muted >= 1.0 && seen < sent as f64, "{muted} times muted");
         process.doors.await_idle();
         let grown = process.footprint().rss_kib.saturating_sub(memory);
         assert!(grown < 64 * 1024, "{grown} KiB more than before");

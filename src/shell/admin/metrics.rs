@@ -54,6 +54,8 @@ pub struct SipFigures {
     pub connections: u64,
     /// Packets and TLS handshakes of listed sources that came too fast.
     pub too_fast: u64,
+    /// Times that an unlisted source was muted in the kernel.
+    pub muted: u64,
     /// Messages that the parser failed on by our own bug.
     pub parser_panics: u64,
     /// Connections of ours to peers: made, and not to be made.
@@ -165,6 +167,8 @@ fn render_sip(page: &mut Page, sip: &SipFigures) {
     page.gauge("sip_connections", "TCP and TLS connections open.", sip.connections);
     let help = "Packets and TLS handshakes dropped: one listed source came too fast.";
     page.counter("sip_too_fast_total", help, sip.too_fast);
+    let help = "Times that an unlisted source was muted in the kernel for 10 s: it flooded.";
+    page.counter("sip_muted_total", help, sip.muted);
     let help = "Messages dropped since the parser failed on them: please report.";
     page.counter("sip_parser_panics_total", help, sip.parser_panics);
     page.counter("sip_connects_total", "Connections made to peers.", sip.connects);

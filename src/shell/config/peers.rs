@@ -112,3 +112,95 @@ pub fn settings(peers: &Peers, system_roots: bool) -> Result<PeerTlsSettings, Tl
     let (ca, wildcards) = (read(&peers.ca)?, peers.wildcards);
     Ok(PeerTlsSettings { system_roots, ca, wildcards, targets })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Machine, read as read_file};
+    use super::*;
+    use crate::shell::tls;
+
+    const GOOD: &str = "[listen]\nudp = [\"127.0.0.1:5060\"]\n[ultravox]\nbase_url = \"embedded\"\n\
+        [sip]\nallowed_cidr_ranges = [\"127.0.0.0/8\"]\nallow_all_agents = true\n\
+        [admin]\napi_key = \"k\"\n";
+
+    /// A folder with two pairs of certificate and key, removed at its end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let name = format!("voxedge-peers-{}-{name}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).expect("a temporary directory");
+            for name in ["one", "two"] {
+                let (certificate, key) = tls::self_signed(&["pbx.test"]).expect("a name");
+                let file = |end: &str| path.join(format!("{name}.{end}"));
+                std::fs::write(file("crt"), certificate).expect("our own directory");
+                std::fs::write(file("key"), key).expect("our own directory");
+            }
+            Folder(path)
+        }
+
+        fn read(&self, text: &str) -> (Option<Config>, String) {
+            let machine = Machine { ephemeral: None, ..Machine::this() };
+            let text = format!("{GOOD}{text}");
+            let (config, report) = read_file("f.toml", &text, &self.0, &machine);
+            (config, report.to_string())
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn peers_and_name_servers_are_read_without_a_certificate_for_listeners() {
+        let folder = Folder::new("good");
+        let (config, report) = folder.read(
+            "[tls]\nca = \"one.crt\"\nwildcards = true\n[[tls.targets]]\nhost = \"PBX.test.\"\n\
+             certificate = \"one.crt\"\nprivate_key = \"one.key\"\n[[tls.targets]]\nhost = \"192.0.2.7\"\n\
+             ca = \"two.crt\"\n[dns]\nservers = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\n",
+        );
+        let config = config.unwrap_or_else(|| panic!("{report}"));
+        assert_eq!(config.tls, None);
+        assert!(config.peers.wildcards);
+        let hosts: Vec<&str> = config.peers.targets.iter().map(|one| one.host.as_str()).collect();
+        assert_eq!(hosts, ["pbx.test", "192.0.2.7"]);
+        let servers = ["192.0.2.53:53", "[2001:db8::53]:5353"].map(|at| at.parse().expect("one"));
+        assert_eq!(config.dns.servers, servers);
+        let settings = settings(&config.peers, false).expect("the files are there");
+        assert!(settings.targets[0].certificate.is_some() && settings.targets[1].ca.is_some());
+    }
+
+    #[test]
+    fn each_problem_is_told() {
+        let folder = Folder::new("bad");
+        for (text, words) in [
+            ("[dns]\nservers = [\"ns.example\"]", "\"ns.example\" is no address of a name server"),
+            ("[dns]\nserver = []", "did you mean servers?"),
+            ("[[tls.targets]]\nca = \"one.crt\"", "tls.targets[0].host: is missing"),
+            ("[[tls.targets]]\nhost = \"a b\"", "\"a b\" is no host"),
+            (
+                "[[tls.targets]]\nhost = \"h\"\ncertificate = \"one.crt\"",
+                "tls.targets[0].private_key: is missing while certificate is given",
+            ),
+            (
+                "[[tls.targets]]\nhost = \"h\"\n[[tls.targets]]\nhost = \"H\"",
+                "names h a second time",
+            ),
+            (
+                "[[tls.targets]]\nhost = \"h\"\ncertificate = \"one.crt\"\nprivate_key = \"two.key\"",
+                "the private key does not belong to the certificate",
+            ),
+            ("[tls]\nca = \"one.key\"", "holds no PEM block \"CERTIFICATE\""),
+            ("[tls]\ncertificate = \"one.crt\"", "tls.private_key: is missing"),
+        ] {
+            let (config, report) = folder.read(text);
+            assert!(config.is_none() && report.contains(words), "{words} in\n{report}");
+        }
+        let nine = "\"192.0.2.53\",".repeat(limits::NAME_SERVERS_MAX + 1);
+        let (_, report) = folder.read(&format!("[dns]\nservers = [{nine}]"));
+        assert!(report.contains("names 9 servers"), "{report}");
+    }
+}

@@ -117,6 +117,7 @@ impl Seen {
                 unlisted: flows.unlisted,
                 malformed: flows.malformed,
                 too_fast: flows.too_fast,
+                muted: flows.muted,
                 parser_panics: flows.parser_panics,
                 connects: flows.connects,
                 connects_failed: flows.connects_failed,

@@ -47,6 +47,7 @@ impl Flows {
         if hop.transport == Transport::Udp {
             let flow = self.packet_flow(hop.address).ok_or(ConnectFault::NoSocket)?;
             self.0.admitted.admit_for_a_while(Clock::instant(), flow.peer.ip());
+            self.0.mute.lift(flow.peer.ip());
             return Ok(flow);
         }
         let (reply, connected) = oneshot::channel();

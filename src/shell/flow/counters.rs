@@ -31,6 +31,7 @@ pub(super) struct Counters {
     pub connects: Count,
     pub connects_failed: Count,
     pub resumed: Count,
+    pub muted: Count,
 }
 
 /// The numbers at one moment.
@@ -62,6 +63,8 @@ pub struct FlowCounters {
     pub connects_failed: u64,
     /// TLS sessions of ours that were resumed.
     pub resumed: u64,
+    /// Times that an unlisted source was muted in the kernel.
+    pub muted: u64,
     /// Connections open now.
     pub connections: u64,
     /// Packets and connections of unlisted sources.
@@ -84,6 +87,7 @@ impl Counters {
             connects: self.connects.value(),
             connects_failed: self.connects_failed.value(),
             resumed: self.resumed.value(),
+            muted: self.muted.value(),
             connections: connections as u64,
             unlisted,
         }

@@ -8,6 +8,7 @@ mod bind;
 mod connect;
 mod counters;
 mod inputs;
+mod mute;
 mod pace;
 mod parse;
 mod resolve;
@@ -33,6 +34,7 @@ use admitted::Admitted;
 use bytes::Bytes;
 use connect::Outgoing;
 use counters::Counters;
+use mute::Mute;
 use pace::Pace;
 use resolve::Lookup;
 use std::collections::BTreeMap;
@@ -137,6 +139,7 @@ struct Shared {
     admitted: Admitted,
     packet_pace: Pace,
     handshake_pace: Pace,
+    mute: Mute,
     unlisted: UnlistedSources,
     counters: Counters,
 }
@@ -216,6 +219,7 @@ impl Flows {
             admitted,
             packet_pace: Pace::of_packets(),
             handshake_pace: Pace::of_handshakes(),
+            mute: Mute::default(),
             unlisted,
             counters,
         };
@@ -229,7 +233,8 @@ impl Flows {
             tasks.spawn(tcp::accept(flows.clone(), transport, listener, stop.clone()));
         }
         tasks.spawn(resolve::run(flows.clone(), lookup_queue, stop.clone()));
-        tasks.spawn(connect::run(flows.clone(), dial_queue, stop));
+        tasks.spawn(connect::run(flows.clone(), dial_queue, stop.clone()));
+        tasks.spawn(mute::run(flows.clone(), stop));
         Ok((flows, FlowTasks { tasks, stopping }))
     }
 
@@ -276,7 +281,11 @@ impl Flows {
 
     /// Hears an address that no range lists, until it was told otherwise as often.
     pub fn admit_source(&self, address: IpAddr, admit: bool) {
-        self.0.admitted.hold(Clock::instant(), address.to_canonical(), admit);
+        let address = address.to_canonical();
+        self.0.admitted.hold(Clock::instant(), address, admit);
+        if admit {
+            self.0.mute.lift(address);
+        }
     }
 
     /// Sends a keep-alive (RFC 5626 §4.4.1). On a connection the other end answers with

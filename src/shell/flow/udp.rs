@@ -41,6 +41,8 @@ pub(super) fn on_packet(flows: &Flows, flow: &Flow, packet: &[u8]) {
         flows.0.unlisted.note(flow.peer.ip(), Transport::Udp);
         if flows.0.settings.answer_unlisted {
             refuse(flows, flow, packet);
+        } else if flows.0.mute.note(Clock::instant(), flow.peer.ip()) {
+            flows.0.counters.muted.add();
         }
         return;
     }

@@ -25,8 +25,16 @@ struct Bench {
 
 /// A UDP listener on loopback; nobody is listed.
 async fn bench(tls: PeerTlsSettings, patience: Patience) -> Bench {
+    bench_at(vec![(Transport::Udp, loopback())], tls, patience).await
+}
+
+async fn bench_at(
+    listeners: Vec<(Transport, SocketAddr)>,
+    tls: PeerTlsSettings,
+    patience: Patience,
+) -> Bench {
     let settings = FlowSettings {
-        listeners: vec![(Transport::Udp, loopback())],
+        listeners,
         tls: None,
         peer_tls: watch::channel(Arc::new(PeerTls::new(&tls).expect("good files"))).1,
         gate: Arc::new(|_| false),
@@ -172,6 +180,24 @@ async fn packets_leave_from_the_listener_and_the_hop_alone_is_heard() {
     assert!(matches!(bench.next().await, FlowInput::Message { .. }));
     let v6 = bench.flows.connect(hop(Transport::Udp, "[::1]:5060".parse().expect("v6"), "h"));
     assert_eq!(v6.await, Err(ConnectFault::NoSocket));
+    bench.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn our_end_is_named_as_peers_reach_it() {
+    let (first, second): (SocketAddr, SocketAddr) =
+        ("127.0.0.1:0".parse().expect("one"), "127.0.0.31:0".parse().expect("one"));
+    let listeners =
+        vec![(Transport::Udp, second), (Transport::Udp, first), (Transport::Tcp, first)];
+    let bench = bench_at(listeners, PeerTlsSettings::default(), Patience::default()).await;
+    let at = |index: usize| bench.flows.bound()[index].1;
+    let (_listener, address) = listener().await;
+    let flow = bench.flows.connect(hop(Transport::Tcp, address, "pbx.test")).await;
+    assert_eq!(flow.expect("it listens").local, at(2), "with the listener's port");
+    let flow = bench.flows.connect(hop(Transport::Udp, address, "pbx.test")).await;
+    assert_eq!(flow.expect("a listener").local, at(1), "where the kernel would send from");
+    let reach = bench.flows.reach();
+    assert!(reach.packets.v4 && !reach.packets.v6 && reach.connections.v4);
     bench.tasks.stop().await;
 }
 
