@@ -53,6 +53,10 @@
 //! reads the agent, waits for its turn and creates the agent call ([`shell::agent`]) → the media
 //! shard prepares and joins the stream → 101 → 200.
 //!
+//! A request of ours: [`sip::ua`] wants its target located → [`shell::resolver`] asks what
+//! [`sip::locator`] wants to know → hops → [`sip::ua`] tries one after the other → [`shell::flow`]
+//! gives the listening socket or a connection of ours whose certificate is made out to the target.
+//!
 //! An RTP packet: [`shell::media`] (a shard, one thread for each core) → [`media::MediaSession`]
 //! (latch, jitter buffer, [`codec`]) → WebSocket frame → one TLS record. Back: binary message →
 //! playout queue → deadline → encode → `send_to`. Signalling is not involved.

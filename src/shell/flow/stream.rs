@@ -184,7 +184,10 @@ impl Reader<'_> {
                 None => heard + patience.idle,
             };
             let len = match timeout_at(deadline, read.read(&mut buffer)).await {
-                Ok(Ok(0)) if !self.connection.is_paid() => return End::HalfClosed,
+                // A connection of ours is of no use any more: our requests would have no answers.
+                Ok(Ok(0)) if self.side != Side::Dialled && !self.connection.is_paid() => {
+                    return End::HalfClosed;
+                }
                 Ok(Ok(0) | Err(_)) => return End::Now,
                 Ok(Ok(len)) => len,
                 Err(_) if begun.is_none() && self.connection.kept.load(Ordering::Relaxed) > 0 => {
