@@ -226,7 +226,7 @@ impl<'a> Identity<'a> {
 }
 
 /// Who calls, as the agent is told.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Caller {
     /// The identity that the listed peer asserts, else the From user; `None` when there is neither
     /// or the caller asks for privacy.

@@ -9,7 +9,7 @@
 //! 5  shell  standin       sockets, TLS, HTTP, WebSocket, files, SQLite, clock, entropy, tasks ·
 //!                         the embedded agent service
 //! 4  switchboard  call  refusal            what a call does
-//! 3  account  admission  routing  context  fallback  billing   the customer's rules
+//! 3  account  admission  routing  context  fallback  outgoing  billing   the customer's rules
 //! 2  sip::{transaction, dialog, session, digest, registration, locator, ua}  sdp::offer_answer  media
 //! 1  sip::{msg, status}  sdp::{text, payload}  rtp  codec  ultravox    what bytes mean
 //! 0  ground               time, entropy, ports, ids, timers, limits, secrets
@@ -76,6 +76,7 @@ pub mod admission;
 pub mod billing;
 pub mod context;
 pub mod fallback;
+pub mod outgoing;
 pub mod routing;
 
 pub mod call;

@@ -9,6 +9,7 @@ use crate::fallback::FallbackFault;
 use crate::media::plan::AgentStreamFault;
 use crate::sdp::OfferFault;
 use crate::sip::status::StatusLine;
+use crate::sip::ua::DialFault;
 use crate::ultravox::create_call::CreateFault;
 use std::time::Duration;
 
@@ -300,15 +301,87 @@ pub enum EndCause {
     Drained,
     /// Refused before the answer.
     Refused(Refusal),
+    /// BYE from the callee of an outgoing call.
+    CalleeHungUp,
+    /// The callee's side refused an outgoing call with this status.
+    CalleeRefused { code: u16, reason: String },
+    /// Nobody answered the INVITE of an outgoing call.
+    NotReached(Unreached),
+    /// The callee's phone rang for as long as `outgoing.ring_timeout_s` allows.
+    NoAnswer,
+    /// The client gave up an outgoing call.
+    HungUp,
+    /// As long as `outgoing.length_max_s` allows.
+    TooLong,
     /// Our own bug, after the answer.
     Bug,
 }
+
+/// Why the callee's side of an outgoing call gave no answer that counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unreached {
+    /// The name has no address, or no name server told it.
+    Unknown,
+    /// Refused, unreachable, lost, or no TLS.
+    Unreachable,
+    /// Reached and silent.
+    Silent,
+    /// It wants other credentials than those that were given.
+    Credentials,
+    /// A message that cannot be written.
+    Unwritable,
+}
+
+impl Unreached {
+    /// What a fault of the user agent means for the call.
+    pub fn of(fault: &DialFault) -> Unreached {
+        match fault {
+            DialFault::BadTarget(_) | DialFault::NotLocated(_) => Unreached::Unknown,
+            DialFault::NotConnected(_) | DialFault::FlowLost => Unreached::Unreachable,
+            DialFault::TimedOut => Unreached::Silent,
+            DialFault::Digest(_) => Unreached::Credentials,
+            DialFault::Unwritable => Unreached::Unwritable,
+        }
+    }
+
+    /// The status that the record gets (RFC 3261 §8.1.3.1: 408 for silence, 503 for the network).
+    fn status(self) -> u16 {
+        match self {
+            Unreached::Unknown | Unreached::Unreachable => 503,
+            Unreached::Silent => 408,
+            Unreached::Credentials => 403,
+            Unreached::Unwritable => 500,
+        }
+    }
+
+    /// One sentence for the record and the ladder.
+    pub fn words(self) -> &'static str {
+        match self {
+            Unreached::Unknown => "the callee's host has no address",
+            Unreached::Unreachable => "the callee's host cannot be reached",
+            Unreached::Silent => "the callee's host did not answer",
+            Unreached::Credentials => "the callee's side refused our credentials",
+            Unreached::Unwritable => "the INVITE could not be written",
+        }
+    }
+}
+
+/// What is kept of a reason phrase that a peer wrote.
+const REASON_CHARS_MAX: usize = 80;
 
 impl EndCause {
     /// The `Reason` header of our BYE (RFC 3326, Q.850 causes); `None` when the caller ended it.
     pub fn reason_header(&self) -> Option<&'static str> {
         match self {
-            EndCause::CallerHungUp | EndCause::CallerCancelled | EndCause::Refused(_) => None,
+            EndCause::CallerHungUp
+            | EndCause::CallerCancelled
+            | EndCause::Refused(_)
+            | EndCause::CalleeHungUp
+            | EndCause::CalleeRefused { .. }
+            | EndCause::NotReached(_) => None,
+            EndCause::NoAnswer => Some("Q.850;cause=19;text=\"No answer\""),
+            EndCause::HungUp => Some("Q.850;cause=16;text=\"Call given up\""),
+            EndCause::TooLong => Some("Q.850;cause=16;text=\"Longest call time reached\""),
             EndCause::AgentHungUp => Some("Q.850;cause=16;text=\"Agent hung up\""),
             EndCause::AgentLost(_) => Some("Q.850;cause=41;text=\"Agent stream lost\""),
             EndCause::CallerSilent => Some("Q.850;cause=102;text=\"No media received\""),
@@ -323,7 +396,13 @@ impl EndCause {
     /// What ends a call that was not answered is a refusal, unless its caller gave up.
     pub fn before_answer(self) -> EndCause {
         match self {
-            EndCause::CallerHungUp | EndCause::CallerCancelled | EndCause::Refused(_) => self,
+            EndCause::CallerHungUp
+            | EndCause::CallerCancelled
+            | EndCause::Refused(_)
+            | EndCause::CalleeRefused { .. }
+            | EndCause::NotReached(_)
+            | EndCause::NoAnswer
+            | EndCause::HungUp => self,
             EndCause::Drained => EndCause::Refused(Refusal::Draining),
             EndCause::AgentHungUp
             | EndCause::AgentLost(_)
@@ -331,7 +410,26 @@ impl EndCause {
             | EndCause::HeldTooLong
             | EndCause::NeverAcked
             | EndCause::BadAnswer
+            | EndCause::CalleeHungUp
+            | EndCause::TooLong
             | EndCause::Bug => EndCause::Refused(Refusal::Bug),
+        }
+    }
+
+    /// The final status of an outgoing call that was not answered.
+    pub fn outgoing_status(&self) -> StatusLine {
+        match self {
+            EndCause::CalleeRefused { code, reason } => {
+                let plain = |c: &char| !c.is_control();
+                let reason: String = reason.chars().filter(plain).take(REASON_CHARS_MAX).collect();
+                match reason.is_empty() {
+                    true => StatusLine::of(*code),
+                    false => StatusLine::new(*code, reason),
+                }
+            }
+            EndCause::NotReached(unreached) => StatusLine::of(unreached.status()),
+            EndCause::NoAnswer => StatusLine::of(480),
+            _ => StatusLine::of(500),
         }
     }
 
@@ -344,10 +442,15 @@ impl EndCause {
             | EndCause::HeldTooLong
             | EndCause::Refused(Refusal::CallerLost) => EndedBy::Caller,
             EndCause::AgentHungUp | EndCause::AgentLost(_) => EndedBy::Agent,
+            EndCause::CalleeHungUp | EndCause::CalleeRefused { .. } => EndedBy::Callee,
+            EndCause::HungUp => EndedBy::Client,
             EndCause::NeverAcked
             | EndCause::BadAnswer
             | EndCause::Drained
             | EndCause::Refused(_)
+            | EndCause::NotReached(_)
+            | EndCause::NoAnswer
+            | EndCause::TooLong
             | EndCause::Bug => EndedBy::Edge,
         }
     }
@@ -365,6 +468,12 @@ impl EndCause {
             EndCause::BadAnswer => "unusable answer in the ACK",
             EndCause::Drained => "drained",
             EndCause::Refused(refusal) => refusal.label(),
+            EndCause::CalleeHungUp => "callee hung up",
+            EndCause::CalleeRefused { .. } => "callee refused",
+            EndCause::NotReached(_) => "callee not reached",
+            EndCause::NoAnswer => "no answer",
+            EndCause::HungUp => "given up by the client",
+            EndCause::TooLong => "longest call time",
             EndCause::Bug => "internal error",
         }
     }
@@ -383,6 +492,15 @@ impl EndCause {
             EndCause::BadAnswer => "the caller's ACK brought no usable media description".into(),
             EndCause::Drained => "the edge was shut down".into(),
             EndCause::Refused(refusal) => refusal.answer(policy).detail,
+            EndCause::CalleeHungUp => "the callee hung up".into(),
+            EndCause::CalleeRefused { .. } => {
+                let status = self.outgoing_status();
+                format!("the callee's side answered {} {}", status.code, status.reason)
+            }
+            EndCause::NotReached(unreached) => unreached.words().into(),
+            EndCause::NoAnswer => "the callee did not answer in time".into(),
+            EndCause::HungUp => "the client gave the call up".into(),
+            EndCause::TooLong => "the call was as long as outgoing.length_max_s allows".into(),
             EndCause::Bug => "internal error; the log has the details".into(),
         }
     }

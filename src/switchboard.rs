@@ -8,6 +8,7 @@ mod agents;
 mod creations;
 mod input;
 mod invited;
+mod outgoing;
 mod registrations;
 mod setup;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::call::{Act, Call, CallSettings, MediaAddress, record};
 use crate::ground::ports::{PortPool, RtpPort};
 use crate::ground::{CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, TimerIndex};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
+use crate::outgoing::{DialRefusal, Limiter, OutgoingPolicy};
 use crate::refusal::{EndCause, Refusal};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{Availability, Gone, SessionId, UaConfig, UaEvent, UaOutput, UserAgent};
@@ -46,6 +48,8 @@ pub struct Settings {
     pub ports: (u16, u16),
     pub calls_max: usize,
     pub creations: CreationLimits,
+    /// Who may be called, and how often.
+    pub outgoing: Arc<OutgoingPolicy>,
     /// The name in `Warning` headers: the domain, or the product's.
     pub warn_agent: String,
     /// High half of the call keys of this process: its start in Unix seconds.
@@ -64,6 +68,9 @@ pub struct Counters {
     /// Questions to the fallback handler, and those that brought no decision.
     pub fallback_asked: u64,
     pub fallback_failed: u64,
+    /// Outgoing calls that were placed, and requests for one that were refused.
+    pub outgoing: u64,
+    pub outgoing_refused: u64,
 }
 
 /// Who wants to be called at a deadline.
@@ -101,6 +108,7 @@ pub struct Switchboard {
     creations: Creations,
     registrations: Registrations,
     ports: PortPool,
+    dialled: Limiter,
     timers: TimerIndex<Owner>,
     entropy: Entropy,
     calls_begun: u32,
@@ -127,6 +135,7 @@ impl Switchboard {
             calls_on_flow: BTreeMap::new(),
             agents: AgentCache::default(),
             registrations: Registrations::new(entropy.fork()),
+            dialled: Limiter::default(),
             timers: TimerIndex::default(),
             entropy,
             calls_begun: 0,
@@ -157,6 +166,12 @@ impl Switchboard {
             Input::FallbackDecided { job, result } => self.on_fallback_decided(now, job, result),
             Input::AgentFetched { job, result } => self.on_agent_fetched(now, job, result),
             Input::AgentCallAnswered { job, result } => self.on_agent_call(now, job, result),
+            Input::DialRequested { asked, request } => {
+                self.on_dial_requested(now, asked, *request);
+            }
+            Input::OutgoingCallAnswered { job, result } => {
+                self.on_outgoing_call(now, job, result);
+            }
             Input::Located { ticket, result } => {
                 self.with_ua(now, |ua, out| ua.handle_located(now, ticket, result, out));
             }
@@ -208,7 +223,9 @@ impl Switchboard {
         let mut outputs = Vec::new();
         let reason = EndCause::Bug.reason_header();
         let answered = self.ua.bye(now, skeleton.session, reason, &mut outputs).is_ok();
-        if !answered {
+        let cancelled =
+            !answered && self.ua.cancel(now, skeleton.session, reason, &mut outputs).is_ok();
+        if !answered && !cancelled {
             let status = Refusal::Bug.answer(self.settings.call.refusals).status;
             let _: Result<(), Gone> =
                 self.ua.refuse(now, skeleton.session, &status, &[], &mut outputs);
@@ -224,6 +241,12 @@ impl Switchboard {
         if let Some(mut call) = self.calls.remove(&skeleton.key) {
             self.media(skeleton.key, MediaCommand::Close);
             self.release_flow(call.flow.id);
+            self.dismiss_sources(&call);
+            let asked = call.outgoing.as_mut().and_then(|outgoing| outgoing.asked.take());
+            if let Some(asked) = asked {
+                let words = EndCause::Bug.words(self.settings.call.refusals);
+                self.answer_dial(asked, Err(DialRefusal::Ended { words }));
+            }
             // Plain assignments only: the call's own steps are not to be trusted any more.
             let clocks = call.clocks(now.at);
             let cause = if answered { EndCause::Bug } else { EndCause::Bug.before_answer() };
@@ -351,12 +374,7 @@ impl Switchboard {
             UaEvent::InDialog { session: _, token, request } => {
                 self.on_in_dialog(now, token, request.method());
             }
-            UaEvent::Ended { session, reason } => {
-                self.on_session(now, session, |call, out| {
-                    call.cdr.end_reason = reason;
-                    call.finish(now, EndCause::CallerHungUp, out);
-                });
-            }
+            UaEvent::Ended { session, reason } => self.on_ended(now, session, reason),
             UaEvent::Closed { session, outcome: _ } => {
                 self.on_session(now, session, |call, out| call.on_dialog_closed(out));
             }
@@ -364,11 +382,20 @@ impl Switchboard {
                 self.on_session(now, session, |call, out| call.on_flow_lost(now, out));
             }
             UaEvent::Moved { session, flow } => self.on_moved(session, flow),
-            // Only sessions and requests of our own end so, and nobody begins any yet.
-            UaEvent::Progress { .. }
-            | UaEvent::Answered { .. }
-            | UaEvent::Refused { .. }
-            | UaEvent::DialFailed { .. } => {}
+            UaEvent::Progress { session, code, reason: _, body } => {
+                self.on_session(now, session, |call, out| call.on_progress(now, code, &body, out));
+            }
+            UaEvent::Answered { session, flow, body } => {
+                self.on_callee_answered(now, session, flow, body);
+            }
+            UaEvent::Refused { session, code, reason, contacts, retry_after: _ } => {
+                self.on_session(now, session, |call, out| {
+                    call.on_callee_refused(now, (code, reason), &contacts, out);
+                });
+            }
+            UaEvent::DialFailed { session, fault } => {
+                self.on_session(now, session, |call, out| call.on_dial_failed(now, &fault, out));
+            }
             UaEvent::Responded { request, response, flow, hop: _, credentials } => {
                 let credentials = credentials.map(|credentials| *credentials);
                 self.on_registrar_answered(now, request, &response, flow, credentials);
@@ -455,6 +482,15 @@ impl Switchboard {
                 }
                 Act::AskTurn { until } => self.ask_turn(now, key, until),
                 Act::AgentDone { joined } => self.creations.ended(now.at, key, joined),
+                Act::CreateOutgoing { agent_id, query, body, budget } => {
+                    let job = self.begin_job(key);
+                    let create =
+                        Command::CreateOutgoing { call: key, job, agent_id, query, body, budget };
+                    self.out.push_back(create);
+                }
+                Act::AnswerDial { asked, result } => self.answer_dial(asked, *result),
+                Act::Dial => self.dial(now, key),
+                Act::Cancel { reason } => self.cancel(now, key, session, reason),
                 Act::CreateAgentCall { agent_id, body, budget } => {
                     let job = self.begin_job(key);
                     self.out.push_back(Command::CreateAgentCall {
@@ -573,6 +609,7 @@ impl Switchboard {
         self.ports.put_back(now.at, call.port);
         self.timers.set(Owner::Call(key), None);
         self.release_flow(call.flow.id);
+        self.dismiss_sources(&call);
         self.set_availability();
     }
 

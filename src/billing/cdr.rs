@@ -27,6 +27,10 @@ pub enum CallDirection {
 pub enum EndedBy {
     /// BYE or CANCEL of the caller, or media that stopped coming.
     Caller,
+    /// BYE or refusal of the callee of an outgoing call.
+    Callee,
+    /// The client that asked for an outgoing call.
+    Client,
     /// The agent hung up, or its stream was lost.
     Agent,
     /// This daemon: a refusal, a time-out of its own, a drain.

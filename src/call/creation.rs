@@ -230,7 +230,7 @@ impl Call {
         self.ask_turn(now, out);
     }
 
-    fn ask_turn(&mut self, now: Now, out: &mut Vec<Act>) {
+    pub(super) fn ask_turn(&mut self, now: Now, out: &mut Vec<Act>) {
         self.set_track(AgentTrack::Waiting);
         out.push(Act::AskTurn { until: self.turn_until(now) });
     }
@@ -254,6 +254,9 @@ impl Call {
     /// The turn is there.
     pub fn on_turn(&mut self, now: Now, out: &mut Vec<Act>) {
         let State::SettingUp { agent: AgentTrack::Waiting, .. } = self.state else { return };
+        if self.outgoing.is_some() {
+            return self.create_outgoing(now, out);
+        }
         let Some(creation) = &self.creation else { return };
         let body = creation.body.clone();
         let budget = self.time_left(now).min(limits::CREATE_CALL);
@@ -263,14 +266,14 @@ impl Call {
     }
 
     /// How far ahead the agent may push: what the playout queue surely holds, at most 30 s.
-    fn client_buffer_ms(&self) -> u32 {
+    pub(super) fn client_buffer_ms(&self) -> u32 {
         match self.leg {
             Some(leg) => self.rates.client_buffer_ms(&[leg.codec.kind]),
             None => self.rates.client_buffer_ms(&self.settings.codecs),
         }
     }
 
-    fn metadata(&self) -> Vec<(String, String)> {
+    pub(super) fn metadata(&self) -> Vec<(String, String)> {
         vec![
             ("edge.call".to_owned(), self.key.to_string()),
             ("edge.sip_call_id".to_owned(), self.cdr.sip_call_id.clone()),

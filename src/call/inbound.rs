@@ -8,7 +8,7 @@ use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
 use crate::billing::ledger::LegId;
 use crate::ground::{Now, Secret};
 use crate::media::plan::{
-    AgentClose, AgentStreamFault, EarlyMedia, LegPlan, MediaCommand, MediaPlan, RemoteMedia,
+    AgentClose, AgentStreamFault, Direction, EarlyMedia, LegPlan, MediaCommand, MediaPlan, RemoteMedia,
 };
 use crate::refusal::{EndCause, Refusal, Stage};
 use crate::sdp::Agreed;
@@ -89,7 +89,11 @@ impl Call {
             },
             telephone_event: None,
             remote: RemoteMedia::default(),
-            direction: crate::media::plan::Direction::SendRecv,
+            // What a callee sends before it answers is heard by nobody.
+            direction: match self.outgoing {
+                Some(_) => Direction::Inactive,
+                None => Direction::SendRecv,
+            },
             signalling_source: self.flow.peer.ip(),
         }
     }
@@ -116,6 +120,9 @@ impl Call {
 
     /// Prepares the stream as soon as the session stands and the join URL is known.
     pub(super) fn advance(&mut self, now: Now, out: &mut Vec<Act>) {
+        if self.outgoing.is_some() {
+            return self.dial_when_ready(now, out);
+        }
         let State::SettingUp { media_open: true, agent } = &mut self.state else { return };
         let AgentTrack::Created { join_url } = agent else { return };
         let join_url: Secret = std::mem::take(join_url);
@@ -126,6 +133,9 @@ impl Call {
 
     /// TCP and TLS stand: join at once, since nothing else is awaited.
     pub fn on_prepared(&mut self, now: Now, out: &mut Vec<Act>) {
+        if self.outgoing.is_some() {
+            return self.on_outgoing_prepared(now, out);
+        }
         let State::SettingUp { agent: AgentTrack::Preparing, .. } = self.state else { return };
         self.note(now, Lane::Agent, "stream ready; upgrade  edge → Ultravox");
         self.state = State::Joining;
@@ -134,17 +144,23 @@ impl Call {
 
     /// The stream could not be prepared or joined: a 503, never an answered dead call.
     pub fn on_stream_failed(&mut self, now: Now, fault: AgentStreamFault, out: &mut Vec<Act>) {
+        if self.outgoing.is_some() {
+            return self.on_outgoing_stream_failed(now, fault, out);
+        }
         match self.state {
             State::SettingUp { .. } | State::Joining => {
                 self.finish(now, EndCause::Refused(Refusal::AgentStream(fault)), out);
             }
-            State::Answered { .. } | State::Ending { .. } => {}
+            State::Dialling | State::Answered { .. } | State::Ending { .. } => {}
         }
     }
 
     /// 101 came: answer. Both clocks start here.
     pub fn on_joined(&mut self, now: Now, out: &mut Vec<Act>) {
         let State::Joining = self.state else { return };
+        if self.outgoing.is_some() {
+            return self.on_outgoing_joined(now, out);
+        }
         self.note(now, Lane::Agent, "101 Switching Protocols  Ultravox → edge");
         self.note(now, Lane::Sip, "200 OK  edge → caller");
         self.state = State::Answered { acked: false };
@@ -192,7 +208,7 @@ impl Call {
 
     /// The first packet of the caller's media.
     pub fn on_caller_heard(&mut self, now: Now, _source: SocketAddr) {
-        self.note(now, Lane::Media, "first RTP  caller → edge");
+        self.note(now, Lane::Media, format!("first RTP  {} → edge", self.far_end()));
     }
 
     /// What was heard before the agent joined a call that we made.
@@ -203,7 +219,7 @@ impl Call {
 
     /// The first agent audio on the wire.
     pub fn on_agent_heard(&mut self, now: Now) {
-        self.note(now, Lane::Media, "first agent audio  edge → caller");
+        self.note(now, Lane::Media, format!("first agent audio  edge → {}", self.far_end()));
     }
 
     /// A key was pressed; which one is not written down.
@@ -234,10 +250,14 @@ impl Call {
     /// another connection, and silence ends it. One that still rings has nobody to be answered.
     pub fn on_flow_lost(&mut self, now: Now, out: &mut Vec<Act>) {
         match self.state {
-            State::SettingUp { .. } | State::Joining => {
+            State::SettingUp { .. } | State::Joining if self.outgoing.is_none() => {
                 self.finish(now, EndCause::Refused(Refusal::CallerLost), out);
             }
-            State::Answered { .. } | State::Ending { .. } => {}
+            State::SettingUp { .. }
+            | State::Joining
+            | State::Dialling
+            | State::Answered { .. }
+            | State::Ending { .. } => {}
         }
     }
 
@@ -257,14 +277,21 @@ impl Call {
                 };
                 self.finish(now, EndCause::Refused(Refusal::SetupTimedOut(stage)), out);
             }
+            State::Dialling => self.finish(now, EndCause::NoAnswer, out),
+            State::Joining if self.outgoing.is_some() => {
+                self.finish(now, EndCause::AgentLost(None), out);
+            }
             State::Joining => {
                 let refusal = Refusal::SetupTimedOut(Stage::AgentStream);
                 self.finish(now, EndCause::Refused(refusal), out);
             }
+            State::Answered { .. } if self.is_too_long(now) => {
+                self.finish(now, EndCause::TooLong, out);
+            }
             State::Answered { .. } => {
                 let (sip_time, agent_time) = self.clocks(now.at);
                 self.cdr.set_times(sip_time, agent_time);
-                self.deadline = Some(now.at + HEARTBEAT);
+                self.deadline = Some(self.next_beat(now));
                 out.push(Act::Record);
             }
             State::Ending { .. } => self.deadline = None,

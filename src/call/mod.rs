@@ -11,11 +11,14 @@
 //!     └── CANCEL 487 · refusal ─────────────────────┴────────────────────┴──▶ Ending
 //! ```
 //!
+//! An outgoing call is dialled between its creation and its joining (`outbound`).
+//!
 //! `finish` is the only teardown, from every state.
 
 pub mod creation;
 pub mod inbound;
 pub mod ladder;
+pub mod outbound;
 pub mod record;
 pub mod reoffer;
 
@@ -27,6 +30,7 @@ use crate::fallback::Question;
 use crate::ground::ports::RtpPort;
 use crate::ground::{CallKey, Flow, Instant, JobId, Now, Secret};
 use crate::media::plan::{AgentRates, EarlyMedia, LegPlan, MediaCommand, MediaReport};
+use crate::outgoing::DialRefusal;
 use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
 use crate::sdp::{Agreed, OfferAnswer};
@@ -35,6 +39,7 @@ use crate::ultravox::agent::Agent;
 use bytes::Bytes;
 use creation::Creation;
 use ladder::{Ladder, Lane};
+use outbound::Outgoing;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -79,6 +84,24 @@ pub enum Act {
     AskTurn {
         until: Instant,
     },
+    /// Create the agent call of an outgoing call; the body is complete.
+    CreateOutgoing {
+        agent_id: Option<String>,
+        query: Option<String>,
+        body: Value,
+        budget: Duration,
+    },
+    /// Tell the client that asked for an outgoing call what became of its request.
+    AnswerDial {
+        asked: u64,
+        result: Box<Result<Value, DialRefusal>>,
+    },
+    /// Call the present callee, with our description as the offer.
+    Dial,
+    /// Give up the INVITE of ours that is under way.
+    Cancel {
+        reason: Option<&'static str>,
+    },
     /// Create the agent call, with an agent or without; the body is complete.
     CreateAgentCall {
         agent_id: Option<String>,
@@ -107,7 +130,9 @@ pub enum Act {
 pub enum State {
     /// The caller hears ringing.
     SettingUp { media_open: bool, agent: AgentTrack },
-    /// The upgrade of the agent stream is under way.
+    /// An outgoing call: the callee's phone rings.
+    Dialling,
+    /// The upgrade of the agent stream is under way; an outgoing call's callee has answered.
     Joining,
     /// 200 was sent; `acked` when its ACK came.
     Answered { acked: bool },
@@ -180,6 +205,8 @@ pub struct Call {
     pub creation: Option<Box<Creation>>,
     pub pending_reoffer: Option<reoffer::Pending>,
     pub revision: u32,
+    /// What only an outgoing call has.
+    pub outgoing: Option<Box<Outgoing>>,
     pub ledger: Ledger,
     pub agent_joined: Option<Instant>,
     pub agent_time: Duration,
@@ -264,6 +291,7 @@ impl Call {
             creation: None,
             pending_reoffer: None,
             revision: 0,
+            outgoing: None,
             ledger: Ledger::default(),
             agent_joined: None,
             agent_time: Duration::ZERO,
@@ -296,9 +324,12 @@ impl Call {
         if self.is_ending() {
             return;
         }
-        let answered = self.is_answered();
+        let answered = self.is_answered() || self.is_outgoing_up();
         let cause = if answered { cause } else { cause.before_answer() };
-        let dialog_closing = self.end_dialog(answered, &cause, out);
+        let dialog_closing = match self.outgoing {
+            Some(_) => self.end_outgoing(&cause, out),
+            None => self.end_dialog(answered, &cause, out),
+        };
         if let Some(job) = self.job.take() {
             out.push(Act::AbortJob(job));
         }
@@ -317,7 +348,7 @@ impl Call {
     fn end_dialog(&mut self, answered: bool, cause: &EndCause, out: &mut Vec<Act>) -> bool {
         match cause {
             // The user agent has answered these itself.
-            EndCause::CallerHungUp | EndCause::CallerCancelled => false,
+            EndCause::CallerHungUp | EndCause::CallerCancelled | EndCause::CalleeHungUp => false,
             EndCause::Refused(refusal) if !answered => {
                 self.refuse(refusal.clone(), out);
                 false
@@ -330,6 +361,11 @@ impl Call {
             | EndCause::BadAnswer
             | EndCause::Drained
             | EndCause::Refused(_)
+            | EndCause::CalleeRefused { .. }
+            | EndCause::NotReached(_)
+            | EndCause::NoAnswer
+            | EndCause::HungUp
+            | EndCause::TooLong
             | EndCause::Bug => {
                 out.push(Act::Bye { reason: cause.reason_header() });
                 true

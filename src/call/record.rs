@@ -2,10 +2,12 @@
 //! end. The record's own shape is `billing::cdr`; this file only fills it in.
 
 use crate::billing::cdr::{CallDirection, Cdr, MediaSummary, Source};
-use crate::ground::{CallKey, Flow, Now};
+use crate::ground::{CallKey, Flow, Now, Transport};
 use crate::media::plan::MediaReport;
+use crate::outgoing::Wanted;
 use crate::refusal::{EndCause, RefusalPolicy};
 use crate::sip::msg::Request;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// The record of an INVITE that has just been admitted.
@@ -17,6 +19,19 @@ pub fn open(key: CallKey, now: Now, flow: Flow, request: &Request) -> Cdr {
     cdr.from_uri = from.uri().as_str().to_owned();
     cdr.from_display = from.display_name().map(|name| name.into_owned());
     cdr.to_uri = request.to().uri().as_str().to_owned();
+    cdr
+}
+
+/// The record of a call that a client asked for. Its far end is known when it answers.
+pub fn open_outgoing(key: CallKey, now: Now, wanted: &Wanted, sip_call_id: String) -> Cdr {
+    let nobody = SocketAddr::new(IpAddr::from([0; 4]), 0);
+    let source = Source { address: nobody, transport: Transport::Udp };
+    let mut cdr = Cdr::opened(key, CallDirection::Outgoing, source, sip_call_id, now.wall);
+    cdr.from_uri = wanted.from.trim_matches(['<', '>']).to_owned();
+    cdr.to_uri = wanted.callee.uri.clone();
+    cdr.caller_id = Some(wanted.caller.clone());
+    cdr.agent_id = wanted.agent_id.clone();
+    cdr.routed_by = Some("outgoing".to_owned());
     cdr
 }
 
@@ -39,6 +54,14 @@ pub fn close(
     let words = cause.words(policy);
     match cause {
         EndCause::CallerCancelled => set_status(cdr, 487, "Request Terminated"),
+        EndCause::CalleeRefused { .. } | EndCause::NotReached(_) | EndCause::NoAnswer => {
+            let status = cause.outgoing_status();
+            set_status(cdr, status.code, &status.reason);
+            cdr.warning = Some(words.clone());
+        }
+        EndCause::HungUp if cdr.answered_at.is_none() => {
+            set_status(cdr, 487, "Request Terminated");
+        }
         EndCause::Refused(refusal) => {
             let status = refusal.answer(policy).status;
             set_status(cdr, status.code, &status.reason);

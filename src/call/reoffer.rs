@@ -58,12 +58,12 @@ impl Call {
                 answer: Refusal::Bug.answer(self.settings.refusals),
             });
         };
-        self.note(now, Lane::Sip, format!("{}  caller → edge", method.as_str()));
+        self.note(now, Lane::Sip, format!("{}  {} → edge", method.as_str(), self.far_end()));
         match body {
             Some((_, offer)) => self.on_offer(now, token, &offer, out),
             None if method == Method::Invite => self.offer_again(now, token, out),
             None => {
-                self.note(now, Lane::Sip, "200 OK  edge → caller");
+                self.note(now, Lane::Sip, format!("200 OK  edge → {}", self.far_end()));
                 out.push(Act::AnswerReoffer { token, description: None });
             }
         }
@@ -82,7 +82,7 @@ impl Call {
 
     fn reject(&mut self, now: Now, token: RequestToken, fault: OfferFault, out: &mut Vec<Act>) {
         let answer = Refusal::Offer(fault).answer(self.settings.refusals);
-        self.note(now, Lane::Sip, format!("{}  edge → caller", answer.status.code));
+        self.note(now, Lane::Sip, format!("{}  edge → {}", answer.status.code, self.far_end()));
         out.push(Act::RejectReoffer { token, answer });
     }
 
@@ -96,7 +96,7 @@ impl Call {
         out: &mut Vec<Act>,
     ) {
         if self.leg == Some(leg) {
-            self.note(now, Lane::Sip, "200 OK  edge → caller");
+            self.note(now, Lane::Sip, format!("200 OK  edge → {}", self.far_end()));
             return out.push(Act::AnswerReoffer { token, description: Some(description) });
         }
         self.note(now, Lane::Media, direction_words(&leg));
@@ -108,7 +108,7 @@ impl Call {
     fn offer_again(&mut self, now: Now, token: RequestToken, out: &mut Vec<Act>) {
         let local = self.local_media(self.codecs_for_reoffer());
         let description = self.offer_answer.offer(&local);
-        self.note(now, Lane::Sip, "200 OK with our offer  edge → caller");
+        self.note(now, Lane::Sip, format!("200 OK with our offer  edge → {}", self.far_end()));
         out.push(Act::AnswerReoffer { token, description: Some(description) });
     }
 
@@ -141,7 +141,7 @@ impl Call {
         else {
             return;
         };
-        self.note(now, Lane::Sip, "200 OK  edge → caller");
+        self.note(now, Lane::Sip, format!("200 OK  edge → {}", self.far_end()));
         out.push(Act::AnswerReoffer {
             token: pending.token,
             description: Some(pending.description),

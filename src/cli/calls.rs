@@ -169,6 +169,8 @@ fn end(record: &Cdr) -> String {
     }
     let who = match record.ended_by {
         Some(EndedBy::Caller) => "caller",
+        Some(EndedBy::Callee) => "callee",
+        Some(EndedBy::Client) => "client",
         Some(EndedBy::Agent) => "agent",
         Some(EndedBy::Edge) => "edge",
         Some(EndedBy::NodeLost) => return "node lost".to_owned(),

@@ -8,6 +8,7 @@
 
 mod checks;
 mod fallback;
+mod outgoing;
 pub mod peers;
 pub mod problem;
 mod reader;
@@ -20,6 +21,7 @@ pub use problem::{Problem, Report, Severity};
 use crate::account::{CidrRange, RegistrationDocument, SipConfig};
 use crate::codec::CodecKind;
 use crate::ground::Secret;
+use crate::outgoing::OutgoingPolicy;
 use crate::switchboard::CreationLimits;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -52,6 +54,8 @@ pub struct Config {
     pub admin: Admin,
     pub store: Store,
     pub limits: Limits,
+    /// `[outgoing]`: who may be called.
+    pub outgoing: OutgoingPolicy,
     pub log: Log,
 }
 

@@ -10,6 +10,7 @@ use crate::call::ladder::Ladder;
 use crate::ground::limits::{EARLY_MEDIA_KEPT_MAX, SIGNALLING_QUEUE_MAX};
 use crate::ground::{CallKey, Instant, JobId};
 use crate::media::plan::{EarlyMedia, ForCall, MediaEvent};
+use crate::outgoing::{DialRefusal, OutgoingCallRequest};
 use crate::shell::account::binding_json;
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
@@ -61,9 +62,16 @@ pub enum Request {
         bindings: BTreeMap<RegistrationId, Binding>,
         done: oneshot::Sender<()>,
     },
+    /// Place an outgoing call; answered with Ultravox's Call object, or with why there is none.
+    Dial { request: Box<OutgoingCallRequest>, reply: oneshot::Sender<Dialled> },
+    /// End the outgoing call with this Ultravox id while it is not up yet; `false` when there is none.
+    HangUp { ultravox_call_id: String, reply: oneshot::Sender<bool> },
     /// The account's configuration was replaced; answered when it is in force.
     Reconfigure { config: Arc<SipConfig>, done: oneshot::Sender<()> },
 }
+
+/// The Call object of an outgoing call, as the client gets it, or why there is none.
+pub type Dialled = Result<serde_json::Value, DialRefusal>;
 
 /// A copy of the Switchboard's visible state.
 #[derive(Clone, Debug, Default)]
@@ -150,6 +158,8 @@ impl Signalling {
             jobs: JoinSet::new(),
             running: BTreeMap::new(),
             drains: Vec::new(),
+            dials: BTreeMap::new(),
+            dials_asked: 0,
             ended: BTreeMap::new(),
             early: BTreeMap::new(),
             totals: Totals::default(),
@@ -215,6 +225,9 @@ struct Task {
     jobs: JoinSet<Input>,
     running: BTreeMap<JobId, AbortHandle>,
     drains: Vec<oneshot::Sender<()>>,
+    /// Clients that wait for the answer to their request for an outgoing call.
+    dials: BTreeMap<u64, oneshot::Sender<Dialled>>,
+    dials_asked: u64,
     /// Calls that ended lately, at most [`ENDED_MAX`]; older ones make place.
     ended: BTreeMap<CallKey, Ended>,
     /// Early media of calls that we made, at most [`EARLY_MEDIA_KEPT_MAX`].
@@ -238,6 +251,17 @@ impl Task {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Ladder(key, reply) => drop(reply.send(self.ladder(key))),
             Request::EarlyMedia(key, reply) => drop(reply.send(self.early.get(&key).cloned())),
+            Request::Dial { request, reply } => {
+                self.dials_asked += 1;
+                self.dials.insert(self.dials_asked, reply);
+                self.handle(Input::DialRequested { asked: self.dials_asked, request });
+            }
+            Request::HangUp { ultravox_call_id, reply } => {
+                let mut waited = false;
+                self.guarded(|board, now| waited = board.hang_up(now, &ultravox_call_id));
+                // Whoever asked may have given up waiting.
+                let _ = reply.send(waited);
+            }
             Request::Call { name, reply } => drop(reply.send(self.live_call(&name))),
             Request::ReplaceRegistrations { registrations, bindings, done } => {
                 self.handle(Input::RegistrationsReplaced { registrations, bindings });
@@ -273,7 +297,8 @@ impl Task {
             Ok(input) => {
                 if let Input::FallbackDecided { job, .. }
                 | Input::AgentFetched { job, .. }
-                | Input::AgentCallAnswered { job, .. } = &input
+                | Input::AgentCallAnswered { job, .. }
+                | Input::OutgoingCallAnswered { job, .. } = &input
                 {
                     self.running.remove(job);
                 }
@@ -386,6 +411,20 @@ impl Task {
                             agents.create_agent_call(agent_id.as_deref(), &body, budget).await;
                         Input::AgentCallAnswered { job, result }
                     });
+                }
+                Command::CreateOutgoing { call, job, agent_id, query, body, budget } => {
+                    let agents = Arc::clone(&self.parts.agents);
+                    self.begin_job(call, job, async move {
+                        let (agent_id, query) = (agent_id.as_deref(), query.as_deref());
+                        let result = agents.create_outgoing(agent_id, query, &body, budget).await;
+                        Input::OutgoingCallAnswered { job, result }
+                    });
+                }
+                Command::DialAnswered { asked, result } => {
+                    if let Some(reply) = self.dials.remove(&asked) {
+                        // The client may have given up waiting.
+                        let _ = reply.send(*result);
+                    }
                 }
                 Command::AbortJob(job) => {
                     if let Some(handle) = self.running.remove(&job) {

@@ -3,9 +3,11 @@
 use crate::account::{Registration, RegistrationId, SipConfig};
 use crate::billing::cdr::Cdr;
 use crate::call::ladder::Ladder;
+use crate::call::outbound::ServiceRefusal;
 use crate::fallback::{FallbackDecision, FallbackFault, Post};
 use crate::ground::{CallKey, Flow, FlowId, JobId};
 use crate::media::plan::{EarlyMedia, ForCall, MediaCommand, MediaEvent};
+use crate::outgoing::{DialRefusal, OutgoingCallRequest};
 use crate::sip::msg::Message;
 use crate::sip::registration::Binding;
 use crate::sip::target::{ConnectFault, Hop, LocateFault, Target};
@@ -46,6 +48,15 @@ pub enum Input {
     AgentCallAnswered {
         job: JobId,
         result: Result<Created, CreateFault>,
+    },
+    /// A client asks for an outgoing call; answered by [`Command::DialAnswered`] with the same number.
+    DialRequested {
+        asked: u64,
+        request: Box<OutgoingCallRequest>,
+    },
+    OutgoingCallAnswered {
+        job: JobId,
+        result: Result<Created, ServiceRefusal>,
     },
     /// The hops of a target, in the order in which they are to be tried.
     Located {
@@ -113,6 +124,21 @@ pub enum Command {
         body: Value,
         budget: Duration,
     },
+    /// Create the agent call of an outgoing call; the client hears what Ultravox says.
+    CreateOutgoing {
+        call: CallKey,
+        job: JobId,
+        /// `None`: the body says all, as for `POST /api/calls`.
+        agent_id: Option<String>,
+        query: Option<String>,
+        body: Value,
+        budget: Duration,
+    },
+    /// The Call object for the client, or why there is none.
+    DialAnswered {
+        asked: u64,
+        result: Box<Result<Value, DialRefusal>>,
+    },
     /// Nobody waits for this job any more.
     AbortJob(JobId),
     Media(ForCall<MediaCommand>),
@@ -139,7 +165,7 @@ pub enum Command {
     CloseFlow {
         flow: FlowId,
     },
-    /// Hear this address although no range lists it (a registrar), or no longer. Each `true` is taken
+    /// Hear this address although no range lists it (a registrar, a callee), or no longer. Each `true` is taken
     /// back by a `false`.
     AdmitSource {
         address: IpAddr,

@@ -100,7 +100,7 @@ impl Switchboard {
     }
 
     /// The last look before a call is made; the user agent has turned most away already.
-    fn check_capacity(&self) -> Result<(), Refusal> {
+    pub(super) fn check_capacity(&self) -> Result<(), Refusal> {
         if self.draining {
             Err(Refusal::Draining)
         } else if self.calls.len() >= self.settings.calls_max {
@@ -112,7 +112,7 @@ impl Switchboard {
         }
     }
 
-    fn next_key(&mut self) -> CallKey {
+    pub(super) fn next_key(&mut self) -> CallKey {
         self.calls_begun += 1;
         CallKey(u64::from(self.settings.epoch_s) << 32 | u64::from(self.calls_begun))
     }
@@ -204,7 +204,7 @@ impl Switchboard {
 
     /// A late offer: ours has every codec. The stream is joined before the caller's choice is known,
     /// at a rate that suits any.
-    fn make_offer(&mut self, flow: Flow, port: RtpPort) -> Result<Negotiated, Refusal> {
+    pub(super) fn make_offer(&mut self, flow: Flow, port: RtpPort) -> Result<Negotiated, Refusal> {
         let address = self.addresses_for(flow).into_iter().flatten().next();
         let address = address.ok_or(Refusal::Offer(OfferFault::BadAddress))?;
         let codecs = self.settings.call.codecs.clone();

@@ -42,6 +42,7 @@ impl Bench {
             ports: (40_000, 40_009),
             calls_max: 9,
             creations: CreationLimits::default(),
+            outgoing: Arc::default(),
             warn_agent: "edge.example".into(),
             epoch_s: 1,
         };
@@ -157,6 +158,7 @@ fn a_panic_after_the_answer_says_bye() {
     let created = Created {
         call_id: CallId::parse("c-1").expect("an identifier"),
         join_url: crate::ground::Secret::new("wss://voice.ultravox.ai/1"),
+        call: serde_json::Map::new(),
     };
     let media = |what| Input::Media(ForCall { call: key, what });
     for input in [

@@ -147,6 +147,8 @@ pub struct Created {
     pub call_id: CallId,
     /// The credential of the media stream: who has it can join.
     pub join_url: Secret,
+    /// The whole Call object but for the join URL: for the client that asked for the call.
+    pub call: Map<String, Value>,
 }
 
 /// Why the body of a 201 could not be used.
@@ -175,13 +177,15 @@ impl From<AnswerFault> for CreateFault {
 
 /// Reads the body of a 201: `callId` and `joinUrl`. All other fields may be anything.
 pub fn parse_created(body: &[u8]) -> Result<Created, AnswerFault> {
-    let call: Map<String, Value> =
+    let mut call: Map<String, Value> =
         serde_json::from_slice(body).map_err(|_| AnswerFault::NotJson)?;
     let text = |name: &str| call.get(name).and_then(Value::as_str);
     let call_id = text("callId").and_then(CallId::parse).ok_or(AnswerFault::NoCallId)?;
     let join_url =
         text("joinUrl").filter(|url| is_usable_url(url)).ok_or(AnswerFault::NoJoinUrl)?;
-    Ok(Created { call_id, join_url: Secret::new(join_url) })
+    let join_url = Secret::new(join_url);
+    call.remove("joinUrl");
+    Ok(Created { call_id, join_url, call })
 }
 
 /// Printable ASCII within the bound: nothing that could break the upgrade request it will stand in.

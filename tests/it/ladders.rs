@@ -3,6 +3,7 @@
 
 mod agent_calls;
 mod fallback;
+mod outgoing;
 
 use crate::sim::agent::{OTHER, Script};
 use crate::sim::network::Path;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// The floors of the house: a module uses its own floor and those below it.
-const FLOORS: [(&str, u8); 23] = [
+const FLOORS: [(&str, u8); 24] = [
     ("ground", 0),
     ("sip/msg", 1),
     // The status line is a value of messages; a parse fault names one.
@@ -23,6 +23,7 @@ const FLOORS: [(&str, u8); 23] = [
     ("admission", 3),
     ("routing", 3),
     ("context", 3),
+    ("outgoing", 3),
     ("fallback", 3),
     ("billing", 3),
     ("call", 4),

@@ -7,6 +7,7 @@ mod pass;
 
 pub use pass::{PassFault, Passed};
 
+use crate::call::outbound::ServiceRefusal;
 use crate::ground::{Secret, limits};
 use crate::shell::clock::Clock;
 use crate::shell::tls::ClientConfig;
@@ -126,6 +127,51 @@ impl AgentService {
             tracing::warn!(agent_id, %fault, "the agent service created a call that cannot be used");
             fault.into()
         })
+    }
+
+    /// The creation of an outgoing call for a client, whose query goes along: as
+    /// [`AgentService::create_agent_call`], but the client hears a refusal in Ultravox's own words.
+    ///
+    /// # Errors
+    /// [`ServiceRefusal`].
+    pub async fn create_outgoing(
+        &self,
+        agent_id: Option<&str>,
+        query: Option<&str>,
+        body: &Value,
+        budget: Duration,
+    ) -> Result<Created, ServiceRefusal> {
+        let url = match agent_id {
+            Some(agent_id) => self.url(&["api", "agents", agent_id, "calls"]),
+            None => self.url(&["api", "calls"]),
+        };
+        let unanswered = |fault| ServiceRefusal { fault, answer: None };
+        let mut url = url.ok_or_else(|| unanswered(CreateFault::NotFound))?;
+        url.set_query(query);
+        let mut request = self.request(Method::POST, url, budget);
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        *request.body_mut() = Some(body.to_string().into());
+        let response = self.client.execute(request).await.map_err(|error| {
+            let fault = fault_of(&error);
+            tracing::warn!(agent_id, %fault, "no answer from the agent service");
+            unanswered(fault)
+        })?;
+        let status = response.status().as_u16();
+        let retry_after = header(response.headers(), RETRY_AFTER.as_str());
+        let bytes = read_body(response).await;
+        if status == 201 {
+            let created = parse_created(&bytes.map_err(unanswered)?);
+            return created.map_err(|fault| unanswered(fault.into()));
+        }
+        let fault = CreateFault::from_status(status, retry_after.as_deref(), Clock::now().wall);
+        tracing::warn!(
+            agent_id,
+            status,
+            ?retry_after,
+            "the agent service refused an outgoing call"
+        );
+        let words = serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or(Value::Null);
+        Err(ServiceRefusal { fault, answer: Some((status, words)) })
     }
 
     /// `GET /api/agents/{agent_id}`, once, within [`limits::CREATE_CALL`].

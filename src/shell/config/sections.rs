@@ -65,6 +65,7 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
     let admin = read_admin(&mut root.section("admin", report), &mut places, base, report);
     let store = read_store(&mut root.section("store", report), base, report);
     let limits = read_limits(&mut root.section("limits", report), report);
+    let outgoing = super::outgoing::read(&mut root.section("outgoing", report), report);
     let log = read_log(&mut root.section("log", report), report);
     let file = None;
     let config = Config {
@@ -80,6 +81,7 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
         admin,
         store,
         limits,
+        outgoing,
         log,
     };
     Draft { config, places }

@@ -9,6 +9,7 @@ use crate::sip::transaction::Timing;
 use crate::sip::ua::UaConfig;
 use crate::switchboard::Settings;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The Switchboard's settings; `bound` are the listeners with their real addresses.
@@ -30,6 +31,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
         ports: (*config.media.ports.start(), *config.media.ports.end()),
         calls_max: config.limits.calls_max,
         creations: config.ultravox.creations,
+        outgoing: Arc::new(config.outgoing.clone()),
         warn_agent: config.sip.account.domain().to_owned(),
         epoch_s: u32::try_from(Clock::now().wall.unix_micros() / 1_000_000).unwrap_or(u32::MAX),
     }

@@ -13,6 +13,11 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId(pub u64);
 
+impl SessionId {
+    /// Names no session, ever.
+    pub const NONE: SessionId = SessionId(0);
+}
+
 /// Names a request of the peer that the call layer has to answer; also its server transaction.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestToken(pub u64);

@@ -67,6 +67,10 @@ impl Service {
         let created = outcome.map(|()| Created {
             call_id: CallId::parse(&format!("call-{number}")).expect("an identifier"),
             join_url: Secret::new(format!("wss://voice.ultravox.ai/calls/{number}")),
+            call: serde_json::json!({ "callId": format!("call-{number}") })
+                .as_object()
+                .expect("an object")
+                .clone(),
         });
         (latency, created)
     }

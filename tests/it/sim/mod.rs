@@ -3,6 +3,7 @@
 //! shell: it carries out commands and drives sessions as a media shard does. Same seed, same bytes.
 
 pub mod agent;
+pub mod callee;
 pub mod ladder;
 pub mod network;
 pub mod pbx;
@@ -10,6 +11,7 @@ pub mod registrar;
 
 use agent::{Script, Service};
 use bytes::Bytes;
+use callee::{Callee, Manner};
 use ladder::Lines;
 use network::Network;
 use pbx::{Action, Caller, Out, Wake};
@@ -22,6 +24,7 @@ use voxedge::account::{
     AgentAllowance, FallbackHandler, RegistrationId, SipConfig, SipConfigDocument, compile,
 };
 use voxedge::billing::cdr::Cdr;
+use voxedge::call::outbound::ServiceRefusal;
 use voxedge::call::{CallSettings, MediaAddress};
 use voxedge::codec::CodecKind;
 use voxedge::fallback::{FallbackDecision, FallbackFault, Post};
@@ -30,6 +33,7 @@ use voxedge::ground::{
 };
 use voxedge::media::plan::{AgentClose, AgentRates, ForCall, MediaCommand, MediaEvent, MediaPlan};
 use voxedge::media::{MediaSession, Uplink};
+use voxedge::outgoing::{DialRefusal, HostRule, OutgoingCallRequest, OutgoingPolicy};
 use voxedge::refusal::RefusalPolicy;
 use voxedge::sip::msg::{Framing, Message};
 use voxedge::sip::registration::Binding;
@@ -46,10 +50,14 @@ const STEPS_MAX: u64 = 3_000_000;
 
 /// What is under way and when it arrives.
 enum Item {
-    ToEdge { from: usize, bytes: Vec<u8> },
+    ToEdge { from: SocketAddr, bytes: Vec<u8> },
     ToPbx { to: usize, bytes: Bytes },
+    ToCallee { to: usize, bytes: Bytes },
+    WakeCallee(usize, callee::Wake),
+    HangUp(String),
     RtpToEdge { from: usize, port: u16, bytes: Vec<u8> },
     RtpToPbx { to: usize },
+    RtpToCallee { to: usize },
     Act(usize, Action),
     Wake(usize, Wake),
     Answer(JobId, Box<Input>),
@@ -113,7 +121,10 @@ pub struct World {
     pub registrars: Vec<Registrar>,
     /// What the next start would know.
     pub kept_bindings: BTreeMap<RegistrationId, Binding>,
-    /// Sources that are heard besides the ranges.
+    pub callees: Vec<Callee>,
+    /// What clients heard of their requests for outgoing calls.
+    pub dialled: Vec<Result<serde_json::Value, DialRefusal>>,
+    /// Sources that the edge wants to hear, with how often it said so.
     pub admitted: BTreeMap<IpAddr, i32>,
     pub lines: Lines,
     pub facts: BTreeMap<CallKey, Facts>,
@@ -154,6 +165,12 @@ pub fn settings() -> Settings {
         ports: (40_000, 40_099),
         calls_max: 100,
         creations: CreationLimits::default(),
+        outgoing: Arc::new(OutgoingPolicy {
+            hosts: ["192.0.2.0/24", "trunk.example"]
+                .map(|host| HostRule::parse(host).expect("a host"))
+                .to_vec(),
+            ..OutgoingPolicy::default()
+        }),
         warn_agent: "edge.example".into(),
         epoch_s: 1,
     }
@@ -203,6 +220,8 @@ impl World {
             callers: Vec::new(),
             registrars: Vec::new(),
             kept_bindings: BTreeMap::new(),
+            callees: Vec::new(),
+            dialled: Vec::new(),
             admitted: BTreeMap::new(),
             lines: Lines::default(),
             facts: BTreeMap::new(),
@@ -225,6 +244,28 @@ impl World {
     pub fn caller(&mut self, to_user: &str) -> usize {
         self.callers.push(Caller::new(self.callers.len(), to_user));
         self.callers.len() - 1
+    }
+
+    /// Adds a phone that can be called; its address is 192.0.2.100 and up.
+    pub fn callee(&mut self, manner: Manner) -> usize {
+        self.callees.push(Callee::new(self.callees.len(), manner));
+        self.callees.len() - 1
+    }
+
+    /// A client asks for a call at `ms`, with these members of `medium.sip.outgoing`.
+    pub fn dial(&mut self, ms: u64, outgoing: serde_json::Value) {
+        let request = OutgoingCallRequest {
+            agent_id: Some(agent::SALES.into()),
+            query: None,
+            body: serde_json::json!({ "medium": { "sip": { "outgoing": outgoing } } }),
+        };
+        let asked = 1 + self.sequence;
+        self.edge(ms, Input::DialRequested { asked, request: Box::new(request) });
+    }
+
+    /// A client gives up the call with this Ultravox id at `ms`.
+    pub fn hang_up(&mut self, ms: u64, call_id: &str) {
+        self.enter(at_ms(ms), Item::HangUp(call_id.to_owned()));
     }
 
     /// The caller does this at `ms`.
@@ -300,6 +341,16 @@ impl World {
         match item {
             Item::ToEdge { from, bytes } => self.on_sip(from, bytes),
             Item::ToPbx { to, bytes } => self.with_caller(to, |pbx, out| pbx.receive(&bytes, out)),
+            Item::ToCallee { to, bytes } => {
+                self.with_callee(to, |one, out| one.receive(&bytes, out))
+            }
+            Item::WakeCallee(to, wake) => self.with_callee(to, |one, out| one.wake(wake, out)),
+            Item::HangUp(call_id) => {
+                let waited = self.board.hang_up(self.now, &call_id);
+                self.say("client", "edge", &format!("hang_up {call_id}: {waited}"));
+                self.carry_out();
+            }
+            Item::RtpToCallee { to } => self.callees[to].rtp_received += 1,
             Item::RtpToEdge { from, port, bytes } => self.on_rtp(from, port, &bytes),
             Item::RtpToPbx { to } => self.callers[to].rtp_received += 1,
             Item::Act(caller, action) => self.with_caller(caller, |pbx, out| pbx.act(action, out)),
@@ -320,8 +371,8 @@ impl World {
         self.carry_out();
     }
 
-    fn on_sip(&mut self, from: usize, bytes: Vec<u8>) {
-        let flow = edge_flow(self.callers[from].address);
+    fn on_sip(&mut self, from: SocketAddr, bytes: Vec<u8>) {
+        let flow = edge_flow(from);
         if bytes.starts_with(b"INVITE ") {
             self.invites.entry(ladder::call_and_cseq(&bytes)).or_default();
         }
@@ -347,11 +398,27 @@ impl World {
         }
     }
 
+    fn with_callee(&mut self, to: usize, act: impl FnOnce(&mut Callee, &mut Vec<callee::Out>)) {
+        let mut outs = Vec::new();
+        act(&mut self.callees[to], &mut outs);
+        let (name, address) = (self.callees[to].name.clone(), self.callees[to].address);
+        for out in outs {
+            match out {
+                callee::Out::Send(bytes) => self.send_to_edge(&name, address, bytes),
+                callee::Out::Wake(wait, wake) => self.enter_in(wait, Item::WakeCallee(to, wake)),
+            }
+        }
+    }
+
     fn send_up(&mut self, from: usize, bytes: Vec<u8>) {
+        let (name, address) = (self.callers[from].name.clone(), self.callers[from].address);
+        self.send_to_edge(&name, address, bytes);
+    }
+
+    fn send_to_edge(&mut self, name: &str, from: SocketAddr, bytes: Vec<u8>) {
         let label = ladder::message(&bytes);
         let arrivals = self.arrivals(self.network.up, &label);
-        let name = self.callers[from].name.clone();
-        self.say(&name, "edge", &marked(&label, arrivals));
+        self.say(name, "edge", &marked(&label, arrivals));
         for wait in arrivals.into_iter().flatten() {
             self.enter_in(wait, Item::ToEdge { from, bytes: bytes.clone() });
         }
@@ -361,6 +428,15 @@ impl World {
         let label = ladder::message(&bytes);
         if bytes.starts_with(b"REGISTER ") {
             return self.register(to, &bytes, &label);
+        }
+        if let Some(to) = self.callees.iter().position(|callee| callee.address == to) {
+            let arrivals = self.arrivals(self.network.down, &label);
+            let name = self.callees[to].name.clone();
+            self.say("edge", &name, &marked(&label, arrivals));
+            for wait in arrivals.into_iter().flatten() {
+                self.enter_in(wait, Item::ToCallee { to, bytes: bytes.clone() });
+            }
+            return;
         }
         let index = self.callers.iter().position(|caller| caller.address == to);
         let index = index.unwrap_or_else(|| panic!("{label} was sent to {to}, who is nobody"));
@@ -448,6 +524,21 @@ impl World {
                 Command::KeepFlow { .. }
                 | Command::KeepAlive { .. }
                 | Command::CloseFlow { .. } => {}
+                Command::AdmitSource { address, admit } => {
+                    *self.admitted.entry(address).or_default() += if admit { 1 } else { -1 };
+                }
+                Command::CreateOutgoing { job, call, agent_id, query: _, body, budget } => {
+                    let id = agent_id.unwrap_or_default();
+                    self.create_outgoing(job, call, &id, body, budget);
+                }
+                Command::DialAnswered { asked: _, result } => {
+                    let text = match result.as_ref() {
+                        Ok(call) => format!("201 {}", call["callId"].as_str().unwrap_or("?")),
+                        Err(refusal) => format!("{refusal:?}"),
+                    };
+                    self.say("edge", "client", &text);
+                    self.dialled.push(*result);
+                }
                 Command::Locate { ticket, target, seed: _ } => {
                     let result = self.locate(&target);
                     self.edge_soon(Input::Located { ticket, result });
@@ -545,6 +636,31 @@ impl World {
         self.begin_job(job, latency, Input::AgentCallAnswered { job, result });
     }
 
+    fn create_outgoing(
+        &mut self,
+        job: JobId,
+        call: CallKey,
+        id: &str,
+        body: serde_json::Value,
+        budget: Duration,
+    ) {
+        let first = &body["firstSpeakerSettings"];
+        let text = format!("POST call of {}  {first}  {}", &id[..8], body["joinTimeout"]);
+        self.say("edge", "rest", &text);
+        self.facts.entry(call).or_default().creations.push(body);
+        let (mut latency, mut result) = self.service.creation();
+        let budget_ms = budget.as_millis() as u64;
+        if latency > budget_ms {
+            (latency, result) = (budget_ms, Err(CreateFault::TimedOut));
+        }
+        let result = result.map_err(|fault| {
+            let refused = (400, serde_json::json!({ "detail": "no" }));
+            let answer = (fault == CreateFault::BadRequest).then_some(refused);
+            ServiceRefusal { fault, answer }
+        });
+        self.begin_job(job, latency, Input::OutgoingCallAnswered { job, result });
+    }
+
     fn begin_job(&mut self, job: JobId, latency_ms: u64, answer: Input) {
         assert!(self.jobs.insert(job), "{job:?} runs already");
         self.enter_in(Duration::from_millis(latency_ms), Item::Answer(job, Box::new(answer)));
@@ -561,7 +677,11 @@ impl World {
             Input::FallbackDecided { result: Ok(decision), .. } => format!("{decision:?}"),
             Input::FallbackDecided { result: Err(fault), .. } => format!("{fault:?}"),
             Input::AgentFetched { result: Ok(_), .. } => "200 agent".to_owned(),
-            Input::AgentCallAnswered { result: Ok(_), .. } => "201 call".to_owned(),
+            Input::AgentCallAnswered { result: Ok(_), .. }
+            | Input::OutgoingCallAnswered { result: Ok(_), .. } => "201 call".to_owned(),
+            Input::OutgoingCallAnswered { result: Err(refused), .. } => {
+                format!("{:?}", refused.fault)
+            }
             Input::AgentFetched { result: Err(fault), .. }
             | Input::AgentCallAnswered { result: Err(fault), .. } => format!("{fault:?}"),
             _ => unreachable!("jobs have no other answers"),
@@ -743,11 +863,14 @@ impl World {
             self.tell(call, event);
         }
         for to in sent {
-            let Some(to) = self.callers.iter().position(|caller| caller.media == to) else {
-                continue;
-            };
+            let caller = self.callers.iter().position(|caller| caller.media == to);
+            let callee = self.callees.iter().position(|callee| callee.media == to);
             for wait in self.network.arrivals(self.network.media).into_iter().flatten() {
-                self.enter_in(wait, Item::RtpToPbx { to });
+                match (caller, callee) {
+                    (Some(to), _) => self.enter_in(wait, Item::RtpToPbx { to }),
+                    (None, Some(to)) => self.enter_in(wait, Item::RtpToCallee { to }),
+                    (None, None) => {}
+                }
             }
         }
     }

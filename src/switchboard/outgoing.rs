@@ -1,0 +1,211 @@
+//! Outgoing calls: a client's request on its way to a call, and what the user agent says of it. Who
+//! may be called is decided in `outgoing`, what the call does in `call::outbound`.
+
+use super::{Command, SDP, Switchboard};
+use crate::call::outbound::{Outgoing, ServiceRefusal};
+use crate::call::{Call, Opening, record};
+use crate::context::Caller;
+use crate::ground::{CallKey, Flow, FlowId, JobId, Now, Transport};
+use crate::outgoing::{DialRefusal, OutgoingCallRequest, Wanted};
+use crate::refusal::{EndCause, Refusal};
+use crate::routing::Route;
+use crate::sip::msg::{Host, Method, NameAddr, Uri};
+use crate::sip::ua::{Body, OutgoingRequest, SessionId};
+use crate::ultravox::create_call::Created;
+use serde_json::{Map, Value};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+impl Switchboard {
+    /// A client wants a call. It is answered once: with the created call, or with the refusal.
+    pub(super) fn on_dial_requested(&mut self, now: Now, asked: u64, request: OutgoingCallRequest) {
+        if let Err(refusal) = self.place(now, asked, request) {
+            self.counters.outgoing_refused += 1;
+            self.answer_dial(asked, Err(refusal));
+        }
+    }
+
+    pub(super) fn answer_dial(&mut self, asked: u64, result: Result<Value, DialRefusal>) {
+        self.out.push_back(Command::DialAnswered { asked, result: Box::new(result) });
+    }
+
+    fn place(
+        &mut self,
+        now: Now,
+        asked: u64,
+        request: OutgoingCallRequest,
+    ) -> Result<(), DialRefusal> {
+        let policy = Arc::clone(&self.settings.outgoing);
+        let wanted = Wanted::read(request, &policy)?;
+        let refusals = self.settings.call.refusals;
+        let unavailable =
+            |refusal: Refusal| DialRefusal::Unavailable { words: refusal.answer(refusals).detail };
+        self.check_capacity().map_err(unavailable)?;
+        let live = self.calls.values().filter(|call| call.outgoing.is_some()).count();
+        self.dialled
+            .take(now.at, &policy, live)
+            .map_err(|retry_after| DialRefusal::TooMany { retry_after })?;
+        let port = self.ports.take(now.at, &mut self.entropy);
+        let port = port.ok_or_else(|| unavailable(Refusal::PortsExhausted))?;
+        let flow = nowhere(&wanted);
+        let negotiated = match self.make_offer(flow, port) {
+            Ok(negotiated) => negotiated,
+            Err(refusal) => {
+                self.ports.put_back(now.at, port);
+                return Err(unavailable(refusal));
+            }
+        };
+        let key = self.next_key();
+        let call_id = self.entropy.token(128);
+        let cdr = record::open_outgoing(key, now, &wanted, call_id);
+        let opening = Opening {
+            key,
+            session: SessionId::NONE,
+            flow,
+            settings: self.settings.call.clone(),
+            route: Route::None,
+            agent_id: wanted.agent_id.clone(),
+            question: None,
+            context: Map::new(),
+            caller: Caller::default(),
+            port,
+            negotiated,
+        };
+        let mut call = Call::new(now, opening, cdr);
+        call.outgoing = Some(Box::new(Outgoing::new(wanted, policy, asked)));
+        let cname = self.entropy.token(96);
+        self.calls.insert(key, call);
+        self.set_availability();
+        self.counters.outgoing += 1;
+        self.step(now, key, |call, out| call.begin_outgoing(now, cname, out));
+        Ok(())
+    }
+
+    pub(super) fn on_outgoing_call(
+        &mut self,
+        now: Now,
+        job: JobId,
+        result: Result<Created, ServiceRefusal>,
+    ) {
+        let Some(key) = self.jobs.remove(&job) else { return };
+        let fault = result.as_ref().err().map(|refused| refused.fault);
+        self.creations.answered(now.at, key, fault);
+        self.step(now, key, |call, out| call.on_outgoing_call(now, result, out));
+    }
+
+    /// Sends the INVITE to the present callee: a new session each time, the same Call-ID.
+    pub(super) fn dial(&mut self, now: Now, key: CallKey) {
+        let Some(call) = self.calls.get(&key) else { return };
+        let Some(outgoing) = &call.outgoing else { return };
+        let uri = &outgoing.callee.uri;
+        let to = format!("<{uri}>");
+        let mut invite = OutgoingRequest::new(Method::Invite, uri, &outgoing.wanted.from, &to);
+        invite.call_id = Some(call.cdr.sip_call_id.clone());
+        invite.body = Some((SDP.to_owned(), call.description.clone().into()));
+        invite.credentials = outgoing.credentials_here();
+        let mut outputs = Vec::new();
+        let session = self.ua.dial(now, invite, &mut outputs);
+        if let Some(call) = self.calls.get_mut(&key) {
+            let before = std::mem::replace(&mut call.session, session);
+            self.by_session.remove(&before);
+        }
+        self.by_session.insert(session, key);
+        self.take_ua_outputs(now, outputs);
+    }
+
+    /// Gives up our INVITE; a session that is gone already has nothing more to tell.
+    pub(super) fn cancel(
+        &mut self,
+        now: Now,
+        key: CallKey,
+        session: SessionId,
+        reason: Option<&str>,
+    ) {
+        let mut outputs = Vec::new();
+        let gone = self.ua.cancel(now, session, reason, &mut outputs).is_err();
+        self.take_ua_outputs(now, outputs);
+        if gone {
+            self.step(now, key, Call::on_dialog_closed);
+        }
+    }
+
+    /// The callee answered: the call lives on this flow, and its requests are heard from wherever
+    /// the dialog says that they come from.
+    pub(super) fn on_callee_answered(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        flow: Flow,
+        body: Body,
+    ) {
+        self.counters.answered += 1;
+        self.on_moved(session, flow);
+        let mut addresses = vec![flow.peer.ip()];
+        if let Some(dialog) = self.ua.dialog(session) {
+            let route = dialog.route_set().first().and_then(|route| NameAddr::parse(route).ok());
+            let target = Uri::parse(dialog.remote_target()).ok();
+            for uri in route.map(|route| route.uri()).into_iter().chain(target) {
+                addresses.extend(literal(&uri).filter(|ip| !addresses.contains(ip)));
+            }
+        }
+        for address in &addresses {
+            self.out.push_back(Command::AdmitSource { address: *address, admit: true });
+        }
+        self.on_session(now, session, |call, out| {
+            if let Some(outgoing) = &mut call.outgoing {
+                outgoing.admitted = addresses;
+            }
+            call.on_callee_answered(now, body, out);
+        });
+    }
+
+    /// Ends the call with this Ultravox id while it is not up yet. False when there is none: it is
+    /// not ours, up, or over.
+    pub fn hang_up(&mut self, now: Now, ultravox_call_id: &str) -> bool {
+        let found = self.calls.values().find(|call| {
+            call.outgoing.is_some()
+                && call.cdr.ultravox_call_id.as_deref() == Some(ultravox_call_id)
+        });
+        let Some(key) = found.map(|call| call.key) else { return false };
+        let mut waits = false;
+        self.step(now, key, |call, out| waits = call.hang_up(now, out));
+        self.settle();
+        waits
+    }
+
+    /// Who ended a call by its BYE.
+    pub(super) fn on_ended(&mut self, now: Now, session: SessionId, reason: Option<String>) {
+        self.on_session(now, session, |call, out| {
+            call.cdr.end_reason = reason;
+            let cause = match call.outgoing {
+                Some(_) => EndCause::CalleeHungUp,
+                None => EndCause::CallerHungUp,
+            };
+            call.finish(now, cause, out);
+        });
+    }
+
+    /// Sources that were let in for this call need not be heard for it any more.
+    pub(super) fn dismiss_sources(&mut self, call: &Call) {
+        let admitted = call.outgoing.as_ref().map(|outgoing| outgoing.admitted.clone());
+        for address in admitted.unwrap_or_default() {
+            self.out.push_back(Command::AdmitSource { address, admit: false });
+        }
+    }
+}
+
+/// Where a call is before it is anywhere: no flow, in the address family of a literal host.
+fn nowhere(wanted: &Wanted) -> Flow {
+    let uri = Uri::parse(&wanted.callee.uri).ok();
+    let v6 = uri.and_then(|uri| literal(&uri)).is_some_and(|ip| ip.is_ipv6());
+    let any = if v6 { IpAddr::from([0; 16]) } else { IpAddr::from([0; 4]) };
+    let place = SocketAddr::new(any, 0);
+    Flow { id: FlowId(0), transport: Transport::Udp, local: place, peer: place }
+}
+
+fn literal(uri: &Uri<'_>) -> Option<IpAddr> {
+    match uri.host() {
+        Host::Address(address) => Some(address),
+        Host::Name(_) | Host::Absent => None,
+    }
+}

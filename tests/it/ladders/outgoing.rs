@@ -1,0 +1,281 @@
+//! Outgoing calls: asked for by a client, dialled, joined when the callee answers. Each ends in one
+//! record, with the status that `sipDetails` is made of.
+
+use super::with;
+use crate::sim::agent::Script;
+use crate::sim::callee::Manner;
+use crate::sim::{World, ladder, settings};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use voxedge::billing::cdr::CallDirection;
+use voxedge::media::plan::{AgentClose, AgentStreamFault};
+use voxedge::outgoing::{DialRefusal, OutgoingPolicy, Unwanted};
+use voxedge::switchboard::Input;
+use voxedge::ultravox::create_call::CreateFault;
+use voxedge::ultravox::sip_details::termination_reason;
+
+fn target() -> Value {
+    json!({ "to": "sip:+15550001@192.0.2.100", "from": "+15550100" })
+}
+
+/// A world with one phone of this manner, which is dialled at once.
+fn calling(manner: Manner) -> World {
+    scripted(manner, Script::default())
+}
+
+fn scripted(manner: Manner, script: Script) -> World {
+    let mut world = World::new(1, settings());
+    world.service.script = script;
+    world.callee(manner);
+    world.dial(0, target());
+    world
+}
+
+/// Runs to the end: the ladder is as it is kept, nothing is left, and there is one closed record with
+/// this reason for the client.
+fn check(name: &str, mut world: World, reason: &str) {
+    world.run_out(600_000);
+    ladder::check(&format!("outgoing_{name}"), world.ladder());
+    assert!(world.is_idle(), "{name}: something is left\n{}", world.ladder());
+    assert!(world.admitted.values().all(|count| *count == 0), "{name}: {:?}", world.admitted);
+    let facts: Vec<_> = world.facts.values().collect();
+    assert_eq!(facts.len(), 1, "{name}: one call");
+    let record = facts[0].records.last().expect("a record");
+    assert!(record.is_closed() && record.direction == CallDirection::Outgoing);
+    let given = termination_reason(record.answered_at.is_some(), record.status);
+    assert_eq!(given, format!("SIP_TERMINATION_{reason}"), "{name}: {:?}", record.status);
+    for text in [world.ladder().to_owned(), format!("{record:?}")] {
+        assert!(!text.contains("voice.ultravox.ai"), "{name}: a join URL is a secret");
+    }
+}
+
+#[test]
+fn the_callee_answers_and_hangs_up() {
+    let manner = Manner { hangs_up: Some(3_000), ..Manner::default() };
+    let mut world = scripted(manner, Script { speech_ms: 400, ..Script::default() });
+    world.run_out(600_000);
+    let facts = world.facts.values().next().expect("a call").clone();
+    let record = facts.records.last().expect("a record");
+    assert_eq!(record.answered_at.is_some(), record.joined_at.is_some());
+    assert_eq!(record.sip_time, Duration::from_millis(3_010), "from the answer, ringing is free");
+    assert!(record.agent_time < record.sip_time, "the agent joins after the answer");
+    assert!(world.callees[0].rtp_received >= 20, "the callee hears the agent");
+    let created = world.dialled[0].as_ref().expect("a call");
+    assert_eq!(created["joinUrl"], Value::Null);
+    assert_eq!(created["medium"], json!({ "sip": { "outgoing": target() } }));
+    check("answered", world, "NORMAL");
+}
+
+#[test]
+fn the_agent_hangs_up_on_a_callee() {
+    let leaves = Some((1_000, AgentClose::Code(1000)));
+    let script = Script { leaves, ..Script::default() };
+    check("agent_hangs_up", scripted(Manner::default(), script), "NORMAL");
+}
+
+#[test]
+fn busy_declined_and_unknown() {
+    for (name, code, reason) in [
+        ("busy", 486, "BUSY"),
+        ("declined", 603, "REJECTED"),
+        ("not_found", 404, "INVALID_NUMBER"),
+        ("unavailable", 503, "DESTINATION_UNAVAILABLE"),
+    ] {
+        let manner = Manner { answers: Some((700, code, "")), ..Manner::default() };
+        check(name, calling(manner), reason);
+    }
+}
+
+#[test]
+fn nobody_answers_the_phone() {
+    let manner = Manner { answers: None, ..Manner::default() };
+    check("no_answer", calling(manner), "TIMEOUT");
+}
+
+#[test]
+fn nobody_is_there() {
+    check("down", calling(Manner { silent: true, ..Manner::default() }), "TIMEOUT");
+    let mut world = World::new(1, settings());
+    world.dial(0, json!({ "to": "sip:1@trunk.example", "from": "2" }));
+    check("no_address", world, "DESTINATION_UNAVAILABLE");
+}
+
+#[test]
+fn two_of_three_hops_are_dead() {
+    let mut world = World::new(1, settings());
+    for silent in [true, true, false] {
+        world.callee(Manner { silent, answers: Some((200, 200, "")), ..Manner::default() });
+    }
+    let addresses = world.callees.iter().map(|callee| callee.address).collect();
+    world.names.insert("trunk.example".into(), addresses);
+    world.callees[2].manner.hangs_up = Some(1_000);
+    world.dial(0, json!({ "to": "sip:1@trunk.example", "from": "2" }));
+    world.run_out(3_999);
+    let facts = world.facts.values().next().expect("a call");
+    assert!(facts.records.last().is_some_and(|cdr| cdr.answered_at.is_some()), "up in 4 s");
+    check("two_hops_dead", world, "NORMAL");
+}
+
+#[test]
+fn the_client_gives_up_while_it_rings() {
+    let mut world = calling(Manner { answers: None, ..Manner::default() });
+    world.hang_up(1_500, "another");
+    world.hang_up(2_000, "call-1");
+    world.hang_up(2_500, "call-1");
+    check("given_up", world, "CANCELED");
+}
+
+#[test]
+fn a_200_that_crosses_the_cancel_is_ended() {
+    let manner = Manner { answers: None, answers_at_cancel: true, ..Manner::default() };
+    let mut world = calling(manner);
+    world.hang_up(2_000, "call-1");
+    check("late_200", world, "CANCELED");
+}
+
+#[test]
+fn a_call_that_is_up_is_not_given_up() {
+    let manner = Manner { hangs_up: Some(2_000), ..Manner::default() };
+    let mut world = calling(manner);
+    world.hang_up(3_000, "call-1");
+    world.run_out(600_000);
+    assert!(world.ladder().contains("hang_up call-1: false"), "{}", world.ladder());
+    assert!(world.is_idle());
+}
+
+#[test]
+fn a_challenge_is_answered_with_the_clients_credentials() {
+    let manner = Manner { challenges: true, hangs_up: Some(500), ..Manner::default() };
+    let mut world = World::new(1, settings());
+    world.callee(manner.clone());
+    let mut outgoing = target();
+    outgoing["username"] = "us".into();
+    outgoing["password"] = "a password".into();
+    world.dial(0, outgoing);
+    world.run_out(600_000);
+    let authorization = world.callees[0].authorization.clone().expect("an answer");
+    assert!(authorization.contains("username=\"us\""), "{authorization}");
+    assert!(!world.ladder().contains("a password") && !authorization.contains("a password"));
+    check("challenged", world, "NORMAL");
+    check("challenged_without_credentials", calling(manner), "REJECTED");
+}
+
+#[test]
+fn a_redirection_is_followed_where_the_policy_allows() {
+    let moved = |contact| Manner { answers: Some((300, 302, contact)), ..Manner::default() };
+    let there = "Contact: <sip:evil@203.0.113.9>;q=1, <sip:+15550002@192.0.2.101>;q=0.5\r\n";
+    let mut world = calling(moved(there));
+    world.callee(Manner { hangs_up: Some(500), ..Manner::default() });
+    check("redirected", world, "NORMAL");
+    let mut world = calling(moved("Contact: <sip:evil@203.0.113.9>\r\n"));
+    world.callee(Manner::default());
+    check("redirected_to_a_stranger", world, "UNKNOWN");
+    // Round and round: nobody is called twice.
+    let mut world = calling(moved("Contact: <sip:+15550002@192.0.2.101>\r\n"));
+    world.callee(moved("Contact: <sip:+15550001@192.0.2.100>\r\n"));
+    check("redirected_in_a_circle", world, "UNKNOWN");
+}
+
+#[test]
+fn credentials_do_not_follow_a_redirection() {
+    let mut world = World::new(1, settings());
+    let there = "Contact: <sip:+15550002@192.0.2.101>\r\n";
+    world.callee(Manner { answers: Some((300, 302, there)), ..Manner::default() });
+    world.callee(Manner { challenges: true, ..Manner::default() });
+    let mut outgoing = target();
+    outgoing["username"] = "us".into();
+    outgoing["password"] = "a password".into();
+    world.dial(0, outgoing);
+    world.run_out(600_000);
+    assert_eq!(world.callees[1].authorization, None);
+    assert_eq!(world.callees[1].heard, ["INVITE", "ACK"]);
+    assert!(world.is_idle());
+}
+
+#[test]
+fn early_media_is_heard_by_nobody() {
+    let manner = Manner {
+        early_media: Some(100),
+        answers: Some((1_500, 200, "")),
+        hangs_up: Some(1_000),
+        ..Manner::default()
+    };
+    check("early_media", calling(manner), "NORMAL");
+}
+
+#[test]
+fn the_agent_cannot_be_had() {
+    let refused = |fault| Script { creations: vec![(150, Err(fault))], ..Script::default() };
+    let world = scripted(Manner::default(), refused(CreateFault::BadRequest));
+    check("create_400", world, "REJECTED");
+    let mut world = scripted(Manner::default(), refused(CreateFault::PaymentRequired));
+    world.run_out(600_000);
+    assert_eq!(world.dialled, [Err(DialRefusal::NoService(CreateFault::PaymentRequired))]);
+    assert_eq!(world.callees[0].heard, Vec::<String>::new(), "nobody is rung for nothing");
+    let gone = (30, Err(AgentStreamFault::Unreachable("refused".into())));
+    let script = Script { prepare: gone.clone(), ..Script::default() };
+    check("agent_gone", scripted(Manner::default(), script), "NORMAL");
+    let script = Script { join: (20, Err(AgentStreamFault::Refused(404))), ..Script::default() };
+    check("join_refused", scripted(Manner::default(), script), "NORMAL");
+}
+
+#[test]
+fn a_drain_cancels_what_still_rings_at_its_end() {
+    let mut world = calling(Manner { answers: None, ..Manner::default() });
+    world.edge(1_000, Input::Drain { grace: Duration::from_secs(2) });
+    world.dial(1_500, target());
+    check("drained", world, "DESTINATION_UNAVAILABLE");
+}
+
+#[test]
+fn the_longest_call_time_is_kept() {
+    let mut settings = settings();
+    settings.outgoing = Arc::new(OutgoingPolicy {
+        length_max: Duration::from_secs(8),
+        ..OutgoingPolicy::clone(&settings.outgoing)
+    });
+    let mut world = World::new(1, settings);
+    world.callee(Manner::default());
+    world.dial(0, target());
+    check("too_long", world, "NORMAL");
+}
+
+#[test]
+fn requests_that_are_not_served() {
+    let mut settings = settings();
+    settings.outgoing = Arc::new(OutgoingPolicy {
+        calls_per_minute: 2,
+        ..OutgoingPolicy::clone(&settings.outgoing)
+    });
+    let mut world = World::new(1, settings);
+    world.callee(Manner { hangs_up: Some(100), ..Manner::default() });
+    world.dial(0, json!({ "to": "sip:1@evil.example", "from": "2" }));
+    world.dial(10, json!({ "from": "2" }));
+    for ms in [20, 30, 40] {
+        world.dial(ms, target());
+    }
+    world.run_out(600_000);
+    assert!(world.is_idle());
+    assert_eq!(world.dialled.iter().filter(|result| result.is_ok()).count(), 2);
+    let refusals: Vec<_> =
+        world.dialled.iter().filter_map(|result| result.as_ref().err()).collect();
+    assert_eq!(refusals[0], &DialRefusal::Forbidden(Unwanted::Host));
+    assert!(matches!(refusals[1], DialRefusal::Malformed { path: "medium.sip.outgoing.to", .. }));
+    assert!(matches!(refusals[2], DialRefusal::TooMany { .. }));
+    assert_eq!((world.board.counters().outgoing, world.board.counters().outgoing_refused), (2, 3));
+}
+
+#[test]
+fn calls_both_ways_do_not_disturb_each_other() {
+    let mut world = with(Script::default());
+    world.callee(Manner { hangs_up: Some(1_000), ..Manner::default() });
+    world.dial(100, target());
+    world.act(4_000, 0, crate::sim::pbx::Action::HangUp);
+    world.run_out(600_000);
+    assert!(world.is_idle());
+    assert_eq!(world.facts.len(), 2);
+    assert!(world.facts.values().all(|facts| {
+        facts.records.last().is_some_and(|cdr| cdr.status == Some(200) && cdr.is_closed())
+    }));
+}

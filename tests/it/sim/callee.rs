@@ -1,0 +1,290 @@
+//! A small UAS, written apart from the product: it takes calls over UDP as its manner says: rings,
+//! challenges, refuses, redirects, sends early media, answers, hangs up. Final answers are repeated
+//! until their ACK comes. It never looks at a clock: it asks to be woken.
+
+use super::ladder::header;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const T1: Duration = Duration::from_millis(500);
+const T2: Duration = Duration::from_secs(4);
+
+/// What the callee does with an INVITE, in milliseconds after its coming.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// Says nothing at all.
+    pub silent: bool,
+    /// Wants credentials first.
+    pub challenges: bool,
+    pub rings: Option<u64>,
+    /// 183 with a description.
+    pub early_media: Option<u64>,
+    /// The final answer: status and further headers.
+    pub answers: Option<(u64, u16, &'static str)>,
+    /// BYE so long after the ACK.
+    pub hangs_up: Option<u64>,
+    /// Answers the INVITE with 200 when a CANCEL comes: both cross.
+    pub answers_at_cancel: bool,
+}
+
+impl Default for Manner {
+    /// Rings after 50 ms, answers after 2 s.
+    fn default() -> Manner {
+        Manner {
+            silent: false,
+            challenges: false,
+            rings: Some(50),
+            early_media: None,
+            answers: Some((2_000, 200, "")),
+            hangs_up: None,
+            answers_at_cancel: false,
+        }
+    }
+}
+
+pub enum Out {
+    Send(Vec<u8>),
+    Wake(Duration, Wake),
+}
+
+#[derive(Clone, Debug)]
+pub enum Wake {
+    Ring {
+        branch: String,
+    },
+    Early {
+        branch: String,
+    },
+    Answer {
+        branch: String,
+        code: u16,
+        extra: &'static str,
+    },
+    /// The final answer once more.
+    Again {
+        branch: String,
+        interval: Duration,
+        waited: Duration,
+    },
+    HangUp,
+}
+
+/// One INVITE that came, by its branch.
+struct Invited {
+    branch: String,
+    head: String,
+    answer: Option<Vec<u8>>,
+    acked: bool,
+}
+
+/// One phone.
+pub struct Callee {
+    pub name: String,
+    pub address: SocketAddr,
+    pub media: SocketAddr,
+    pub manner: Manner,
+    pub rtp_received: u64,
+    /// The methods of the requests that came, copies among them.
+    pub heard: Vec<String>,
+    /// `Authorization` of the last INVITE.
+    pub authorization: Option<String>,
+    invites: Vec<Invited>,
+    said_bye: bool,
+    pub bye_answered: bool,
+}
+
+impl Callee {
+    pub fn new(index: usize, manner: Manner) -> Callee {
+        let host = 100 + index;
+        let address = |port: u16| format!("192.0.2.{host}:{port}").parse().expect("an address");
+        Callee {
+            name: if index == 0 { "callee".into() } else { format!("callee{}", index + 1) },
+            address: address(5060),
+            media: address(4000),
+            manner,
+            rtp_received: 0,
+            heard: Vec::new(),
+            authorization: None,
+            invites: Vec::new(),
+            said_bye: false,
+            bye_answered: false,
+        }
+    }
+
+    pub fn receive(&mut self, bytes: &[u8], out: &mut Vec<Out>) {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let head = text.split_once("\r\n\r\n").map_or(text.as_str(), |(head, _)| head).to_owned();
+        if head.starts_with("SIP/2.0 ") {
+            self.bye_answered |= header(&head, "CSeq").is_some_and(|cseq| cseq.ends_with("BYE"));
+            return;
+        }
+        let method = head.split(' ').next().unwrap_or_default().to_owned();
+        self.heard.push(method.clone());
+        let branch = branch_of(&head);
+        if self.manner.silent {
+            return;
+        }
+        match method.as_str() {
+            "INVITE" => self.on_invite(head, branch, out),
+            "ACK" => self.on_ack(&head, &branch, out),
+            "CANCEL" => self.on_cancel(&head, &branch, out),
+            _ => out.push(Out::Send(self.reply(&head, 200, "", None))),
+        }
+    }
+
+    pub fn wake(&mut self, wake: Wake, out: &mut Vec<Out>) {
+        match wake {
+            Wake::Ring { branch } => self.provisional(&branch, 180, false, out),
+            Wake::Early { branch } => self.provisional(&branch, 183, true, out),
+            Wake::Answer { branch, code, extra } => self.answer(&branch, code, extra, out),
+            Wake::Again { branch, interval, waited } => {
+                let Some(invited) = self.invites.iter().find(|one| one.branch == branch) else {
+                    return;
+                };
+                if invited.acked || waited >= T1 * 64 {
+                    return;
+                }
+                out.extend(invited.answer.clone().map(Out::Send));
+                let interval = (interval * 2).min(T2);
+                let again = Wake::Again { branch, interval, waited: waited + interval };
+                out.push(Out::Wake(interval, again));
+            }
+            Wake::HangUp => self.hang_up(out),
+        }
+    }
+
+    fn on_invite(&mut self, head: String, branch: String, out: &mut Vec<Out>) {
+        if let Some(known) = self.invites.iter().find(|invited| invited.branch == branch) {
+            out.extend(known.answer.clone().map(Out::Send));
+            return;
+        }
+        self.authorization = header(&head, "Authorization").map(str::to_owned);
+        out.push(Out::Send(self.reply(&head, 100, "", None)));
+        let challenged = self.manner.challenges && self.authorization.is_none();
+        self.invites.push(Invited { branch: branch.clone(), head, answer: None, acked: false });
+        if challenged {
+            let extra = "WWW-Authenticate: Digest realm=\"trunk\", nonce=\"n1\", algorithm=MD5, \
+                         qop=\"auth\"\r\n";
+            return self.answer(&branch, 401, extra, out);
+        }
+        let at = |ms: u64, wake: Wake| Out::Wake(Duration::from_millis(ms), wake);
+        let manner = &self.manner;
+        out.extend(manner.rings.map(|ms| at(ms, Wake::Ring { branch: branch.clone() })));
+        out.extend(manner.early_media.map(|ms| at(ms, Wake::Early { branch: branch.clone() })));
+        if let Some((ms, code, extra)) = manner.answers {
+            out.push(at(ms, Wake::Answer { branch, code, extra }));
+        }
+    }
+
+    fn on_ack(&mut self, head: &str, branch: &str, out: &mut Vec<Out>) {
+        let cseq = header(head, "CSeq").unwrap_or_default().to_owned();
+        let number = cseq.split(' ').next().unwrap_or_default();
+        let fits = |invited: &&mut Invited| {
+            let own = header(&invited.head, "CSeq").unwrap_or_default();
+            invited.branch == branch || own.split(' ').next() == Some(number)
+        };
+        let Some(invited) = self.invites.iter_mut().find(fits) else { return };
+        let first = !std::mem::replace(&mut invited.acked, true);
+        let up = invited.answer.as_ref().is_some_and(|answer| answer.starts_with(b"SIP/2.0 200"));
+        if let Some(ms) = self.manner.hangs_up.filter(|_| first && up) {
+            out.push(Out::Wake(Duration::from_millis(ms), Wake::HangUp));
+        }
+    }
+
+    fn on_cancel(&mut self, head: &str, branch: &str, out: &mut Vec<Out>) {
+        out.push(Out::Send(self.reply(head, 200, "", None)));
+        let code = if self.manner.answers_at_cancel { 200 } else { 487 };
+        self.answer(branch, code, "", out);
+    }
+
+    fn provisional(&mut self, branch: &str, code: u16, with_sdp: bool, out: &mut Vec<Out>) {
+        let Some(invited) = self.invites.iter().find(|invited| invited.branch == branch) else {
+            return;
+        };
+        if invited.answer.is_none() {
+            let body = with_sdp.then(|| self.sdp());
+            out.push(Out::Send(self.reply(&invited.head, code, "", body)));
+        }
+    }
+
+    /// The final answer, once.
+    fn answer(&mut self, branch: &str, code: u16, extra: &str, out: &mut Vec<Out>) {
+        let body = (code == 200).then(|| self.sdp());
+        let Some(at) = self.invites.iter().position(|invited| invited.branch == branch) else {
+            return;
+        };
+        if self.invites[at].answer.is_some() {
+            return;
+        }
+        let bytes = self.reply(&self.invites[at].head, code, extra, body);
+        self.invites[at].answer = Some(bytes.clone());
+        out.push(Out::Send(bytes));
+        let again = Wake::Again { branch: branch.to_owned(), interval: T1, waited: T1 };
+        out.push(Out::Wake(T1, again));
+    }
+
+    /// BYE, with its roles turned round.
+    fn hang_up(&mut self, out: &mut Vec<Out>) {
+        if std::mem::replace(&mut self.said_bye, true) {
+            return;
+        }
+        let up = self.invites.iter().find(|invited| invited.acked && invited.answer.is_some());
+        let Some(invited) = up else { return };
+        let value = |name| header(&invited.head, name).unwrap_or_default();
+        let contact = value("Contact").trim_matches(['<', '>']).to_owned();
+        let text = format!(
+            "BYE {contact} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bK{}bye\r\n\
+             Max-Forwards: 70\r\nFrom: {};tag={}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: 1 BYE\r\n\
+             Content-Length: 0\r\n\r\n",
+            self.address,
+            self.name,
+            value("To"),
+            self.tag(),
+            value("From"),
+            value("Call-ID"),
+        );
+        out.push(Out::Send(text.into_bytes()));
+    }
+
+    fn tag(&self) -> String {
+        format!("to-{}", self.name)
+    }
+
+    fn reply(&self, head: &str, code: u16, extra: &str, body: Option<String>) -> Vec<u8> {
+        let value = |name| header(head, name).unwrap_or_default();
+        let tag = match value("To").contains(";tag=") || code == 100 {
+            true => String::new(),
+            false => format!(";tag={}", self.tag()),
+        };
+        let kind = if body.is_some() { "Content-Type: application/sdp\r\n" } else { "" };
+        let body = body.unwrap_or_default();
+        let contact = match (300..400).contains(&code) {
+            true => String::new(),
+            false => format!("Contact: <sip:{}@{}>\r\n", self.name, self.address),
+        };
+        format!(
+            "SIP/2.0 {code} Status\r\nVia: {}\r\nFrom: {}\r\nTo: {}{tag}\r\nCall-ID: {}\r\n\
+             CSeq: {}\r\n{contact}{extra}{kind}Content-Length: {}\r\n\r\n{body}",
+            value("Via"),
+            value("From"),
+            value("To"),
+            value("Call-ID"),
+            value("CSeq"),
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    fn sdp(&self) -> String {
+        let (ip, port) = (self.media.ip(), self.media.port());
+        format!(
+            "v=0\r\no=callee 9 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
+             m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
+        )
+    }
+}
+
+fn branch_of(head: &str) -> String {
+    let branch = header(head, "Via").and_then(|via| via.split_once("branch="));
+    branch.map_or("", |(_, rest)| rest.split(';').next().unwrap_or("")).to_owned()
+}
