@@ -57,6 +57,10 @@
 //! [`sip::locator`] wants to know → hops → [`sip::ua`] tries one after the other → [`shell::flow`]
 //! gives the listening socket or a connection of ours whose certificate is made out to the target.
 //!
+//! An outgoing call: [`shell::admin`] → [`switchboard`] → [`outgoing`] (who may be called) →
+//! [`call::outbound`], which creates the agent call, dials ([`sip::ua`]: next hops, challenges, forks,
+//! CANCEL) and joins the stream when the callee has answered.
+//!
 //! An RTP packet: [`shell::media`] (a shard, one thread for each core) → [`media::MediaSession`]
 //! (latch, jitter buffer, [`codec`]) → WebSocket frame → one TLS record. Back: binary message →
 //! playout queue → deadline → encode → `send_to`. Signalling is not involved.

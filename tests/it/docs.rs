@@ -23,7 +23,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 /// Sections of the configuration as they are written in a file.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     "[listen]",
     "[tls]",
     "[[tls.targets]]",
@@ -38,6 +38,7 @@ const SECTIONS: [&str; 15] = [
     "[admin]",
     "[store]",
     "[limits]",
+    "[outgoing]",
     "[log]",
 ];
 

@@ -1,6 +1,7 @@
 //! Ladders of the user agent: what comes in as text, the whole list of what goes out as lines.
 
 mod client;
+mod storm;
 
 use super::*;
 use crate::ground::Transport;
