@@ -7,6 +7,7 @@ use super::{AdminState, ReloadFault, api};
 use crate::account::SipConfigDocument;
 use axum::Json;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -30,9 +31,9 @@ pub async fn sip(State(state): State<AdminState>) -> Response {
 pub async fn change_sip(
     State(state): State<AdminState>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let body = match api::json_body(&headers, &body) {
+    let body = match api::json_body(&headers, body) {
         Ok(body) => body,
         Err(answer) => return *answer,
     };

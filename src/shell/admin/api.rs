@@ -9,6 +9,7 @@ use crate::account::FieldProblem;
 use crate::shell::account::ChangeFault;
 use crate::shell::store::StoreFault;
 use axum::Json;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -39,15 +40,20 @@ pub async fn no_such_path() -> Response {
 /// asking, JSON it cannot.
 ///
 /// # Errors
-/// The answer: 415 or 400.
-pub fn json_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, Box<Response>> {
+/// The answer: 413, 415 or 400.
+pub fn json_body(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Value, Box<Response>> {
+    let body =
+        body.map_err(|error| Box::new(problem(error.status(), &error.body_text())))?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_ascii_lowercase());
     if kind.as_deref() != Some("application/json") {
         let words = "send JSON, with Content-Type: application/json";
         return Err(Box::new(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, words)));
     }
-    serde_json::from_slice(body).map_err(|error| {
+    serde_json::from_slice(&body).map_err(|error| {
         let fault = FieldProblem::plain("", format!("the body is not JSON: {error}"));
         Box::new(field_problems(&[fault]))
     })

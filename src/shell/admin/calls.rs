@@ -222,7 +222,11 @@ pub async fn fetch(
     Path(call_id): Path<String>,
     request: Request,
 ) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    // The answer is read and added to: it must come plain and whole.
+    for name in [header::ACCEPT_ENCODING, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE] {
+        parts.headers.remove(name);
+    }
     let read = match pass::read_body(&state, body).await {
         Ok(read) => read,
         Err(refused) => return *refused,
@@ -236,7 +240,9 @@ pub async fn fetch(
         Ok(_) => return pass::answer(passed),
         Err(refused) => return *refused,
     };
-    let (status, headers) = (passed.status, passed.headers);
+    let (status, mut headers) = (passed.status, passed.headers);
+    // It names a body that is not the one that goes back.
+    headers.remove(header::ETAG);
     let body = axum::body::Body::new(passed.body);
     let Ok(bytes) = to_bytes(body, limits::REST_BODY_BYTES_MAX).await else {
         return api::problem(StatusCode::BAD_GATEWAY, "Ultravox's answer broke off or is too long");

@@ -6,7 +6,7 @@ use crate::account::FieldProblem;
 use crate::billing::cdr::rfc3339;
 use crate::shell::account::Registered;
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -130,8 +130,12 @@ fn wrong(path: &str, words: &str) -> Response {
 }
 
 /// `POST /api/sip/registrations`: 201.
-pub async fn create(State(state): State<AdminState>, headers: HeaderMap, body: Bytes) -> Response {
-    let body = match api::json_body(&headers, &body) {
+pub async fn create(
+    State(state): State<AdminState>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match api::json_body(&headers, body) {
         Ok(body) => body,
         Err(answer) => return *answer,
     };
@@ -154,9 +158,9 @@ pub async fn change(
     State(state): State<AdminState>,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let body = match api::json_body(&headers, &body) {
+    let body = match api::json_body(&headers, body) {
         Ok(body) => body,
         Err(answer) => return *answer,
     };
