@@ -45,8 +45,7 @@ pub fn json_body(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Value, Box<Response>> {
-    let body =
-        body.map_err(|error| Box::new(problem(error.status(), &error.body_text())))?;
+    let body = body.map_err(|error| Box::new(problem(error.status(), &error.body_text())))?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_ascii_lowercase());
     if kind.as_deref() != Some("application/json") {

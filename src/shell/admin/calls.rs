@@ -266,15 +266,6 @@ fn side_of(record: &Cdr) -> SipSide {
     }
 }
 
-/// `POST /api/calls/{call_id}/send_data_message`.
-pub async fn send_data_message(
-    State(state): State<AdminState>,
-    Path(_call_id): Path<String>,
-    request: Request,
-) -> Response {
-    pass::pass(State(state), request).await
-}
-
 /// `GET /api/calls/{call_id}/sip_logs`: of a call of ours 302 to its ladder, 425 while it is up, 404
 /// when the ladder is no longer kept. Of any other call Ultravox's own answer.
 pub async fn sip_logs(

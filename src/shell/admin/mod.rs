@@ -10,7 +10,9 @@
 //! PATCH  /api/sip                       changes it, when the API manages the account
 //! GET    /api/sip/registrations         and POST; GET, PATCH, DELETE with /{registration_id}
 //! GET    /api/calls/{id}                Ultravox's answer with our sipDetails
-//! POST   /api/calls/{id}/send_data_message
+//! POST   /api/calls                     and /api/agents/{id}/calls: with medium.sip.outgoing a call
+//!                                       that this daemon dials
+//! POST   /api/calls/{id}/send_data_message   hang_up ends a call that rings
 //! GET    /api/calls/{id}/sip_logs       302 to the ladder of a call of ours
 //! *      /api/…                         passed through to Ultravox
 //! GET    /edge/calls, /edge/calls/{id}, /edge/calls/{id}/ladder,
@@ -28,6 +30,7 @@ mod keys;
 mod links;
 mod listener;
 pub mod metrics;
+mod outgoing;
 mod pass;
 mod registrations;
 mod routes;

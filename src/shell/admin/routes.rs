@@ -2,7 +2,7 @@
 //! it, and the tests walk it row by row. Requests are counted by class.
 
 use super::keys::Right;
-use super::{AdminState, account, api, calls, health, metrics, pass, registrations};
+use super::{AdminState, account, api, calls, health, metrics, outgoing, pass, registrations};
 use axum::routing::{MethodFilter, MethodRouter, any, on};
 
 /// One row: a method (`*`: all that no other row of the path names), a path, and what it needs.
@@ -64,6 +64,8 @@ enum Endpoint {
     LogLink,
     Reload,
     InForce,
+    CreateWithAgent,
+    CreateAlone,
     FetchCall,
     SendDataMessage,
     SipLogs,
@@ -80,6 +82,7 @@ const fn row(
     Row { method, path, right, class, endpoint }
 }
 
+const AGENT_CALLS: &str = "/api/agents/{agent_id}/calls";
 const REGISTRATIONS: &str = "/api/sip/registrations";
 const REGISTRATION: &str = "/api/sip/registrations/{registration_id}";
 
@@ -112,6 +115,10 @@ pub const ROUTES: &[Row] = &[
     row("GET", "/edge/logs/{link}", Right::Open, Class::Records, Endpoint::LogLink),
     row("GET", "/edge/config", Right::EitherKey, Class::Account, Endpoint::InForce),
     row("POST", "/edge/reload", Right::EitherKey, Class::Account, Endpoint::Reload),
+    row("POST", AGENT_CALLS, Right::UltravoxKey, Class::Calls, Endpoint::CreateWithAgent),
+    row("*", AGENT_CALLS, Right::UltravoxKey, Class::Passed, Endpoint::Pass),
+    row("POST", "/api/calls", Right::UltravoxKey, Class::Calls, Endpoint::CreateAlone),
+    row("*", "/api/calls", Right::UltravoxKey, Class::Passed, Endpoint::Pass),
     row("GET", "/api/calls/{call_id}", Right::UltravoxKey, Class::Calls, Endpoint::FetchCall),
     row("*", "/api/calls/{call_id}", Right::UltravoxKey, Class::Passed, Endpoint::Pass),
     row(
@@ -176,8 +183,10 @@ impl Row {
             Endpoint::LogLink => to!(calls::log_link),
             Endpoint::Reload => to!(account::reload),
             Endpoint::InForce => to!(account::in_force),
+            Endpoint::CreateWithAgent => to!(outgoing::create_with_agent),
+            Endpoint::CreateAlone => to!(outgoing::create_alone),
             Endpoint::FetchCall => to!(calls::fetch),
-            Endpoint::SendDataMessage => to!(calls::send_data_message),
+            Endpoint::SendDataMessage => to!(outgoing::send_data_message),
             Endpoint::SipLogs => to!(calls::sip_logs),
             Endpoint::Pass => to!(pass::pass),
         }

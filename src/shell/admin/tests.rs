@@ -9,13 +9,16 @@ use crate::billing::{CallDirection, Cdr, Source as CallSource};
 use crate::call::ladder::{Ladder, Lane};
 use crate::ground::{CallKey, Entropy, Instant, Secret, Transport, WallTime};
 use crate::media::plan::{EarlyFigures, EarlyMedia, EarlySound};
+use crate::outgoing::{DialRefusal, OutgoingCallRequest, Unwanted};
 use crate::shell::agent::rest::AgentServiceSettings;
 use crate::shell::config::{Fallback, ManagedBy, Sip, UnlistedUdp};
 use crate::shell::store::{Store, StoreThread};
 use crate::shell::tls::{self, Pem};
+use crate::ultravox::create_call::CreateFault;
 use axum::extract::Request as HttpRequest;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
+use std::time::Duration;
 
 const AGENT: &str = "6f1d3c52-0b1e-4f51-9a53-2d1f6a0d9c11";
 /// The agent call of the second record.
@@ -171,10 +174,35 @@ async fn agree(mut inbox: mpsc::Receiver<Inquiry>) {
     while let Some(inquiry) = inbox.recv().await {
         match inquiry {
             Inquiry::Reconfigure { done, .. } => drop(done.send(())),
+            Inquiry::Dial { request, reply } => drop(reply.send(dialled(&request))),
+            Inquiry::HangUp { ultravox_call_id, reply } => {
+                let _ = reply.send(ultravox_call_id == ULTRAVOX_CALL);
+            }
             Inquiry::ReplaceRegistrations { done, .. } => drop(done.send(())),
             Inquiry::Call { reply, .. } => drop(reply.send(None)),
             Inquiry::EarlyMedia(key, reply) => drop(reply.send(early_media_of(key))),
             _ => {}
+        }
+    }
+}
+
+/// The far end of every dial: the user of `to` says what becomes of it.
+fn dialled(request: &OutgoingCallRequest) -> Result<Value, DialRefusal> {
+    let to = request.body.pointer("/medium/sip/outgoing/to").and_then(Value::as_str);
+    let words = || "words".to_owned();
+    match to.unwrap_or_default() {
+        "malformed" => {
+            Err(DialRefusal::Malformed { path: "medium.sip.outgoing.to", words: words() })
+        }
+        "forbidden" => Err(DialRefusal::Forbidden(Unwanted::Host)),
+        "many" => Err(DialRefusal::TooMany { retry_after: Duration::from_secs(7) }),
+        "full" => Err(DialRefusal::Unavailable { words: words() }),
+        "refused" => Err(DialRefusal::Service { status: 402, body: json!({"detail": "pay"}) }),
+        "late" => Err(DialRefusal::NoService(CreateFault::TimedOut)),
+        "gone" => Err(DialRefusal::NoService(CreateFault::Unreachable)),
+        "over" => Err(DialRefusal::Ended { words: words() }),
+        _ => {
+            Ok(json!({"callId": ULTRAVOX_CALL, "agent": request.agent_id, "query": request.query}))
         }
     }
 }
@@ -251,7 +279,7 @@ fn record(number: u64) -> Cdr {
 /// A path that the row matches.
 fn path_of(row: &Row) -> String {
     let path = row.path.replace("{call_id}", ULTRAVOX_CALL).replace("{link}", "none");
-    let path = path.replace("{registration_id}", AGENT);
+    let path = path.replace("{registration_id}", AGENT).replace("{agent_id}", AGENT);
     path.replace("{id}", "6ab00000-2").replace("{*rest}", "x/y")
 }
 
@@ -593,6 +621,58 @@ fn everything_else_passes_as_it_came_with_the_configured_key() {
     assert_eq!(edge.ask("GET", "/other", ULTRAVOX).0, 404);
     let metrics = edge.send("GET", "/metrics", None, None).body;
     assert!(metrics.contains("voxedge_http_requests_total{class=\"passed\",status=\"429\"} 1\n"));
+}
+
+#[test]
+fn an_outgoing_call_is_dialled_here_and_any_other_passes() {
+    let edge = Edge::start("dial", BY_FILE);
+    let ask = |path: &str, body: &Value| {
+        let answer = edge.send("POST", path, ULTRAVOX, Some(&body.to_string()));
+        let told: Value = serde_json::from_str(&answer.body).expect("it is JSON");
+        (answer.status, told, answer.header("retry-after").map(str::to_owned))
+    };
+    let outgoing = |to: &str| json!({"medium": {"sip": {"outgoing": {"to": to, "from": "1"}}}});
+    let (status, call, _) = ask(&format!("/api/agents/{AGENT}/calls?throttle=t"), &outgoing("x"));
+    let expected = json!({"callId": ULTRAVOX_CALL, "agent": AGENT, "query": "throttle=t"});
+    assert_eq!((status, call), (201, expected));
+    let (status, call, _) = ask("/api/calls", &outgoing("x"));
+    assert_eq!((status, &call["agent"], &call["query"]), (201, &Value::Null, &Value::Null));
+    for (to, status, retry_after) in [
+        ("malformed", 400, None),
+        ("forbidden", 403, None),
+        ("many", 429, Some("7")),
+        ("full", 503, None),
+        ("refused", 402, None),
+        ("late", 504, None),
+        ("gone", 502, None),
+        ("over", 409, None),
+    ] {
+        let (found, told, wait) = ask("/api/calls", &outgoing(to));
+        assert_eq!((found, wait.as_deref()), (status, retry_after), "{to}: {told}");
+        assert!(told["detail"].as_str().is_some_and(|words| !words.is_empty()), "{to}: {told}");
+    }
+    for body in [json!({}), json!({"medium": {"sip": {"incoming": {}}}}), json!({"medium": null})] {
+        let (status, seen, _) = ask("/api/calls?status=201", &body);
+        assert_eq!((status, &seen["body"]), (201, &json!(body.to_string())), "it passes");
+    }
+    let seen = edge.ask("GET", "/api/calls?cursor=x", ULTRAVOX).1;
+    assert_eq!((&seen["method"], &seen["path"]), (&json!("GET"), &json!("/api/calls?cursor=x")));
+}
+
+#[test]
+fn hang_up_ends_a_call_that_rings_and_other_messages_pass() {
+    let edge = Edge::start("hang-up", BY_FILE);
+    let send = |call: &str, body: Value| {
+        let path = format!("/api/calls/{call}/send_data_message");
+        edge.send("POST", &path, ULTRAVOX, Some(&body.to_string()))
+    };
+    assert_eq!(send(ULTRAVOX_CALL, json!({"type": "hang_up"})).status, 204);
+    let other = send(AGENT, json!({"type": "hang_up"}));
+    assert!(other.status == 200 && other.body.contains("hang_up"), "{}", other.body);
+    let text = send(ULTRAVOX_CALL, json!({"type": "user_text_message", "text": "hello"}));
+    assert!(text.status == 200 && text.body.contains("hello"), "{}", text.body);
+    let deleted = edge.ask("DELETE", &format!("/api/calls/{ULTRAVOX_CALL}"), ULTRAVOX).1;
+    assert_eq!(deleted["method"], "DELETE", "DELETE keeps its meaning");
 }
 
 #[test]
