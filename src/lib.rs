@@ -61,6 +61,10 @@
 //! [`call::outbound`], which creates the agent call, dials ([`sip::ua`]: next hops, challenges, forks,
 //! CANCEL) and joins the stream when the callee has answered.
 //!
+//! A change of the account: [`shell::admin`] (or a reload of the file) → [`account::change`], checked
+//! whole → [`shell::store`] → [`shell::signalling`], which puts it in force for [`shell::sources`] and
+//! the [`switchboard`] at once. Calls that are up go on with what they began with.
+//!
 //! An RTP packet: [`shell::media`] (a shard, one thread for each core) → [`media::MediaSession`]
 //! (latch, jitter buffer, [`codec`]) → WebSocket frame → one TLS record. Back: binary message →
 //! playout queue → deadline → encode → `send_to`. Signalling is not involved.

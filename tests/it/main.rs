@@ -14,6 +14,7 @@ mod ops;
 mod oracle_g722;
 mod oracle_sdp;
 mod oracle_sip;
+mod outgoing_api;
 mod reach;
 mod registrations;
 mod resolver;
