@@ -8,7 +8,8 @@ use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
 use crate::billing::ledger::LegId;
 use crate::ground::{Now, Secret};
 use crate::media::plan::{
-    AgentClose, AgentStreamFault, Direction, EarlyMedia, LegPlan, MediaCommand, MediaPlan, RemoteMedia,
+    AgentClose, AgentStreamFault, Direction, EarlyMedia, LegPlan, MediaCommand, MediaPlan,
+    RemoteMedia,
 };
 use crate::refusal::{EndCause, Refusal, Stage};
 use crate::sdp::Agreed;

@@ -78,7 +78,10 @@ fn place(rig: &Rig, callee: &Callee) -> String {
     let answer = send(rig, "POST", &path, KEY, Some(outgoing(&to)));
     let call: Value = serde_json::from_str(&answer.body).expect("it is JSON");
     assert_eq!((answer.status, schema::CALL.check(&call)), (201, vec![]), "{call}");
-    assert_eq!((&call["joinUrl"], &call["medium"]["sip"]["outgoing"]["to"]), (&Value::Null, &json!(to)));
+    assert_eq!(
+        (&call["joinUrl"], &call["medium"]["sip"]["outgoing"]["to"]),
+        (&Value::Null, &json!(to))
+    );
     assert!(!answer.body.contains("canary"), "{call}");
     call["callId"].as_str().expect("a text").to_owned()
 }
@@ -154,7 +157,8 @@ fn a_call_that_is_answered_ends_with_the_callees_bye() {
 fn only_the_right_key_and_a_named_host_are_dialled() {
     rig::run(Duration::from_secs(60), async {
         let rig = Rig::start(&CHANGES).await;
-        let answer = |key: &str, body: Value| send(&rig, "POST", "/api/calls", key, Some(body)).status;
+        let answer =
+            |key: &str, body: Value| send(&rig, "POST", "/api/calls", key, Some(body)).status;
         assert_eq!(answer(KEY, outgoing("sip:1@192.0.2.1")), 403);
         assert_eq!(answer(KEY, outgoing("+15550001111")), 400);
         assert_eq!(answer(rig::ADMIN_KEY, outgoing("sip:1@127.0.0.1")), 403);

@@ -547,9 +547,6 @@ impl World {
                     let result = Ok(edge_flow(hop.address));
                     self.edge_soon(Input::Connected { ticket, result });
                 }
-                Command::AdmitSource { address, admit } => {
-                    *self.admitted.entry(address).or_default() += if admit { 1 } else { -1 };
-                }
                 Command::KeepBinding { registration, binding } => {
                     self.kept_bindings.insert(registration, binding);
                 }
