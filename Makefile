@@ -70,6 +70,7 @@ bench:
 	quick="--warm-up-time 1 --measurement-time 2"
 	for bench in sip_parse offer_answer codecs media_session; do cargo bench --bench $$bench -- $$quick; done
 	cargo bench --bench registrations
+	cargo bench --bench setups
 	cargo bench --bench load
 	trap - ERR
 	echo "make bench: done"

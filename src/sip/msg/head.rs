@@ -6,7 +6,7 @@
 //! readers on its way can see different headers. NUL is allowed only as a quoted pair.
 
 use super::fault::FaultReason;
-use super::lex::{is_blank, is_token, latin1, trim};
+use super::lex::{is_blank, is_blank_byte, is_token_byte, latin1, trim, trim_start};
 use super::name::Name;
 use crate::ground::limits;
 use bytes::Bytes;
@@ -136,6 +136,7 @@ fn scan_lines(text: &str, latin1: &[bool], mode: OnBadLine) -> Result<Lines, Sto
             return Err(Stop::Folded);
         } else {
             let read = read_line(line, at, latin1.get(index).copied().unwrap_or(false))
+                .filter(|_| mode == OnBadLine::Refuse || !line.contains(['\r', '\n']))
                 .filter(|_| !nul || !has_bare_nul(line));
             match read {
                 Some(_) if lines.len() >= limits::HEADERS_MAX => match mode {
@@ -158,6 +159,13 @@ const LINES_USUAL: usize = 40;
 
 /// The length of the first line. Only CRLF ends it.
 fn line_end(rest: &str, mode: OnBadLine) -> Result<usize, FaultReason> {
+    // Nearly always the first LF ends it, and there is no other CR: the fastest searches for one
+    // byte that the standard library has. A slice never fails.
+    let length = rest.as_bytes().skip_until(b'\n').unwrap_or_default();
+    let line = rest.as_bytes().get(..length).and_then(|line| line.strip_suffix(b"\r\n"));
+    if let Some(line) = line.filter(|line| !line.contains(&b'\r')) {
+        return Ok(line.len());
+    }
     let mut from = 0;
     loop {
         let found = rest.get(from..).and_then(|tail| tail.find('\n'));
@@ -177,17 +185,15 @@ fn line_end(rest: &str, mode: OnBadLine) -> Result<usize, FaultReason> {
 }
 
 fn read_line(line: &str, at: usize, latin1: bool) -> Option<Line> {
-    let colon = line.find(':')?;
-    let (name, value) = line.split_at_checked(colon)?;
-    let name = name.trim_end_matches(is_blank);
-    if !is_token(name) || line.contains(['\r', '\n']) {
-        return None;
-    }
-    let value = value.strip_prefix(':')?;
-    let from = at + colon + 1 + (value.len() - value.trim_start_matches(is_blank).len());
+    let bytes = line.as_bytes();
+    let name_end = bytes.iter().position(|byte| !is_token_byte(*byte)).filter(|end| *end > 0)?;
+    let blanks = bytes.get(name_end..)?.iter().position(|byte| !is_blank_byte(*byte))?;
+    let colon = name_end + blanks;
+    let value = line.get(colon..)?.strip_prefix(':')?;
+    let from = at + colon + 1 + (value.len() - trim_start(value).len());
     Some(Line {
-        name: Name::parse(name),
-        name_span: Span::new(at, at + name.len()),
+        name: Name::parse(line.get(..name_end)?),
+        name_span: Span::new(at, at + name_end),
         value: Span::new(from, from + trim(value).len()),
         latin1,
     })
@@ -207,14 +213,14 @@ fn has_bare_nul(line: &str) -> bool {
 fn rewrite(bytes: &[u8]) -> (String, Vec<bool>) {
     let mut logical: Vec<Vec<u8>> = Vec::with_capacity(LINES_USUAL);
     for raw in crlf_lines(bytes) {
-        let folded = logical.len() > 1 && raw.first().is_some_and(is_blank_byte);
+        let folded = logical.len() > 1 && raw.first().copied().is_some_and(is_blank_byte);
         match logical.last_mut() {
             Some(line) if folded => {
-                while line.last().is_some_and(is_blank_byte) {
+                while line.last().copied().is_some_and(is_blank_byte) {
                     line.pop();
                 }
                 line.push(b' ');
-                line.extend(raw.iter().skip_while(|byte| is_blank_byte(byte)));
+                line.extend(raw.iter().skip_while(|byte| is_blank_byte(**byte)));
             }
             _ => logical.push(raw.to_vec()),
         }
@@ -238,10 +244,6 @@ fn rewrite(bytes: &[u8]) -> (String, Vec<bool>) {
         text.push_str("\r\n");
     }
     (text, flags)
-}
-
-fn is_blank_byte(byte: &u8) -> bool {
-    is_blank(char::from(*byte))
 }
 
 fn crlf_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {

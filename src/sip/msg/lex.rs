@@ -36,7 +36,20 @@ pub(super) fn is_blank(character: char) -> bool {
 
 /// Without blanks at both ends.
 pub(super) fn trim(text: &str) -> &str {
-    text.trim_matches(is_blank)
+    let text = trim_start(text);
+    let last = text.bytes().rposition(|byte| !is_blank_byte(byte));
+    text.get(..last.map_or(0, |last| last + 1)).unwrap_or_default()
+}
+
+/// Without blanks at its start. By bytes, since it is asked for each header and parameter.
+pub(super) fn trim_start(text: &str) -> &str {
+    let first = text.bytes().position(|byte| !is_blank_byte(byte)).unwrap_or(text.len());
+    text.get(first..).unwrap_or_default()
+}
+
+/// A blank as a byte.
+pub(super) fn is_blank_byte(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
 }
 
 /// The index after the closing quote of the quoted string that begins at `text[0]`; `None` when it
@@ -142,23 +155,23 @@ impl<'a> Params<'a> {
     }
 
     fn step(&mut self) -> Result<Option<(&'a str, Option<&'a str>)>, BadParam> {
-        let text = self.rest.trim_start_matches(is_blank);
+        let text = trim_start(self.rest);
         if text.is_empty() {
             self.rest = text;
             return Ok(None);
         }
-        let text = text.strip_prefix(';').ok_or(BadParam)?.trim_start_matches(is_blank);
+        let text = trim_start(text.strip_prefix(';').ok_or(BadParam)?);
         let end = text.bytes().position(|byte| !is_token_byte(byte)).unwrap_or(text.len());
         let (name, text) = text.split_at_checked(end).ok_or(BadParam)?;
         if name.is_empty() {
             return Err(BadParam);
         }
-        let text = text.trim_start_matches(is_blank);
+        let text = trim_start(text);
         let Some(text) = text.strip_prefix('=') else {
             self.rest = text;
             return Ok(Some((name, None)));
         };
-        let text = text.trim_start_matches(is_blank);
+        let text = trim_start(text);
         let end = value_end(text).ok_or(BadParam)?;
         let (value, text) = text.split_at_checked(end).ok_or(BadParam)?;
         self.rest = text;

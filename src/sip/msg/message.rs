@@ -6,7 +6,7 @@
 use super::fault::{FaultReason, ParseFault, is_version};
 use super::head::{Head, OnBadLine, Span, head_end};
 use super::headers::Headers;
-use super::lex::{is_blank, is_token, number, split_commas};
+use super::lex::{is_blank, is_token, number, split_commas, trim_start};
 use super::method::Method;
 use super::name::Name;
 use super::name_addr::NameAddr;
@@ -264,7 +264,7 @@ fn is_good(name: Name, value: &str) -> bool {
 /// `1*DIGIT LWS Method`, the number below 2^31 (RFC 3261 §8.1.1.5).
 fn read_cseq(value: &str) -> Option<(u32, Method)> {
     let (digits, method) = value.split_once(is_blank)?;
-    let method = method.trim_start_matches(is_blank);
+    let method = trim_start(method);
     let number = number(digits, (1 << 31) - 1).and_then(|number| u32::try_from(number).ok())?;
     is_token(method).then(|| (number, Method::parse(method)))
 }

@@ -2,7 +2,7 @@
 //! Route, Record-Route, Refer-To and identities. Tolerated: any characters but `" < > , ;` in an
 //! unquoted display name. Refused: blanks within `<…>`, and without `<…>` a `?`, `,` or later `@`.
 
-use super::lex::{Params, is_blank, quoted_end, trim, unquote};
+use super::lex::{Params, quoted_end, trim, trim_start, unquote};
 use super::uri::Uri;
 use std::borrow::Cow;
 
@@ -73,7 +73,7 @@ fn read_display(text: &str) -> Result<(Option<&str>, &str), BadAddress> {
     if text.starts_with('"') {
         let end = quoted_end(text).ok_or(BadAddress)?;
         let (display, rest) = text.split_at_checked(end).ok_or(BadAddress)?;
-        return Ok((Some(display), rest.trim_start_matches(is_blank)));
+        return Ok((Some(display), trim_start(rest)));
     }
     let Some(at) = text.find('<') else {
         return Ok((None, text));

@@ -1,7 +1,7 @@
 //! One Via value (RFC 3261 §20.42, RFC 3581, RFC 5118 §4.5). Read for matching and for copying;
 //! never to decide where an answer goes: that is the packet's source.
 
-use super::lex::{Params, is_blank, is_token, trim};
+use super::lex::{Params, is_blank, is_token, trim, trim_start};
 use super::uri::{Host, read_host_port, read_ipv6};
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ impl<'a> Via<'a> {
         if !trim(protocol).eq_ignore_ascii_case("SIP") || trim(version) != "2.0" {
             return Err(BadVia);
         }
-        let rest = rest.trim_start_matches(is_blank);
+        let rest = trim_start(rest);
         let (transport, rest) = rest.split_once(is_blank).ok_or(BadVia)?;
         if !is_token(transport) {
             return Err(BadVia);
