@@ -17,7 +17,7 @@ use voxedge::refusal::RefusalPolicy;
 use voxedge::sip::msg::{Framing, Message};
 use voxedge::sip::target::{Hop, TargetHost};
 use voxedge::sip::ua::UaConfig;
-use voxedge::switchboard::{Command, Input, Settings, Switchboard};
+use voxedge::switchboard::{Command, CreationLimits, Input, Settings, Switchboard};
 
 const USERS: usize = 1_000;
 const REGISTRAR: &str = "192.0.2.5:5060";
@@ -138,11 +138,13 @@ fn settings() -> Settings {
             setup: limits::SETUP,
             rtp_timeout: limits::RTP_TIMEOUT,
             refusals: RefusalPolicy::default(),
+            hold_max: limits::HOLD_MAX,
         },
         media_v4: Some(MediaAddress { bind: address, advertise: address }),
         media_v6: None,
         ports: (40_000, 40_099),
         calls_max: 100,
+        creations: CreationLimits::default(),
         warn_agent: "edge.example".into(),
         epoch_s: 1,
     }

@@ -210,6 +210,7 @@ fn settings(address: IpAddr) -> Settings {
             ptime_ms: 20,
             setup: limits::SETUP,
             rtp_timeout: limits::RTP_TIMEOUT,
+            hold_max: limits::HOLD_MAX,
             refusals: RefusalPolicy::default(),
         },
         media_v4: Some(MediaAddress { bind: address, advertise: address }),
