@@ -145,7 +145,7 @@ fn settings() -> Settings {
         ports: (40_000, 40_099),
         calls_max: 100,
         creations: CreationLimits::default(),
-        168:        outgoing: Arc::new(OutgoingPolicy {
+        outgoing: Arc::default(),
         warn_agent: "edge.example".into(),
         epoch_s: 1,
     }

@@ -218,7 +218,7 @@ fn settings(address: IpAddr) -> Settings {
         ports: (40_000, 49_999),
         calls_max: 1_000,
         creations: CreationLimits::default(),
-        168:        outgoing: Arc::new(OutgoingPolicy {
+        outgoing: Arc::default(),
         warn_agent: "bench".into(),
         epoch_s: 1,
     }
