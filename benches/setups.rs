@@ -153,6 +153,7 @@ fn outcome(command: Command) -> Option<Input> {
             let created = Created {
                 call_id: CallId::parse("call-1").expect("an identifier"),
                 join_url: Secret::new("wss://voice.ultravox.ai/calls/1"),
+                call: Default::default(),
             };
             Some(Input::AgentCallAnswered { job, result: Ok(created) })
         }
