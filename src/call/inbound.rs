@@ -55,7 +55,7 @@ impl Call {
             agent: self.rates,
             rtp_timeout: self.settings.rtp_timeout,
             hold_max: self.settings.hold_max,
-            outgoing: false,
+            outgoing: self.outgoing.is_some(),
             cname,
         };
         out.push(Act::Media(MediaCommand::Open {
@@ -90,11 +90,7 @@ impl Call {
             },
             telephone_event: None,
             remote: RemoteMedia::default(),
-            // What a callee sends before it answers is heard by nobody.
-            direction: match self.outgoing {
-                Some(_) => Direction::Inactive,
-                None => Direction::SendRecv,
-            },
+            direction: Direction::SendRecv,
             signalling_source: self.flow.peer.ip(),
         }
     }

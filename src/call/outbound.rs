@@ -8,7 +8,7 @@
 //!     └── refusal: the client hears why     └── CANCEL · refused └── cannot be joined
 //! ```
 //!
-//! What media comes before the answer is heard by nobody: the leg is inactive until then.
+//! What media comes before the answer is heard by nobody; the session keeps some for diagnosis.
 
 use super::ladder::Lane;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
@@ -189,8 +189,16 @@ impl Call {
     /// A provisional answer of the callee's side.
     pub fn on_progress(&mut self, now: Now, code: u16, body: &Body, out: &mut Vec<Act>) {
         let State::Dialling = self.state else { return };
-        let early = if body.is_some() { ", early media that nobody hears" } else { "" };
-        self.note(now, Lane::Sip, format!("{code}  callee → edge{early}"));
+        let early = if body.is_some() { " with early media" } else { "" };
+        self.note(now, Lane::Sip, format!("{code}{early}  callee → edge"));
+        // Each fork may send its own; the answer that counts is that of the 2xx.
+        let agreed = body
+            .as_ref()
+            .and_then(|(_, answer)| self.offer_answer.clone().accept_answer(answer).ok());
+        if let Some(agreed) = agreed {
+            let leg = self.leg_plan(&agreed);
+            self.take_leg(leg, out);
+        }
         if code >= 180 && self.cdr.ringing_at.is_none() {
             self.cdr.ringing_at = Some(now.wall);
             out.push(Act::Record);

@@ -4,6 +4,7 @@
 //! program is missing. Each test has a daemon of its own on free loopback ports.
 
 mod baresip;
+mod callee;
 mod kamailio;
 mod rig;
 mod sipp;

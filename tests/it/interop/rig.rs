@@ -74,6 +74,8 @@ pub struct Edge {
     /// UDP and TCP.
     pub port: u16,
     pub tls_port: u16,
+    /// Address and port of the admin listener.
+    pub admin: String,
 }
 
 impl Edge {
@@ -84,22 +86,33 @@ impl Edge {
 
     /// Starts it with the agents of `base_url`.
     pub fn start_with(t1_ms: Option<u32>, base_url: &str) -> Edge {
+        Edge::start_configured(t1_ms, base_url, "")
+    }
+
+    /// Starts it so that this port of this machine may be called.
+    pub fn start_dialling(callee: u16) -> Edge {
+        let more = format!("[outgoing]\nallowed_hosts = [\"127.0.0.1:{callee}\"]\n");
+        Edge::start_configured(None, "embedded", &more)
+    }
+
+    fn start_configured(t1_ms: Option<u32>, base_url: &str, more: &str) -> Edge {
         for _ in 0..STARTS_MAX {
-            if let Some(edge) = Edge::try_start(t1_ms, base_url) {
+            if let Some(edge) = Edge::try_start(t1_ms, base_url, more) {
                 return edge;
             }
         }
         panic!("the daemon did not start on {STARTS_MAX} sets of ports");
     }
 
-    fn try_start(t1_ms: Option<u32>, base_url: &str) -> Option<Edge> {
+    fn try_start(t1_ms: Option<u32>, base_url: &str, more: &str) -> Option<Edge> {
         let folder = Folder::new();
         let (certificate, key) =
             voxedge::shell::tls::self_signed(&["localhost", "127.0.0.1"]).expect("a certificate");
         folder.write("edge.crt", certificate);
         folder.write("edge.key", key);
         let (port, tls_port) = (free_port(), free_port());
-        let config = folder.write("edge.toml", config(port, tls_port, base_url));
+        let config = config(port, tls_port, base_url) + more;
+        let config = folder.write("edge.toml", config);
         let mut command = Command::new(env!("CARGO_BIN_EXE_voxedge"));
         command.args(["run", "--config"]).arg(config).stdout(Stdio::null()).stderr(Stdio::piped());
         if let Some(t1_ms) = t1_ms {
@@ -108,10 +121,11 @@ impl Edge {
         let mut child = command.spawn().expect("it was built");
         let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
         let mut line = String::new();
-        let edge = Edge { child, folder, port, tls_port };
+        let mut edge = Edge { child, folder, port, tls_port, admin: String::new() };
         // An end of the log is an end of the process: a port was taken.
         while said.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-            if line.contains("admin on http") {
+            if let Some((_, admin)) = line.split_once("admin on http://") {
+                edge.admin = admin.trim().to_owned();
                 // The log must be read to its end, else the daemon would block on a full pipe.
                 std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
                 return Some(edge);
