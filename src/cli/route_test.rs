@@ -53,6 +53,9 @@ fn explain(config: &Config, asked: &Asked) -> Result<(String, bool), String> {
             None => {
                 page.row("source", &format!("{source} is in no range of allowed_cidr_ranges"));
                 page.row("caller", stranger(config));
+                if !config.sip.registrations.is_empty() {
+                    page.row("note", "a registrar's calls are admitted over their registration");
+                }
                 return Ok((page.0, false));
             }
         }
