@@ -8,6 +8,7 @@ pub mod calls;
 pub mod check;
 pub mod demo;
 pub mod ladder;
+pub mod registrations;
 pub mod route_test;
 pub mod run;
 pub mod standin;
@@ -49,6 +50,9 @@ enum Command {
     /// Show the account's rules that are in force, and who manages them
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigCommand),
+    /// Show the state of each registration, with the reason of its last outcome
+    #[command(after_help = REGISTRATIONS_EXAMPLES)]
+    Registrations(ConfigFile),
     /// Show what crossed the edge in one call, live or ended
     #[command(after_help = LADDER_EXAMPLES)]
     Ladder(Ladder),
@@ -112,6 +116,11 @@ Examples:
   voxedge config show                 who manages the account, and its rules in force
   voxedge config show --json          in the shape of GET /api/sip
   voxedge config show --secrets       what the fallback handler's requests are signed with, too";
+
+const REGISTRATIONS_EXAMPLES: &str = "\
+Examples:
+  voxedge registrations                            of the service
+  voxedge registrations --config voxedge.toml      of the daemon with this configuration";
 
 const LADDER_EXAMPLES: &str = "\
 Examples:
@@ -262,6 +271,7 @@ pub fn main() -> ExitCode {
         Command::Config(ConfigCommand { what: ConfigVerb::Show(show) }) => {
             with_config(&show.file, |config| account::show(config, show.json, show.secrets))
         }
+        Command::Registrations(file) => with_config(&file, registrations::registrations),
         Command::Ladder(ladder) => with_config(&ladder.file, |config| {
             self::ladder::ladder(config, &ladder.call, ladder.json)
         }),

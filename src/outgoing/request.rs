@@ -18,13 +18,22 @@ const MEMBER_BYTES_MAX: usize = 256;
 const FALLBACK_DELAY: &str = "5s";
 
 /// What a client asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OutgoingCallRequest {
     /// From the path; `None` for `POST /api/calls`.
     pub agent_id: Option<String>,
     /// The query as it came, without the question mark (`throttle`, `enableGreetingPrompt`, …).
     pub query: Option<String>,
     pub body: Value,
+}
+
+/// The body holds the password, so it is not printed.
+impl std::fmt::Debug for OutgoingCallRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutgoingCallRequest")
+            .field("agent_id", &self.agent_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why no call is placed, for the answer over HTTP.

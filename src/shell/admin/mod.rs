@@ -17,6 +17,7 @@
 //! *      /api/…                         passed through to Ultravox
 //! GET    /edge/calls, /edge/calls/{id}, /edge/calls/{id}/ladder,
 //!        /edge/calls/{id}/early_media
+//! GET    /edge/registrations            the state of each, with the reason in words
 //! GET    /edge/config                   what is in force, and who manages it
 //! POST   /edge/reload                   reads the configuration file again
 //! ```
@@ -37,7 +38,7 @@ mod routes;
 
 pub use keys::{Failures, Holder, Keys, Right};
 pub use links::LogLinks;
-pub use registrations::Successes;
+pub use registrations::States;
 pub use routes::{Class, ROUTES, Row};
 
 use crate::ground::limits;
@@ -101,8 +102,8 @@ pub struct AdminState {
     /// Where live calls are asked for; weak, since the daemon alone decides when signalling ends.
     pub signalling: mpsc::WeakSender<Inquiry>,
     pub reload: Reload,
-    /// Which registrations are successful.
-    pub successes: Arc<dyn Fn() -> Successes + Send + Sync>,
+    /// What is known of the registrations.
+    pub registrations: Arc<dyn Fn() -> States + Send + Sync>,
     pub metrics: Arc<dyn Fn() -> metrics::Snapshot + Send + Sync>,
     pub health: Arc<dyn Fn() -> health::Health + Send + Sync>,
     /// The database that the records are read from.

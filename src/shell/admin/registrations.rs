@@ -5,6 +5,7 @@ use super::{AdminState, api};
 use crate::account::FieldProblem;
 use crate::billing::cdr::rfc3339;
 use crate::shell::account::Registered;
+use crate::switchboard::RegistrationState;
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -19,11 +20,11 @@ use std::collections::BTreeMap;
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
-/// Whether each registration is successful, as far as that is known.
-pub type Successes = BTreeMap<String, Option<bool>>;
+/// What is known of each registration, by its id.
+pub type States = BTreeMap<String, RegistrationState>;
 
 /// A `SipRegistration` of the schema.
-fn shown(one: &Registered, successes: &Successes) -> Value {
+fn shown(one: &Registered, states: &States) -> Value {
     json!({
         "registrationId": one.id.to_string(),
         "created": rfc3339(one.created),
@@ -31,7 +32,7 @@ fn shown(one: &Registered, successes: &Successes) -> Value {
         "proxy": one.document.proxy,
         "outboundProxy": one.document.outbound_proxy,
         "authUser": one.document.auth_user,
-        "successful": successes.get(&*one.id.0).copied().flatten(),
+        "successful": states.get(&*one.id.0).and_then(|state| state.successful),
     })
 }
 
@@ -90,7 +91,7 @@ pub async fn list(
     }
     let all = state.account.registrations();
     let page = page_of(&all, cursor, size);
-    let successes = (state.successes)();
+    let states = (state.registrations)();
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let link = |cursor: Cursor| {
         let (scheme, cursor) = (state.scheme(), cursor.text());
@@ -101,7 +102,7 @@ pub async fn list(
     let first = page.first().map(|one| one.place).filter(|place| is_before(*place));
     let last = page.last().map(|one| one.place).filter(|place| is_after(*place));
     Json(json!({
-        "results": page.iter().map(|one| shown(one, &successes)).collect::<Vec<_>>(),
+        "results": page.iter().map(|one| shown(one, &states)).collect::<Vec<_>>(),
         "next": last.map(|place| link(Cursor::After(place))),
         "previous": first.map(|place| link(Cursor::Before(place))),
         "total": all.len(),
@@ -129,6 +130,24 @@ fn wrong(path: &str, words: &str) -> Response {
     api::field_problems(&[FieldProblem::plain(path, words)])
 }
 
+/// `GET /edge/registrations`: the state of each, with the reason in words.
+pub async fn states(State(state): State<AdminState>) -> Response {
+    let states = (state.registrations)();
+    let all = state.account.registrations();
+    let shown = all.iter().map(|one| {
+        let known = states.get(&*one.id.0);
+        json!({
+            "registrationId": one.id.to_string(),
+            "username": one.document.username,
+            "proxy": one.document.proxy,
+            "successful": known.and_then(|known| known.successful),
+            "reason": known.map(|known| known.reason.as_str()),
+            "expiresAt": known.and_then(|known| known.expires_at).map(rfc3339),
+        })
+    });
+    Json(json!({ "registrations": shown.collect::<Vec<_>>() })).into_response()
+}
+
 /// `POST /api/sip/registrations`: 201.
 pub async fn create(
     State(state): State<AdminState>,
@@ -140,7 +159,7 @@ pub async fn create(
         Err(answer) => return *answer,
     };
     match state.account.register(&body).await {
-        Ok(made) => (StatusCode::CREATED, Json(shown(&made, &Successes::new()))).into_response(),
+        Ok(made) => (StatusCode::CREATED, Json(shown(&made, &States::new()))).into_response(),
         Err(fault) => api::refused_change(fault),
     }
 }
@@ -148,7 +167,7 @@ pub async fn create(
 /// `GET /api/sip/registrations/{registration_id}`.
 pub async fn fetch(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
     match state.account.registration(&id) {
-        Some(one) => Json(shown(&one, &(state.successes)())).into_response(),
+        Some(one) => Json(shown(&one, &(state.registrations)())).into_response(),
         None => no_such(),
     }
 }
@@ -165,7 +184,7 @@ pub async fn change(
         Err(answer) => return *answer,
     };
     match state.account.change_registration(&id, &body).await {
-        Ok(Some(changed)) => Json(shown(&changed, &(state.successes)())).into_response(),
+        Ok(Some(changed)) => Json(shown(&changed, &(state.registrations)())).into_response(),
         Ok(None) => no_such(),
         Err(fault) => api::refused_change(fault),
     }

@@ -97,7 +97,7 @@ impl Edge {
             reload: Arc::new(|| {
                 Box::pin(async { Err(ReloadFault::Refused("no file here".into())) })
             }),
-            successes: Arc::new(Default::default),
+            registrations: Arc::new(Default::default),
             metrics: Arc::new(metrics::Snapshot::default),
             health: Arc::new(move || shown.lock().expect("no panic").clone()),
             store: Arc::new(path),

@@ -8,7 +8,7 @@ use crate::shell::admin::health::Health;
 use crate::shell::admin::metrics::{
     MediaFigures, SetupFigures, SipFigures, Snapshot, StoreFigures,
 };
-use crate::shell::admin::{AdminState, Keys, Reload, Successes};
+use crate::shell::admin::{AdminState, Keys, Reload, States};
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
 use crate::shell::config::Config;
@@ -49,7 +49,7 @@ impl Observed {
             listen,
             secure: config.admin.tls.is_some(),
             reload: reload_of(config.clone(), Arc::clone(&lent.account), lent.certificates),
-            successes: Arc::new(move || for_list.successes()),
+            registrations: Arc::new(move || for_list.registrations()),
             account: lent.account,
             agents: lent.agents,
             signalling: lent.signalling,
@@ -92,10 +92,10 @@ impl Seen {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether each registration is successful, as of the last second.
-    fn successes(&self) -> Successes {
+    /// What is known of each registration, as of the last second.
+    fn registrations(&self) -> States {
         let all = self.published().snapshot.registrations;
-        all.into_iter().map(|one| (one.id.to_string(), one.successful)).collect()
+        all.into_iter().map(|one| (one.id.to_string(), one)).collect()
     }
 
     fn metrics(&self) -> Snapshot {
