@@ -32,8 +32,8 @@ pub fn read(section: &mut Section<'_>, report: &mut Report) -> OutgoingPolicy {
     let mut number = |key: &'static str, range| section.integer(key, range, report);
     let per_minute = number("calls_per_minute", 1..=100_000).map(|found| found.value as u32);
     let calls_max = number("calls_max", 1..=100_000).map(|found| found.value as usize);
-    let length_max = number("length_max_s", 1..=86_400).map(|found| found.value as u64);
-    let ring_timeout = number("ring_timeout_s", 5..=110).map(|found| found.value as u64);
+    let length_max = number("length_max_s", 1..=86_400).map(|found| found.value);
+    let ring_timeout = number("ring_timeout_s", 5..=110).map(|found| found.value);
     let redirects_max = number("redirects_max", 0..=10).map(|found| found.value as u8);
     section.finish(report);
     OutgoingPolicy {
