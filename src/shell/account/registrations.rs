@@ -309,7 +309,7 @@ mod tests {
         full.outbound_proxy = Some("proxy.example".into());
         full.auth_user = Some("auth".into());
         for document in [document("a"), full] {
-            let one = of_file(&[document.clone()]).remove(0);
+            let one = of_file(std::slice::from_ref(&document)).remove(0);
             let read: RegistrationDocument =
                 serde_json::from_str(&stored(&one).document).expect("it was written here");
             assert_eq!(read, document);
