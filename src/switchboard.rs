@@ -173,6 +173,7 @@ impl Switchboard {
                 self.on_outgoing_call(now, job, result);
             }
             Input::Located { ticket, result } => {
+                self.on_found(ticket, &result);
                 self.with_ua(now, |ua, out| ua.handle_located(now, ticket, result, out));
             }
             Input::Connected { ticket, result } => {
@@ -333,6 +334,7 @@ impl Switchboard {
                     self.out.push_back(Command::Send { flow, to, bytes });
                 }
                 UaOutput::Locate { ticket, target, seed } => {
+                    self.on_search(ticket, &target);
                     self.out.push_back(Command::Locate { ticket, target, seed });
                 }
                 UaOutput::Connect { ticket, hop } => {

@@ -45,6 +45,8 @@ pub const REFUSED_BACK_OFF_MAX: Duration = Duration::from_secs(1_800);
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// Contacts of a registrar's answer that are looked at.
 pub const REGISTERED_CONTACTS_MAX: usize = 64;
+/// Addresses of one registrar that its calls may come from.
+pub const REGISTRAR_ADDRESSES_MAX: usize = 32;
 /// 3xx answers of a registrar that one try follows.
 pub const REDIRECTS_MAX: u8 = 2;
 

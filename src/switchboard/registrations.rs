@@ -6,17 +6,17 @@
 use super::{Command, Switchboard};
 use crate::account::{Registration, RegistrationId};
 use crate::admission::Admission;
-use crate::ground::{Entropy, Flow, FlowId, Instant, Now, TimerIndex, WallTime};
+use crate::ground::{Entropy, Flow, FlowId, Instant, Now, TimerIndex, WallTime, limits};
 use crate::sip::digest::DigestClient;
 use crate::sip::msg::{Method, NameAddr, Request, Response};
 use crate::sip::registration::{
     Answered, Binding, Failure, KeepAlive, KeepAliveOutput, Register, RegisterContact, Registrar,
     RegistrationClient, RegistrationOutput,
 };
-use crate::sip::target::{ConnectFault, LocateFault, Target};
+use crate::sip::target::{ConnectFault, Hop, LocateFault, Target};
 use crate::sip::ua::{DialFault, OutgoingRequest, OwnContact, RequestId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// A registration as the operator sees it.
@@ -64,6 +64,12 @@ pub(super) struct Registrations {
     /// Those that are wanted.
     by_id: BTreeMap<RegistrationId, Handle>,
     registrars: BTreeMap<Target, Registrar>,
+    /// What a registrar's name was found to mean last.
+    addresses: BTreeMap<Target, BTreeSet<IpAddr>>,
+    /// Searches for a registrar that are under way.
+    searches: BTreeMap<u64, Target>,
+    /// Sources that are heard for the sake of bindings.
+    heard: BTreeSet<IpAddr>,
     requests: BTreeMap<RequestId, Handle>,
     flows: BTreeMap<(FlowId, SocketAddr), BoundFlow>,
     timers: TimerIndex<Waiter>,
@@ -77,6 +83,9 @@ impl Registrations {
             members: BTreeMap::new(),
             by_id: BTreeMap::new(),
             registrars: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            searches: BTreeMap::new(),
+            heard: BTreeSet::new(),
             requests: BTreeMap::new(),
             flows: BTreeMap::new(),
             timers: TimerIndex::default(),
@@ -110,9 +119,16 @@ impl Registrations {
                 .or_else(|| on_flow().next());
         }
         let source = flow.peer.ip();
-        let at_source =
-            |member: &&Member| member.client.flow().is_some_and(|bound| bound.peer.ip() == source);
+        let at_source = |member: &&Member| self.sources(member).any(|address| address == source);
         self.members.values().filter(at_source).find(|member| is_called(member, &called))
+    }
+
+    /// Where calls over a binding may come from: the other end of its flow, and the addresses of its
+    /// registrar. Nowhere without a binding.
+    fn sources<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = IpAddr> + use<'a> {
+        let bound = member.client.flow().map(|flow| flow.peer.ip());
+        let found = bound.and_then(|_| self.addresses.get(&member.registration.settings.target));
+        bound.into_iter().chain(found.into_iter().flatten().copied())
     }
 
     fn insert(&mut self, now: Now, registration: Registration, known: Option<Binding>) -> Handle {
@@ -167,6 +183,7 @@ impl Registrations {
             registrar.registrations = registrar.registrations.saturating_sub(1);
             if registrar.registrations == 0 {
                 self.registrars.remove(target);
+                self.addresses.remove(target);
             }
         }
     }
@@ -251,6 +268,7 @@ impl Switchboard {
                 let binding = member.client.binding().clone();
                 self.unbind(handle);
                 self.registrations.remove(handle);
+                self.hear_registrars();
                 Some(binding)
             }
             (Some(handle), _) => {
@@ -284,6 +302,7 @@ impl Switchboard {
             self.unbind(handle);
             self.registrations.remove(handle);
         }
+        self.hear_registrars();
     }
 
     pub(super) fn on_registrations_due(&mut self, now: Now) {
@@ -337,6 +356,35 @@ impl Switchboard {
                 client.handle_flow_lost(now.at, flow, entropy, out);
             });
         }
+    }
+
+    /// A name is looked for, which may be a registrar's.
+    pub(super) fn on_search(&mut self, ticket: u64, target: &Target) {
+        if self.registrations.registrars.contains_key(target) {
+            self.registrations.searches.insert(ticket, target.clone());
+        }
+    }
+
+    /// What a name means: any of a registrar's hosts may send us its calls.
+    pub(super) fn on_found(&mut self, ticket: u64, result: &Result<Vec<Hop>, LocateFault>) {
+        let Some(target) = self.registrations.searches.remove(&ticket) else { return };
+        if let (Ok(hops), true) = (result, self.registrations.registrars.contains_key(&target)) {
+            let hosts = hops.iter().take(limits::REGISTRAR_ADDRESSES_MAX);
+            let hosts = hosts.map(|hop| hop.address.ip()).collect();
+            self.registrations.addresses.insert(target, hosts);
+            self.hear_registrars();
+        }
+    }
+
+    /// Has the flows hear the sources of all bindings and no others.
+    fn hear_registrars(&mut self) {
+        let all = &mut self.registrations;
+        let wanted: BTreeSet<IpAddr> =
+            all.members.values().flat_map(|member| all.sources(member)).collect();
+        let before = std::mem::replace(&mut all.heard, wanted.clone());
+        let admit = |address: &IpAddr, admit| Command::AdmitSource { address: *address, admit };
+        self.out.extend(wanted.difference(&before).map(|address| admit(address, true)));
+        self.out.extend(before.difference(&wanted).map(|address| admit(address, false)));
     }
 
     /// A registrar answered a keep-alive.
@@ -436,14 +484,14 @@ impl Switchboard {
         let key = (flow.id, flow.peer);
         if let Some(bound) = all.flows.get_mut(&key) {
             bound.members.insert(handle);
-            return;
+            return self.hear_registrars();
         }
         let keep_alive = KeepAlive::new(now.at, flow.transport, flow_timer, &mut all.entropy);
         all.timers.set(Waiter::Flow(flow.id, flow.peer), keep_alive.poll_timeout());
         let members = BTreeSet::from([handle]);
         all.flows.insert(key, BoundFlow { flow, keep_alive, members });
         self.out.push_back(Command::KeepFlow { flow: flow.id, keep: true });
-        self.out.push_back(Command::AdmitSource { address: flow.peer.ip(), admit: true });
+        self.hear_registrars();
     }
 
     fn unbind(&mut self, handle: Handle) {
@@ -453,13 +501,12 @@ impl Switchboard {
         };
         let (key, flow) = (*key, bound.flow);
         bound.members.remove(&handle);
-        if !bound.members.is_empty() {
-            return;
+        if bound.members.is_empty() {
+            self.registrations.flows.remove(&key);
+            self.registrations.timers.set(Waiter::Flow(key.0, key.1), None);
+            self.out.push_back(Command::KeepFlow { flow: flow.id, keep: false });
         }
-        self.registrations.flows.remove(&key);
-        self.registrations.timers.set(Waiter::Flow(key.0, key.1), None);
-        self.out.push_back(Command::KeepFlow { flow: flow.id, keep: false });
-        self.out.push_back(Command::AdmitSource { address: flow.peer.ip(), admit: false });
+        self.hear_registrars();
     }
 
     fn on_keep_alive(&mut self, now: Now, key: (FlowId, SocketAddr)) {

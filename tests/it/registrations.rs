@@ -97,6 +97,33 @@ fn other_calls_of_the_registrar_are_admitted_by_the_user_that_is_bound() {
 }
 
 #[test]
+fn every_host_of_the_registrar_may_send_its_calls() {
+    let mut world = World::new(1, settings());
+    world.registrars.push(Registrar::new(PBX, "sales", "secret"));
+    let hosts = [PBX, "203.0.113.6:5060"].map(|host| host.parse().expect("an address"));
+    world.names.insert("pbx.example".into(), hosts.to_vec());
+    let document = RegistrationDocument {
+        username: "sales".into(),
+        password: Secret::new("secret"),
+        proxy: "pbx.example".into(),
+        ..RegistrationDocument::default()
+    };
+    let named = Registration::compile(RegistrationId("r1".into()), &document).expect("good");
+    world.edge(0, wanted(vec![named]));
+    world.run_out(900);
+    let heard: Vec<String> = world.admitted.keys().map(IpAddr::to_string).collect();
+    assert_eq!(heard, ["203.0.113.5", "203.0.113.6"]);
+    call(&mut world, "203.0.113.6:7000", "sales", 1_000);
+    world.run_out(6_000);
+    let admitted = Some("registration sales@pbx.example".to_owned());
+    assert_eq!(records(&world), [(Some(200), admitted)]);
+    world.edge(6_100, wanted(Vec::new()));
+    world.run_out(60_000);
+    assert!(world.admitted.values().all(|count| *count == 0), "{:?}", world.admitted);
+    assert!(world.is_idle(), "{}", world.ladder());
+}
+
+#[test]
 fn registrations_are_added_changed_and_removed_while_it_runs() {
     let mut world = world();
     world.registrars[0].expires_s = 120;
