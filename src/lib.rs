@@ -61,6 +61,11 @@
 //! [`call::outbound`], which creates the agent call, dials ([`sip::ua`]: next hops, challenges, forks,
 //! CANCEL) and joins the stream when the callee has answered.
 //!
+//! A registration: [`switchboard`] keeps one [`sip::registration`] client for each, which says when
+//! and what → [`sip::ua`] (next hops, [`sip::digest`]) → the binding's flow is kept open, pinged and
+//! heard, and the binding goes to the [`shell::store`] for the next start. A call that comes over it is
+//! admitted by it.
+//!
 //! A change of the account: [`shell::admin`] (or a reload of the file) → [`account::change`], checked
 //! whole → [`shell::store`] → [`shell::signalling`], which puts it in force for [`shell::sources`] and
 //! the [`switchboard`] at once. Calls that are up go on with what they began with.
