@@ -170,14 +170,31 @@ impl Registrations {
         self.timers.set(Waiter::Client(handle), deadline);
     }
 
+    /// The registration is not wanted any more, or another client has it now.
+    fn forget_id(&mut self, handle: Handle) {
+        let Some(member) = self.members.get(&handle) else { return };
+        let id = &member.registration.id;
+        if self.by_id.get(id) == Some(&handle) {
+            self.by_id.remove(id);
+        }
+    }
+
+    /// True when some other client of the same registrar is bound on this flow: then the sources that
+    /// are heard stay the same without this one.
+    fn is_doubled(&self, handle: Handle, bound: &BoundFlow) -> bool {
+        let target = |handle: &Handle| {
+            self.members.get(handle).map(|member| &member.registration.settings.target)
+        };
+        let other = bound.members.iter().find(|other| **other != handle);
+        other.is_some_and(|other| target(other) == target(&handle))
+    }
+
     /// The client's last trace but its flow.
     fn remove(&mut self, handle: Handle) {
+        self.forget_id(handle);
         let Some(member) = self.members.remove(&handle) else { return };
         self.timers.set(Waiter::Client(handle), None);
         self.requests.retain(|_, other| *other != handle);
-        if self.by_id.get(&member.registration.id) == Some(&handle) {
-            self.by_id.remove(&member.registration.id);
-        }
         let target = &member.registration.settings.target;
         if let Some(registrar) = self.registrars.get_mut(target) {
             registrar.registrations = registrar.registrations.saturating_sub(1);
@@ -282,7 +299,7 @@ impl Switchboard {
 
     /// Removes the binding and the registration; on a drain all of them.
     fn leave_registrar(&mut self, now: Now, handle: Handle) {
-        self.registrations.by_id.retain(|_, other| *other != handle);
+        self.registrations.forget_id(handle);
         self.on_registration(now, handle, |client, registrar, _, out| {
             client.leave(now.at, registrar, out);
         });
@@ -484,7 +501,11 @@ impl Switchboard {
         let key = (flow.id, flow.peer);
         if let Some(bound) = all.flows.get_mut(&key) {
             bound.members.insert(handle);
-            return self.hear_registrars();
+            let is_heard = all.flows.get(&key).is_some_and(|bound| all.is_doubled(handle, bound));
+            if !is_heard {
+                self.hear_registrars();
+            }
+            return;
         }
         let keep_alive = KeepAlive::new(now.at, flow.transport, flow_timer, &mut all.entropy);
         all.timers.set(Waiter::Flow(flow.id, flow.peer), keep_alive.poll_timeout());
@@ -501,6 +522,11 @@ impl Switchboard {
         };
         let (key, flow) = (*key, bound.flow);
         bound.members.remove(&handle);
+        let all = &self.registrations;
+        if all.flows.get(&key).is_some_and(|bound| all.is_doubled(handle, bound)) {
+            return;
+        }
+        let Some(bound) = self.registrations.flows.get(&key) else { return };
         if bound.members.is_empty() {
             self.registrations.flows.remove(&key);
             self.registrations.timers.set(Waiter::Flow(key.0, key.1), None);
