@@ -191,6 +191,7 @@ fn commands_in(text: &str) -> Vec<Vec<String>> {
                     "check",
                     "reload",
                     "config",
+                    "registrations",
                     "route-test",
                     "calls",
                     "ladder",
