@@ -10,6 +10,4 @@ pub enum Destination {
     Peer,
     /// Another address, from the same listening socket.
     Address(SocketAddr),
-    /// A host to resolve first; when that fails, the other end of the flow. No port means 5060.
-    Name { host: String, port: Option<u16> },
 }

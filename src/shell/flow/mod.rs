@@ -11,7 +11,6 @@ mod inputs;
 mod mute;
 mod pace;
 mod parse;
-mod resolve;
 mod stream;
 mod tcp;
 mod tls;
@@ -36,7 +35,6 @@ use connect::Outgoing;
 use counters::Counters;
 use mute::Mute;
 use pace::Pace;
-use resolve::Lookup;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -128,7 +126,6 @@ pub struct FlowTasks {
 struct Shared {
     settings: FlowSettings,
     inputs: FlowSender,
-    lookups: mpsc::Sender<Lookup>,
     dials: mpsc::Sender<Hop>,
     next_flow: AtomicU64,
     /// Filled by `start` and never changed.
@@ -202,14 +199,12 @@ impl Flows {
                 bound.push((*transport, local));
             }
         }
-        let (lookups, lookup_queue) = mpsc::channel(resolve::LOOKUPS_WAITING_MAX);
         let (dials, dial_queue) = mpsc::channel(connect::DIALS_WAITING_MAX);
         let (connections, outgoing, admitted) = Default::default();
         let (counters, unlisted) = Default::default();
         let shared = Shared {
             settings,
             inputs,
-            lookups,
             dials,
             next_flow,
             packets,
@@ -232,7 +227,6 @@ impl Flows {
         for (transport, listener) in acceptors {
             tasks.spawn(tcp::accept(flows.clone(), transport, listener, stop.clone()));
         }
-        tasks.spawn(resolve::run(flows.clone(), lookup_queue, stop.clone()));
         tasks.spawn(connect::run(flows.clone(), dial_queue, stop.clone()));
         tasks.spawn(mute::run(flows.clone(), stop));
         Ok((flows, FlowTasks { tasks, stopping }))
@@ -251,13 +245,6 @@ impl Flows {
                 self.send_packet(flow.id, address, &bytes);
             }
             Destination::Address(_) => self.send_packet(flow.id, flow.peer, &bytes),
-            Destination::Name { host, port } => {
-                let lookup = Lookup { flow, host, port: port.unwrap_or(SIP_PORT), bytes };
-                if let Err(unsent) = self.0.lookups.try_send(lookup) {
-                    let lookup = unsent.into_inner();
-                    self.send_packet(flow.id, flow.peer, &lookup.bytes);
-                }
-            }
         }
     }
 
@@ -403,9 +390,6 @@ fn is_final(bytes: &[u8]) -> bool {
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
-
-/// The port of a host that names none (RFC 3261 §19.1.2).
-const SIP_PORT: u16 = 5060;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,10 @@ use crate::sip::digest::DigestClient;
 use crate::sip::msg::{Method, Response};
 use crate::sip::target::{ConnectFault, Hop, LocateFault};
 use crate::sip::transaction::{Client, ClientInvite, ClientKey, Effect};
+use bytes::Bytes;
+
+/// A request as it goes out, and the headers in it that answer a challenge.
+type Written = (Bytes, Vec<(&'static str, String)>);
 
 /// Requests over UDP that are larger go over TCP where they can (§18.1.1).
 const UDP_REQUEST_BYTES_MAX: usize = 1_300;
@@ -209,21 +213,10 @@ impl UserAgent {
     ) {
         let branch = format!("{}{}", self.branch_start, self.entropy.token(128));
         let via = self.via(&flow, &branch);
-        let Some(errand) = self.errands.get_mut(id) else { return };
-        let draft = &errand.draft;
-        let body = draft.body.as_ref().map_or(&[][..], |(_, body)| body);
-        let authorization = match (&mut errand.credentials, &draft.method) {
-            // An ACK repeats what its INVITE had; it stands in the draft.
-            (Some(client), method) if *method != Method::Ack => {
-                client.authorize(method, &draft.request_uri, body, &mut self.entropy)
-            }
-            _ => Vec::new(),
-        };
-        let written = draft.written(&self.config, &flow, &via, &authorization).finish();
-        let Ok(bytes) = written else {
-            self.counters.unwritable += 1;
+        let Some((bytes, authorization)) = self.write_attempt(id, &flow, &via) else {
             return self.give_up(now, id, DialFault::Unwritable, out);
         };
+        let Some(errand) = self.errands.get_mut(id) else { return };
         let is_large = flow.transport == Transport::Udp && bytes.len() > UDP_REQUEST_BYTES_MAX;
         if let Some(hop) = &hop
             && is_large
@@ -235,33 +228,25 @@ impl UserAgent {
         }
         if let Purpose::Ack { dial, tag } = &errand.purpose {
             let (dial, tag) = (*dial, tag.clone());
-            let sent = Sent { flow, to, bytes };
-            return self.send_ack_once(id, dial, &tag, sent, out);
+            return self.send_ack_once(id, dial, &tag, Sent { flow, to, bytes }, out);
         }
-        let cseq = draft.cseq;
-        let method = draft.method.clone();
+        let is_invite = errand.draft.method == Method::Invite;
+        let waits_for_others =
+            is_invite && !flow.transport.is_reliable() && errand.has_other_ways();
+        errand.deadline = waits_for_others.then(|| now.at + self.config.silence);
+        let cseq = errand.draft.cseq;
+        let key = ClientKey { branch: branch.clone().into(), method: errand.draft.method.clone() };
+        let record_of =
+            |machine| ClientRecord { machine, flow, to: to.clone(), errand: Some(id), key };
         let (reliable, timing) = (flow.transport.is_reliable(), self.config.timing);
         let mut effects = Vec::new();
-        let machine = match method {
-            Method::Invite => ClientMachine::Invite(ClientInvite::new(
-                now.at,
-                timing,
-                reliable,
-                bytes,
-                &mut effects,
-            )),
-            _ => ClientMachine::Other(Client::new(now.at, timing, reliable, bytes, &mut effects)),
+        let machine = if is_invite {
+            let machine = ClientInvite::new(now.at, timing, reliable, bytes, &mut effects);
+            ClientMachine::Invite(machine)
+        } else {
+            ClientMachine::Other(Client::new(now.at, timing, reliable, bytes, &mut effects))
         };
-        let record = ClientRecord {
-            machine,
-            flow,
-            to: to.clone(),
-            errand: Some(id),
-            key: ClientKey { branch: branch.clone().into(), method: method.clone() },
-        };
-        let number = self.transactions.insert_client(record);
-        let waits_for_others = method == Method::Invite && !reliable && errand.has_other_ways();
-        errand.deadline = waits_for_others.then(|| now.at + self.config.silence);
+        let number = self.transactions.insert_client(record_of(machine));
         errand.step = Step::Trying { number };
         let (heard, cancelled) = (false, false);
         errand.attempts.push(Attempt {
@@ -278,6 +263,28 @@ impl UserAgent {
         });
         self.settle_errand(id);
         self.carry_out_client(now, number, effects, out);
+    }
+
+    /// The bytes of the request for one try, with the answer to a challenge; `None`, and counted,
+    /// when it cannot be written.
+    fn write_attempt(&mut self, id: ErrandId, flow: &Flow, via: &str) -> Option<Written> {
+        let errand = self.errands.get_mut(id)?;
+        let draft = &errand.draft;
+        let body = draft.body.as_ref().map_or(&[][..], |(_, body)| body);
+        let authorization = match (&mut errand.credentials, &draft.method) {
+            // An ACK repeats what its INVITE had; it stands in the draft.
+            (Some(client), method) if *method != Method::Ack => {
+                client.authorize(method, &draft.request_uri, body, &mut self.entropy)
+            }
+            _ => Vec::new(),
+        };
+        match draft.written(&self.config, flow, via, &authorization).finish() {
+            Ok(bytes) => Some((bytes, authorization)),
+            Err(_) => {
+                self.counters.unwritable += 1;
+                None
+            }
+        }
     }
 
     pub(super) fn via(&self, flow: &Flow, branch: &str) -> String {

@@ -495,7 +495,6 @@ impl World {
                     let to = match to {
                         Destination::Peer => flow.peer,
                         Destination::Address(address) => address,
-                        Destination::Name { .. } => panic!("no PBX here has a name"),
                     };
                     self.send_down(to, bytes);
                 }

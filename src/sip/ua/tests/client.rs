@@ -117,7 +117,6 @@ impl Caller {
                 let to = match to {
                     Destination::Peer => flow.peer,
                     Destination::Address(address) => address,
-                    Destination::Name { .. } => panic!("names are located"),
                 };
                 let tcp = if flow.transport.is_reliable() { " tcp" } else { "" };
                 let line = match parse(&text.replace("\r\n", "\n")) {

@@ -39,6 +39,8 @@ struct Storm {
     out: Vec<UaOutput>,
     /// INVITEs that peers know, by branch.
     known: BTreeSet<String>,
+    /// When an INVITE was sent first, by branch.
+    sent: BTreeMap<String, Instant>,
     /// Of these, those whose final answer is decided.
     decided: BTreeSet<String>,
     /// Final answers that were acknowledged: branch or Call-ID, and tag.
@@ -60,6 +62,7 @@ impl Storm {
             count: 0,
             out: Vec::new(),
             known: BTreeSet::new(),
+            sent: BTreeMap::new(),
             decided: BTreeSet::new(),
             acked: BTreeSet::new(),
             answered: BTreeSet::new(),
@@ -211,7 +214,11 @@ impl Storm {
     }
 
     fn on_invite(&mut self, at: SocketAddr, request: &Request, branch: String) {
-        let silent = at.port() == 5060 && self.chance.below(5) == 0;
+        // Who hears the last copy, just before Timer B, and answers after it, finds nobody: the RFC
+        // leaves that to the callee, whose 2xx is never acknowledged.
+        let first = self.sent.get(&branch).copied().unwrap_or(self.now.at);
+        let late = self.now.at.since(first) > secs(25);
+        let silent = late || self.chance.below(5) == 0;
         if silent || !self.known.insert(branch.clone()) {
             return;
         }
@@ -263,6 +270,11 @@ impl Storm {
                         Destination::Address(address) => address,
                         _ => flow.peer,
                     };
+                    if bytes.starts_with(b"INVITE ") {
+                        let text = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
+                        let branch = parse(&text).headers().via().branch().map(str::to_owned);
+                        self.sent.entry(branch.expect("ours has one")).or_insert(self.now.at);
+                    }
                     self.carry(|| Step::ToPeer(at, bytes.clone()));
                 }
                 UaOutput::Locate { ticket, .. } => {
