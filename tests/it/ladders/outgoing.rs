@@ -4,11 +4,13 @@
 use super::with;
 use crate::sim::agent::Script;
 use crate::sim::callee::Manner;
+use crate::sim::network::Path;
 use crate::sim::{World, ladder, settings};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use voxedge::billing::cdr::CallDirection;
+use voxedge::ground::Entropy;
 use voxedge::media::plan::{AgentClose, AgentStreamFault};
 use voxedge::outgoing::{DialRefusal, OutgoingPolicy, Unwanted};
 use voxedge::switchboard::Input;
@@ -278,4 +280,60 @@ fn calls_both_ways_do_not_disturb_each_other() {
     assert!(world.facts.values().all(|facts| {
         facts.records.last().is_some_and(|cdr| cdr.status == Some(200) && cdr.is_closed())
     }));
+}
+
+/// Phones of every manner, a network that loses, doubles and reorders, agents that fail in every way,
+/// clients who change their mind: each call has one record in the end, and nothing is left.
+#[test]
+fn a_hundred_storms_leave_nothing() {
+    let (mut answered, mut joined) = (0, 0);
+    for seed in 0..100 {
+        let mut world = World::new(seed, settings());
+        let mut chance = Entropy::from_number(!seed);
+        world.service.random = Some(Entropy::from_number(seed ^ 0xabc));
+        let path = Path { latency_ms: (1, 250), loss_permille: 120, duplicate_permille: 80 };
+        (world.network.up, world.network.down) = (path, path);
+        let codes = [200, 200, 200, 200, 486, 503, 603, 302, 404];
+        for number in 0..3_u64 {
+            let code = codes[chance.below(codes.len() as u64) as usize];
+            let there = "Contact: <sip:2@192.0.2.101>\r\n";
+            world.callee(Manner {
+                silent: chance.below(8) == 0,
+                challenges: chance.below(4) == 0,
+                rings: (chance.below(3) > 0).then_some(50),
+                early_media: (chance.below(4) == 0).then_some(100),
+                answers: (chance.below(6) > 0)
+                    .then(|| (chance.below(4_000), code, if code == 302 { there } else { "" })),
+                hangs_up: (chance.below(2) == 0).then(|| chance.below(5_000)),
+                answers_at_cancel: chance.below(3) == 0,
+            });
+            let mut outgoing = target();
+            outgoing["to"] = format!("sip:{number}@192.0.2.{}", 100 + number).into();
+            if chance.below(2) == 0 {
+                outgoing["username"] = "us".into();
+                outgoing["password"] = "a password".into();
+            }
+            world.dial(chance.below(3_000), outgoing);
+            if chance.below(3) == 0 {
+                let call = format!("call-{}", 1 + chance.below(3));
+                world.hang_up(chance.below(8_000), &call);
+            }
+        }
+        world.edge(60_000, Input::Drain { grace: Duration::from_secs(30) });
+        world.run_out(900_000);
+        assert!(world.is_idle(), "seed {seed}: something is left\n{}", world.ladder());
+        assert_eq!((world.dialled.len(), world.facts.len()), (3, 3), "seed {seed}");
+        assert!(world.admitted.values().all(|count| *count == 0), "seed {seed}");
+        for facts in world.facts.values() {
+            let record = facts.records.last().expect("a record");
+            let ends = facts.records.iter().filter(|cdr| cdr.is_closed() && cdr.media.is_some());
+            assert!(record.is_closed() && record.status.is_some(), "seed {seed}: {record:?}");
+            assert_eq!(ends.count(), 1, "seed {seed}: one end\n{}", world.ladder());
+            assert!(record.joined_at.is_none() || record.answered_at.is_some(), "seed {seed}");
+            answered += u32::from(record.answered_at.is_some());
+            joined += u32::from(record.joined_at.is_some());
+        }
+        assert!(!world.ladder().contains("a password"), "seed {seed}");
+    }
+    assert!(answered > 40 && joined > 30, "{answered} answered, {joined} joined");
 }
