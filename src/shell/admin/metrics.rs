@@ -102,6 +102,9 @@ pub struct SetupFigures {
     pub lapsing: u64,
     pub fallback_asked: u64,
     pub fallback_failed: u64,
+    /// Outgoing calls placed, and requests for one that were refused.
+    pub outgoing: u64,
+    pub outgoing_refused: u64,
 }
 
 /// Figures of the record store.
@@ -190,6 +193,9 @@ fn render_setup(page: &mut Page, setup: &SetupFigures) {
     page.counter("fallback_asked_total", "Questions to the handler.", setup.fallback_asked);
     let help = "Questions to the handler that brought no decision.";
     page.counter("fallback_failed_total", help, setup.fallback_failed);
+    page.counter("outgoing_calls_total", "Outgoing calls placed.", setup.outgoing);
+    let help = "Requests for an outgoing call that were refused here.";
+    page.counter("outgoing_refused_total", help, setup.outgoing_refused);
 }
 
 fn render_media(page: &mut Page, media: &MediaFigures) {

@@ -136,6 +136,8 @@ impl Seen {
                 lapsing: snapshot.creations.lapsing as u64,
                 fallback_asked: snapshot.counters.fallback_asked,
                 fallback_failed: snapshot.counters.fallback_failed,
+                outgoing: snapshot.counters.outgoing,
+                outgoing_refused: snapshot.counters.outgoing_refused,
             },
             media: self.media_figures(snapshot.ports_in_use, &totals.media),
             store: StoreFigures::from(&**self.store.counters()),
