@@ -4,8 +4,10 @@ use super::*;
 use crate::account::{SipConfigDocument, compile};
 use crate::codec::CodecKind;
 use crate::ground::{Flow, Transport, WallTime, limits};
+use crate::outgoing::{HostRule, OutgoingCallRequest};
 use crate::refusal::RefusalPolicy;
 use crate::sip::msg::{Framing, Message};
+use crate::sip::target::{Hop, TargetHost};
 use crate::ultravox::CallId;
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::Created;
@@ -42,7 +44,10 @@ impl Bench {
             ports: (40_000, 40_009),
             calls_max: 9,
             creations: CreationLimits::default(),
-            outgoing: Arc::default(),
+            outgoing: Arc::new(OutgoingPolicy {
+                hosts: vec![HostRule::parse("192.0.2.1").expect("a host")],
+                ..OutgoingPolicy::default()
+            }),
             warn_agent: "edge.example".into(),
             epoch_s: 1,
         };
@@ -206,4 +211,38 @@ fn a_panic_on_the_way_of_an_invite_leaks_nothing() {
         bench.receive("INVITE", "");
         assert!(bench.is_idle_in_a_minute());
     }
+}
+
+#[test]
+fn a_panic_while_a_callee_rings_cancels_and_records_it() {
+    let mut bench = Bench::new();
+    let outgoing = serde_json::json!({ "to": "sip:b@192.0.2.1", "from": "1" });
+    let body = serde_json::json!({ "medium": { "sip": { "outgoing": outgoing } } });
+    let request = Box::new(OutgoingCallRequest { agent_id: Some(AGENT.into()), query: None, body });
+    bench.board.handle(bench.now, Input::DialRequested { asked: 7, request });
+    let key = bench.board.calls().next().expect("one call").key;
+    let created = Created {
+        call_id: CallId::parse("c-1").expect("an identifier"),
+        join_url: crate::ground::Secret::new("wss://voice.ultravox.ai/1"),
+        call: serde_json::Map::new(),
+    };
+    let opened = Input::Media(ForCall { call: key, what: MediaEvent::Opened });
+    bench.board.handle(bench.now, opened);
+    let answered = Input::OutgoingCallAnswered { job: JobId(1), result: Ok(created) };
+    bench.board.handle(bench.now, answered);
+    let mut asked = None;
+    while let Some(command) = bench.board.poll_command() {
+        if let Command::Locate { ticket, .. } = command {
+            asked = Some(ticket);
+        }
+    }
+    let address = "192.0.2.1:5060".parse().expect("an address");
+    let identity = TargetHost::Address([192, 0, 2, 1].into());
+    let hop = Hop { transport: Transport::Udp, address, identity };
+    let located = Input::Located { ticket: asked.expect("it is located"), result: Ok(vec![hop]) };
+    bench.board.handle(bench.now, located);
+    let ended = bench.break_call();
+    assert!(ended.contains(&"closed Some(500) Edge".to_owned()), "{ended:?}");
+    assert_eq!((bench.board.user_agent().sessions(), bench.board.counters().broken), (0, 1));
+    assert!(bench.is_idle_in_a_minute());
 }
