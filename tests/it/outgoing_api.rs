@@ -126,7 +126,11 @@ fn a_call_that_rings_is_watched_and_ended_by_a_hang_up_message() {
         let path = link.split_once("/edge/").expect("it leads here").1;
         let log = client::request("GET", rig.doors.admin, &format!("/edge/{path}"), None);
         let log = log.expect("the daemon runs");
-        assert!(log.status == 200 && log.body.contains("the client gave the call up"), "{}", log.body);
+        assert!(
+            log.status == 200 && log.body.contains("the client gave the call up"),
+            "{}",
+            log.body
+        );
         assert!(!log.body.contains("canary"), "{}", log.body);
         rig.stop().await;
     });

@@ -1,8 +1,10 @@
 //! The demo: starts the daemon on loopback with the embedded stand-in, places real calls into it,
-//! one for each codec and over each transport, and shows what happened: a ladder on one clock, the
-//! set-up time, the round trip of the audio, its quality against what was spoken, and the bill.
+//! one for each codec and over each transport, has it place one over HTTP, and shows what happened: a
+//! ladder on one clock, the set-up time, the round trip of the audio, its quality against what was
+//! spoken, and the bill.
 //! It needs no account, no key and no network, and ends with a verdict.
 
+pub mod callee;
 pub mod measure;
 pub mod phone;
 pub mod print;
@@ -11,7 +13,8 @@ pub mod speech;
 use crate::billing::cdr::Cdr;
 use crate::call::ladder::Ladder;
 use crate::codec::CodecKind;
-use crate::ground::Transport;
+use crate::ground::{Secret, Transport};
+use crate::shell::admin::client::{self, Ask};
 use crate::shell::config::{self, Config, Machine};
 use crate::shell::daemon::{Daemon, StartFault};
 use crate::shell::store::Filter;
@@ -39,10 +42,20 @@ const TAIL: Duration = Duration::from_millis(800);
 /// One call of the demo.
 struct Scene {
     title: &'static str,
+    begun_by: BegunBy,
     to_user: String,
     codec: CodecKind,
     transport: Transport,
     expect: Expect,
+}
+
+/// Who begins the call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BegunBy {
+    /// The phone calls the daemon.
+    Phone,
+    /// An application asks the daemon to call the phone: `POST /api/agents/{agent_id}/calls`.
+    Application,
 }
 
 /// When a scene has succeeded.
@@ -72,6 +85,7 @@ pub struct Played {
 fn scenes() -> Vec<Scene> {
     let echo = |title, codec, transport, segmental_snr_db| Scene {
         title,
+        begun_by: BegunBy::Phone,
         to_user: format!("agent_{ECHO}"),
         codec,
         transport,
@@ -84,13 +98,24 @@ fn scenes() -> Vec<Scene> {
         echo("Opus over UDP to the echo agent", CodecKind::Opus, Transport::Udp, 2.0),
         Scene {
             title: "G.722 over UDP to an agent that speaks first",
+            begun_by: BegunBy::Phone,
             to_user: format!("agent_{SPEECH}"),
             codec: CodecKind::G722,
             transport: Transport::Udp,
             expect: Expect::Voice,
         },
         Scene {
+            begun_by: BegunBy::Application,
+            ..echo(
+                "The echo agent calls the phone, asked by HTTP: G.722 over UDP",
+                CodecKind::G722,
+                Transport::Udp,
+                10.0,
+            )
+        },
+        Scene {
             title: "A number that no rule matches",
+            begun_by: BegunBy::Phone,
             to_user: "nobody".to_owned(),
             codec: CodecKind::Pcmu,
             transport: Transport::Tcp,
@@ -138,6 +163,8 @@ fn prepare(out: &Path) -> Result<(Config, Arc<ClientConfig>), String> {
     config.listen.tcp = vec![free];
     config.listen.tls = vec![free];
     config.admin.listen = free;
+    let own = crate::shell::entropy::from_os().map_err(|error| error.to_string())?.token(128);
+    config.ultravox.api_key = Secret::new(own);
     config.store.path = out.join("calls.sqlite");
     remove_store(&config.store.path);
     let (certificate, key) =
@@ -182,7 +209,7 @@ async fn play(
     let speech = speech::sentence(rate);
     let seconds = speech.len() as f64 / f64::from(rate);
     let server = daemon.address(scene.transport).ok_or(io::ErrorKind::NotConnected)?;
-    let report = phone::place(PhoneCall {
+    let call = PhoneCall {
         server,
         transport: scene.transport,
         tls: Some(Arc::clone(trust)),
@@ -193,8 +220,11 @@ async fn play(
         talk: Duration::from_secs_f64(seconds) + TAIL,
         headers: vec![("X-Customer-Name".to_owned(), "Ada".to_owned())],
         seed: number as u64,
-    })
-    .await?;
+    };
+    let report = match scene.begun_by {
+        BegunBy::Phone => phone::place(call).await?,
+        BegunBy::Application => be_called(daemon, config, call).await?,
+    };
     let delay_max = (f64::from(rate) * ROUND_TRIP_MAX.as_secs_f64()) as usize;
     // An agent with words of its own is heard, not compared.
     let quality = match scene.expect {
@@ -206,6 +236,24 @@ async fn play(
     let fault = judge(&scene.expect, &report, quality.as_ref(), cdr.as_ref());
     let Scene { title, codec, transport, .. } = scene;
     Ok(Played { title, codec, transport, report, quality, cdr, ladder, wav, fault })
+}
+
+/// Asks the daemon for a call to a phone that waits for it.
+async fn be_called(daemon: &Daemon, config: &Config, call: PhoneCall) -> io::Result<PhoneReport> {
+    let waiting = callee::Waiting::open().await?;
+    let to = format!("sip:phone@{}", waiting.address);
+    let body = serde_json::json!({"medium": {"sip": {"outgoing": {"to": to, "from": "agent"}}}});
+    let (admin, key) = (daemon.admin_address(), config.ultravox.api_key.clone());
+    let asked = tokio::task::spawn_blocking(move || {
+        let (path, body) = (format!("/api/agents/{ECHO}/calls"), body.to_string());
+        let (api_key, body) = (Some(&key), Some(body.as_str()));
+        client::send(admin, &Ask { method: "POST", path: &path, api_key, body, certificate: None })
+    });
+    match asked.await.map_err(io::Error::other)? {
+        Ok(answer) if answer.status == 201 => waiting.answer(call).await,
+        Ok(answer) => Err(io::Error::other(format!("{}: {}", answer.status, answer.body.trim()))),
+        Err(fault) => Err(io::Error::other(format!("{fault:?}"))),
+    }
 }
 
 /// The daemon's own record and ladder of the call.

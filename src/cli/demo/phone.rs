@@ -1,6 +1,7 @@
 //! A small softphone of our own, for the demo and the loopback tests: it places one call over UDP,
-//! TCP or TLS, speaks what it was given, keeps what it heard, and hangs up. It shares the message
-//! layer and the codecs with the daemon, and nothing else: its calls cross real sockets.
+//! TCP or TLS, or answers one over UDP, speaks what it was given, keeps what it heard, and hangs up.
+//! It shares the message layer and the codecs with the daemon, and nothing else: its calls cross
+//! real sockets.
 
 use crate::codec::{CodecKind, Decoder, Encoder, EncoderSettings};
 use crate::ground::{Entropy, Instant, Transport};
@@ -81,7 +82,7 @@ pub fn sample_rate(codec: CodecKind) -> u32 {
 /// When a socket fails, or no final answer comes within 40 s.
 pub async fn place(call: PhoneCall) -> io::Result<PhoneReport> {
     let mut line = Line::open(&call).await?;
-    let mut phone = Phone::new(call, line.local)?;
+    let mut phone = Phone::calling(call, line.local)?;
     let invite = phone.invite();
     phone.note("INVITE →");
     line.send(&invite).await?;
@@ -94,47 +95,63 @@ pub async fn place(call: PhoneCall) -> io::Result<PhoneReport> {
     }
     phone.note("ACK →");
     line.send(&phone.ack(&answer, true)).await?;
-    phone.talk(&mut line, &answer).await?;
+    let target = answer.contact().map(|contact| contact.uri().as_str().to_owned());
+    phone.target = target.unwrap_or_else(|| phone.uri());
+    let media = media_of(answer.body(), phone.call.codec)?;
+    phone.talk(&mut line, media).await?;
     Ok(phone.report)
 }
 
-struct Phone {
-    call: PhoneCall,
+/// A call under way, from either side.
+pub(super) struct Phone {
+    pub(super) call: PhoneCall,
     entropy: Entropy,
     local: SocketAddr,
     media: Arc<MediaSocket>,
     call_id: String,
-    from_tag: String,
+    /// Our address with our tag, and the far end's, with its tag once that is known.
+    pub(super) own: String,
+    pub(super) remote: String,
+    /// Where requests of ours in the dialog go.
+    pub(super) target: String,
     began: Instant,
-    report: PhoneReport,
+    pub(super) report: PhoneReport,
 }
 
 impl Phone {
-    fn new(call: PhoneCall, local: SocketAddr) -> io::Result<Phone> {
-        let media = MediaSocket::bind(SocketAddr::new(local.ip(), 0))?;
+    fn calling(call: PhoneCall, local: SocketAddr) -> io::Result<Phone> {
         let mut entropy = Entropy::from_number(call.seed);
-        let began = Clock::instant();
-        let report =
-            PhoneReport { sample_rate: sample_rate(call.codec), began, ..PhoneReport::default() };
         let call_id = format!("{}@phone", entropy.token(64));
-        let report = PhoneReport { call_id: call_id.clone(), ..report };
-        Ok(Phone {
-            call_id,
-            from_tag: entropy.token(64),
-            call,
-            entropy,
-            local,
-            media: Arc::new(media),
-            began,
-            report,
-        })
+        let own = format!("\"Demo phone\" <sip:phone@{}>;tag={}", call.domain, entropy.token(64));
+        let remote = format!("<sip:{}@{}>", call.to_user, call.domain);
+        let mut phone = Phone::new(call, local, entropy, call_id)?;
+        (phone.own, phone.remote) = (own, remote);
+        phone.target = phone.uri();
+        Ok(phone)
     }
 
-    fn elapsed(&self) -> Duration {
+    /// A phone with a media port; each side of a call fills in who talks with whom.
+    pub(super) fn new(
+        call: PhoneCall,
+        local: SocketAddr,
+        entropy: Entropy,
+        call_id: String,
+    ) -> io::Result<Phone> {
+        let media = Arc::new(MediaSocket::bind(SocketAddr::new(local.ip(), 0))?);
+        let began = Clock::instant();
+        let sample_rate = sample_rate(call.codec);
+        let call_id_seen = call_id.clone();
+        let report =
+            PhoneReport { sample_rate, began, call_id: call_id_seen, ..Default::default() };
+        let (own, remote, target) = Default::default();
+        Ok(Phone { call, entropy, local, media, call_id, own, remote, target, began, report })
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
         Clock::instant().since(self.began)
     }
 
-    fn note(&mut self, text: impl Into<String>) {
+    pub(super) fn note(&mut self, text: impl Into<String>) {
         self.report.rungs.push((self.elapsed(), text.into()));
     }
 
@@ -147,33 +164,32 @@ impl Phone {
         )
     }
 
-    fn request(&mut self, method: &Method, uri: &str, cseq: u32, to_tag: Option<&str>) -> Builder {
+    fn request(&mut self, method: &Method, uri: &str, cseq: u32) -> Builder {
         let via = format!(
             "SIP/2.0/{} {};branch=z9hG4bK{};rport",
             self.call.transport.via_token(),
             self.local,
             self.entropy.token(64)
         );
-        let tag = to_tag.map_or(String::new(), |tag| format!(";tag={tag}"));
-        let to = format!("<sip:{}@{}>{tag}", self.call.to_user, self.call.domain);
-        let from = format!("\"Demo phone\" <sip:phone@{}>;tag={}", self.call.domain, self.from_tag);
-        let contact =
-            format!("<sip:phone@{};transport={}>", self.local, self.call.transport.uri_param());
         Builder::request(method, uri)
             .header("Via", &via)
             .header("Max-Forwards", "70")
-            .header("From", &from)
-            .header("To", &to)
-            .header("Call-ID", &self.call_id.clone())
+            .header("From", &self.own)
+            .header("To", &self.remote)
+            .header("Call-ID", &self.call_id)
             .header("CSeq", &format!("{cseq} {}", method.as_str()))
-            .header("Contact", &contact)
+            .header("Contact", &self.contact())
             .header("User-Agent", "voxedge-phone")
+    }
+
+    pub(super) fn contact(&self) -> String {
+        format!("<sip:phone@{};transport={}>", self.local, self.call.transport.uri_param())
     }
 
     fn invite(&mut self) -> Bytes {
         let uri = self.uri();
         let headers = self.call.headers.clone();
-        let mut builder = self.request(&Method::Invite, &uri, 1, None);
+        let mut builder = self.request(&Method::Invite, &uri, 1);
         for (name, value) in &headers {
             builder = builder.header(name, value);
         }
@@ -184,7 +200,8 @@ impl Phone {
             .expect("the demo's own headers hold no line ends")
     }
 
-    fn offer(&self) -> String {
+    /// The phone's one codec; it is also the answer to an offer that has it.
+    pub(super) fn offer(&self) -> String {
         let port = self.media.local_addr().map_or(0, |address| address.port());
         let ip = self.local.ip();
         let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
@@ -234,30 +251,30 @@ impl Phone {
     }
 
     fn ack(&mut self, answer: &Response, accepted: bool) -> Bytes {
-        let to_tag = answer.to().tag().unwrap_or_default().to_owned();
         let uri = match answer.contact() {
             Some(contact) if accepted => contact.uri().as_str().to_owned(),
             _ => self.uri(),
         };
-        self.request(&Method::Ack, &uri, 1, Some(&to_tag))
+        self.remote = answer.to().as_str().to_owned();
+        self.request(&Method::Ack, &uri, 1)
             .finish()
             .expect("the demo's own headers hold no line ends")
     }
 
     /// Speaks, listens, and hangs up when the time is over or the far end does.
-    async fn talk(&mut self, line: &mut Line, answer: &Response) -> io::Result<()> {
-        let (remote, number) = media_of(answer.body(), self.call.codec)?;
-        let remote = SocketAddr::new(remote.0, remote.1);
+    pub(super) async fn talk(
+        &mut self,
+        line: &mut Line,
+        (remote, number): (SocketAddr, u8),
+    ) -> io::Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let ears = self.spawn_ears(Arc::clone(&stop))?;
         let mouth = self.spawn_mouth(remote, number, Arc::clone(&stop))?;
-        let to_tag = answer.to().tag().unwrap_or_default().to_owned();
-        let target = answer.contact().map(|c| c.uri().as_str().to_owned());
-        let target = target.unwrap_or_else(|| self.uri());
         let left = self.until_over(line).await?;
         stop.store(true, Ordering::Relaxed);
         if !left {
-            let bye = self.request(&Method::Bye, &target, 2, Some(&to_tag)).finish();
+            let target = self.target.clone();
+            let bye = self.request(&Method::Bye, &target, 2).finish();
             self.note("BYE →");
             line.send(&bye.expect("the demo's own headers hold no line ends")).await?;
             let done = tokio::time::timeout(Duration::from_secs(5), line.receive()).await;
@@ -444,10 +461,12 @@ impl Heard {
     }
 }
 
-/// Media address and payload number of the daemon's answer. The phone reads just what it needs.
-fn media_of(description: &[u8], codec: CodecKind) -> io::Result<((IpAddr, u16), u8)> {
+/// Media address of the daemon's description, and the payload number of the phone's codec in it. The
+/// phone reads just what it needs.
+pub(super) fn media_of(description: &[u8], codec: CodecKind) -> io::Result<(SocketAddr, u8)> {
     let text = String::from_utf8_lossy(description);
-    let bad = || io::Error::new(io::ErrorKind::InvalidData, "the answer has no usable audio line");
+    let bad =
+        || io::Error::new(io::ErrorKind::InvalidData, "the description has no usable audio line");
     let address = text
         .lines()
         .find_map(|line| line.strip_prefix("c=IN IP4 ").or(line.strip_prefix("c=IN IP6 ")))
@@ -456,19 +475,19 @@ fn media_of(description: &[u8], codec: CodecKind) -> io::Result<((IpAddr, u16), 
     let media = text.lines().find_map(|line| line.strip_prefix("m=audio ")).ok_or_else(bad)?;
     let mut words = media.split_ascii_whitespace();
     let port: u16 = words.next().and_then(|port| port.parse().ok()).ok_or_else(bad)?;
-    let number: u8 = words.nth(1).and_then(|number| number.parse().ok()).ok_or_else(bad)?;
-    let expected = match codec {
+    let number: u8 = match codec {
         CodecKind::Opus => 111,
         other => other.static_payload_type().ok_or_else(bad)?,
     };
-    if port == 0 || number != expected {
+    let word = number.to_string();
+    if port == 0 || !words.skip(1).any(|offered| offered == word) {
         return Err(bad());
     }
-    Ok(((address, port), number))
+    Ok((SocketAddr::new(address, port), number))
 }
 
 /// The phone's signalling connection.
-struct Line {
+pub(super) struct Line {
     local: SocketAddr,
     server: SocketAddr,
     kind: LineKind,
@@ -500,11 +519,16 @@ impl Line {
         Ok(Line { local, server: call.server, kind })
     }
 
+    /// The line of a call that came in a packet: `socket` is connected to its caller.
+    pub(super) fn over(socket: UdpSocket, local: SocketAddr, server: SocketAddr) -> Line {
+        Line { local, server, kind: LineKind::Datagram(socket) }
+    }
+
     fn is_datagram(&self) -> bool {
         matches!(self.kind, LineKind::Datagram(_))
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.kind {
             LineKind::Datagram(socket) => socket.send(bytes).await.map(drop),
             LineKind::Stream { stream, .. } => {
@@ -514,7 +538,7 @@ impl Line {
         }
     }
 
-    async fn receive(&mut self) -> io::Result<Message> {
+    pub(super) async fn receive(&mut self) -> io::Result<Message> {
         let bad = |fault: &dyn std::fmt::Debug| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{} sent {fault:?}", self.server))
         };
