@@ -153,7 +153,9 @@ impl fmt::Display for Unwanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unwanted::Unreadable(why) => write!(f, "the target cannot be called: {why}"),
-            Unwanted::Host => f.write_str("the target's host is not in outgoing.allowed_hosts"),
+            Unwanted::Host => {
+                f.write_str("the target's host, at this port, is not in outgoing.allowed_hosts")
+            }
             Unwanted::NotAllowed => {
                 f.write_str("the target begins with none of outgoing.allowed_prefixes")
             }

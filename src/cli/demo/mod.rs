@@ -14,11 +14,13 @@ use crate::billing::cdr::Cdr;
 use crate::call::ladder::Ladder;
 use crate::codec::CodecKind;
 use crate::ground::{Secret, Transport};
+use crate::outgoing::{HostPattern, HostRule};
 use crate::shell::admin::client::{self, Ask};
 use crate::shell::config::{self, Config, Machine};
 use crate::shell::daemon::{Daemon, StartFault};
 use crate::shell::store::Filter;
 use crate::shell::tls::{self, ClientConfig, Pem};
+use callee::Waiting;
 use measure::Quality;
 use phone::{PhoneCall, PhoneReport};
 use std::io;
@@ -139,12 +141,17 @@ pub fn run(out: &Path) -> ExitCode {
 async fn play_all(out: &Path) -> Result<Vec<Played>, String> {
     let because = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     std::fs::create_dir_all(out).map_err(because("the folder for the audio cannot be made"))?;
-    let (config, trust) = prepare(out)?;
+    let waiting = Waiting::open().await.map_err(because("the phone to be called has no port"))?;
+    let (mut config, trust) = prepare(out)?;
+    let phone = HostPattern::Address(waiting.address.ip());
+    config.outgoing.hosts.push(HostRule { host: phone, port: Some(waiting.address.port()) });
+    let mut waiting = Some(waiting);
     let daemon = Daemon::start(&config).await.map_err(|fault: StartFault| fault.to_string())?;
     print::opening(&daemon, out);
     let mut played = Vec::new();
     for (number, scene) in scenes().into_iter().enumerate() {
-        let result = play(&daemon, &trust, &config, scene, number + 1, out).await;
+        let called = waiting.take_if(|_| scene.begun_by == BegunBy::Application);
+        let result = play(&daemon, (&config, &trust), scene, called, number + 1, out).await;
         let scene = result.map_err(because("a call could not be placed"))?;
         print::scene(number + 1, &scene);
         played.push(scene);
@@ -199,9 +206,9 @@ fn remove_store(path: &Path) {
 
 async fn play(
     daemon: &Daemon,
-    trust: &Arc<ClientConfig>,
-    config: &Config,
+    (config, trust): (&Config, &Arc<ClientConfig>),
     scene: Scene,
+    called: Option<Waiting>,
     number: usize,
     out: &Path,
 ) -> io::Result<Played> {
@@ -221,9 +228,9 @@ async fn play(
         headers: vec![("X-Customer-Name".to_owned(), "Ada".to_owned())],
         seed: number as u64,
     };
-    let report = match scene.begun_by {
-        BegunBy::Phone => phone::place(call).await?,
-        BegunBy::Application => be_called(daemon, config, call).await?,
+    let report = match called {
+        None => phone::place(call).await?,
+        Some(waiting) => be_called(daemon, config, waiting, call).await?,
     };
     let delay_max = (f64::from(rate) * ROUND_TRIP_MAX.as_secs_f64()) as usize;
     // An agent with words of its own is heard, not compared.
@@ -239,8 +246,12 @@ async fn play(
 }
 
 /// Asks the daemon for a call to a phone that waits for it.
-async fn be_called(daemon: &Daemon, config: &Config, call: PhoneCall) -> io::Result<PhoneReport> {
-    let waiting = callee::Waiting::open().await?;
+async fn be_called(
+    daemon: &Daemon,
+    config: &Config,
+    waiting: Waiting,
+    call: PhoneCall,
+) -> io::Result<PhoneReport> {
     let to = format!("sip:phone@{}", waiting.address);
     let body = serde_json::json!({"medium": {"sip": {"outgoing": {"to": to, "from": "agent"}}}});
     let (admin, key) = (daemon.admin_address(), config.ultravox.api_key.clone());
