@@ -36,13 +36,16 @@ pub fn scene(number: usize, played: &Played) {
     }
 }
 
-/// The phone's view and the daemon's on one clock, which begins with the phone's INVITE.
+/// The phone's view and the daemon's on one clock, which begins with what either did first.
 fn rungs(played: &Played) -> Vec<(Duration, &'static str, String)> {
     let report = &played.report;
+    let daemon_began = played.ladder.as_ref().map_or(report.began, |ladder| ladder.began());
+    let zero = daemon_began.min(report.began);
+    let offset = report.began.since(zero);
     let mut rungs: Vec<(Duration, &'static str, String)> =
-        report.rungs.iter().map(|(at, text)| (*at, "phone", text.clone())).collect();
+        report.rungs.iter().map(|(at, text)| (offset + *at, "phone", text.clone())).collect();
     if let Some(ladder) = &played.ladder {
-        let offset = ladder.began().since(report.began);
+        let offset = daemon_began.since(zero);
         for rung in ladder.rungs() {
             let at = offset + Duration::from_secs_f64(rung.at_ms / 1_000.0);
             rungs.push((at, rung.lane.word(), rung.text.clone()));

@@ -1,5 +1,6 @@
 //! Kamailio as the registrar: the daemon registers with digest over UDP, TCP and TLS, calls that
 //! Kamailio routes to the registration reach the agent, and what Kamailio holds is asked of Kamailio.
+//! A second one stands between them as the outbound proxy.
 //! Each test has one of its own, with its ports and folder; it is ended by its process id.
 
 use super::rig::{Folder, free_port, has};
@@ -21,6 +22,16 @@ const LONG: Duration = Duration::from_secs(90);
 /// does.
 const BRIEFLY_S: u32 = 8;
 const LONG_S: u32 = 600;
+
+/// Where the outbound proxy is: not where the registrar is, and in no allowed range.
+const PROXY: &str = "127.0.0.9";
+
+fn filled_in(template: &str, words: &[(&str, String)]) -> String {
+    words.iter().fold(template.to_owned(), |text, (word, value)| {
+        assert!(text.contains(word), "{word} is not in the template");
+        text.replace(word, value)
+    })
+}
 
 /// A running Kamailio, ended when dropped.
 struct Kamailio {
@@ -47,14 +58,24 @@ impl Kamailio {
             ("@algorithm@", algorithm.to_owned()),
             ("@password@", "secret".to_owned()),
         ];
-        let config = config.iter().fold(template.to_owned(), |text, (word, value)| {
-            assert!(text.contains(word), "{word} is not in the template");
-            text.replace(word, value)
-        });
-        folder.write("kamailio.cfg", config);
+        folder.write("kamailio.cfg", filled_in(template, &config));
         let child = Kamailio::launch(&folder);
         let kamailio = Kamailio { child, folder, port, tls_port };
         kamailio.await_up();
+        kamailio
+    }
+
+    /// One that only passes on, at [`PROXY`].
+    fn outbound_proxy() -> Kamailio {
+        let (folder, port) = (Folder::new(), free_port());
+        let template = include_str!("../../../fixtures/kamailio/outbound_proxy.cfg");
+        let config = [("@address@", PROXY.to_owned()), ("@port@", port.to_string())];
+        folder.write("kamailio.cfg", filled_in(template, &config));
+        let child = Kamailio::launch(&folder);
+        let kamailio = Kamailio { child, folder, port, tls_port: 0 };
+        await_some(LONG, "the proxy has its port", || {
+            UdpSocket::bind((PROXY, port)).is_err().then_some(())
+        });
         kamailio
     }
 
@@ -173,11 +194,15 @@ impl Kamailio {
     }
 
     fn edge(&self, place: &Arc<Place>, transport: &str, password: &str) -> Process {
-        let (registration, trust) = (self.registration(transport, password), self.trust());
+        self.edge_with(place, &self.registration(transport, password))
+    }
+
+    fn edge_with(&self, place: &Arc<Place>, registration: &str) -> Process {
+        let trust = self.trust();
         let changes = [
             ("allowed_cidr_ranges = [\"127.0.0.0/8\"]", "allowed_cidr_ranges = [\"192.0.2.0/24\"]"),
             ("\"^echo$\"", "\"^sales$\""),
-            ("[admin]", registration.as_str()),
+            ("[admin]", registration),
             ("[tls]\ncertificate = \"edge.crt\"", trust.as_str()),
         ];
         Process::spawn_in(place, &changes, &[])
@@ -255,6 +280,26 @@ fn kamailio_routes_calls_to_the_registration_over_each_transport() {
         assert_eq!(record.source.transport.uri_param(), transport);
         drop(edge);
     }
+}
+
+#[test]
+fn an_outbound_proxy_carries_the_registration_and_its_calls() {
+    if !installed() {
+        return;
+    }
+    let (kamailio, proxy) = (Kamailio::start("SHA-256", LONG_S), Kamailio::outbound_proxy());
+    let place = Arc::new(Place::new());
+    let registration = kamailio
+        .registration("udp", "secret")
+        .replace("[admin]", &format!("outbound_proxy = \"{PROXY}:{}\"\n[admin]", proxy.port));
+    let edge = kamailio.edge_with(&place, &registration);
+    await_successful(&edge, true);
+    assert_eq!(kamailio.contacts().len(), 1);
+    kamailio.call();
+    let record = closed_record(&place);
+    assert_eq!(record.status, Some(200), "{record:#?}");
+    assert_eq!(record.admitted_by.as_deref(), Some("registration sales@127.0.0.1"));
+    assert_eq!(record.source.address.to_string(), format!("{PROXY}:{}", proxy.port));
 }
 
 #[test]
