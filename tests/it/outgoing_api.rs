@@ -93,6 +93,8 @@ fn details(rig: &Rig, call_id: &str) -> Value {
     let answer = send(rig, "GET", &format!("/api/calls/{call_id}"), KEY, None);
     let call: Value = serde_json::from_str(&answer.body).expect("it is JSON");
     assert_eq!((answer.status, schema::CALL.check(&call)), (200, vec![]), "{call}");
+    let called = call["medium"]["sip"]["outgoing"]["to"].as_str().unwrap_or_default();
+    assert!(called.starts_with("sip:") && call["joinUrl"].is_null(), "{call}");
     call["sipDetails"].clone()
 }
 

@@ -3,6 +3,7 @@
 
 use super::{AdminState, api, pass};
 use crate::billing::Cdr;
+use crate::billing::cdr::CallDirection;
 use crate::call::ladder::Ladder;
 use crate::ground::{CallKey, limits};
 use crate::media::plan::EarlyMedia;
@@ -216,7 +217,8 @@ async fn live(state: &AdminState, name: CallName) -> Option<(Box<Cdr>, Ladder)> 
     call.await.ok().flatten()
 }
 
-/// `GET /api/calls/{call_id}`: Ultravox's answer, with the `sipDetails` of a call of ours.
+/// `GET /api/calls/{call_id}`: Ultravox's answer; a call of ours as the SIP call that it is, with its
+/// `sipDetails`.
 pub async fn fetch(
     State(state): State<AdminState>,
     Path(call_id): Path<String>,
@@ -250,11 +252,24 @@ pub async fn fetch(
     let filled = match serde_json::from_slice::<Value>(&bytes) {
         Ok(Value::Object(mut call)) => {
             call.insert("sipDetails".to_owned(), sip_details(side_of(&found.record)));
+            call.insert("medium".to_owned(), medium_of(&found.record));
+            // The edge has joined it, or will: nobody else can.
+            call.insert("joinUrl".to_owned(), Value::Null);
             Value::Object(call).to_string().into()
         }
         Ok(_) | Err(_) => bytes,
     };
     pass::answer_with(status, headers, filled)
+}
+
+/// The medium as a client of Ultravox's own SIP sees it: the stream between is the edge's affair.
+fn medium_of(record: &Cdr) -> Value {
+    match record.direction {
+        CallDirection::Incoming => json!({ "sip": { "incoming": {} } }),
+        CallDirection::Outgoing => {
+            json!({ "sip": { "outgoing": { "to": record.to_uri, "from": record.from_uri } } })
+        }
+    }
 }
 
 fn side_of(record: &Cdr) -> SipSide {
