@@ -53,7 +53,7 @@ pub enum Request {
     Ladder(CallKey, oneshot::Sender<Option<Ladder>>),
     /// What an outgoing call heard before its agent joined, while it is kept.
     EarlyMedia(CallKey, oneshot::Sender<Option<EarlyMedia>>),
-    /// A call that is up: its record as of now, and its ladder.
+    /// A call that is up, or ended lately: its record as of now, and its ladder.
     Call { name: CallName, reply: oneshot::Sender<Option<(Box<Cdr>, Ladder)>> },
     /// The account's registrations: all that are wanted, and the bindings that an earlier process
     /// left. Answered when they are taken over.
@@ -213,8 +213,9 @@ async fn sleep_until(wake: Option<tokio::time::Instant>) {
     }
 }
 
-/// What is kept of a call after its end.
+/// What is kept of a call after its end: the store has it too, a few milliseconds later.
 struct Ended {
+    cdr: Box<Cdr>,
     ladder: Ladder,
     media_counted: bool,
 }
@@ -262,7 +263,7 @@ impl Task {
                 // Whoever asked may have given up waiting.
                 let _ = reply.send(waited);
             }
-            Request::Call { name, reply } => drop(reply.send(self.live_call(&name))),
+            Request::Call { name, reply } => drop(reply.send(self.call(&name))),
             Request::ReplaceRegistrations { registrations, bindings, done } => {
                 self.handle(Input::RegistrationsReplaced { registrations, bindings });
                 // Whoever asked may have given up waiting.
@@ -473,7 +474,8 @@ impl Task {
             self.totals.add_media(media);
         }
         let media_counted = counted == Some(true) || media.is_some();
-        self.ended.insert(cdr.key, Ended { ladder, media_counted });
+        let kept = Box::new(cdr.clone());
+        self.ended.insert(cdr.key, Ended { cdr: kept, ladder, media_counted });
     }
 
     fn publish(&mut self) {
@@ -494,18 +496,31 @@ impl Task {
             .or_else(|| self.ended.get(&key).map(|ended| ended.ladder.clone()))
     }
 
-    fn live_call(&self, name: &CallName) -> Option<(Box<Cdr>, Ladder)> {
+    fn call(&self, name: &CallName) -> Option<(Box<Cdr>, Ladder)> {
         let is_it = |call: &&crate::call::Call| match name {
             CallName::Key(key) => call.key == *key,
             CallName::Ultravox(id) => call.cdr.ultravox_call_id.as_ref() == Some(id),
         };
-        let call = self.parts.board.calls().find(is_it)?;
+        let Some(call) = self.parts.board.calls().find(is_it) else {
+            return self.ended_call(name);
+        };
         let mut cdr = Box::new(call.cdr.clone());
         if !cdr.is_closed() {
             let (sip_time, agent_time) = call.clocks(Clock::now().at);
             cdr.set_times(sip_time, agent_time);
         }
         Some((cdr, call.ladder.clone()))
+    }
+
+    fn ended_call(&self, name: &CallName) -> Option<(Box<Cdr>, Ladder)> {
+        let ended = match name {
+            CallName::Key(key) => self.ended.get(key)?,
+            CallName::Ultravox(id) => {
+                let is_it = |ended: &&Ended| ended.cdr.ultravox_call_id.as_ref() == Some(id);
+                self.ended.values().rev().find(is_it)?
+            }
+        };
+        Some((ended.cdr.clone(), ended.ladder.clone()))
     }
 
     fn locate(&mut self, ticket: u64, target: Target, seed: u64) {

@@ -17,9 +17,10 @@ const KEY: &str = "application";
 
 /// A daemon that may call this address and no other.
 async fn rig_for(callee: SocketAddr) -> Rig {
-    let policy = format!("[outgoing]\nallowed_hosts = [\"{callee}\"]\n[store]");
+    let policy = format!("allowed_hosts = [\"{callee}\"]");
     let key = "base_url = \"embedded\"\napi_key = \"application\"";
-    Rig::start(&[("base_url = \"embedded\"", key), ("[store]", &policy)]).await
+    Rig::start(&[("base_url = \"embedded\"", key), ("allowed_hosts = [\"127.0.0.1\"]", &policy)])
+        .await
 }
 
 /// A telephone that is called.
