@@ -22,7 +22,7 @@ pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     let required = std::env::var_os("CI").is_some_and(|value| value == "true");
-    assert!(found || !required, "CI needs {program}: apt-get install sip-tester baresip");
+    assert!(found || !required, "CI needs {program}: install it as `make test` does");
     if !found {
         eprintln!("skipped: {program} is not installed");
     }
