@@ -160,11 +160,19 @@ fn outcome(command: Command) -> Option<Input> {
         Command::Media(ForCall { call, what }) => {
             let event = match what {
                 MediaCommand::Open { .. } => MediaEvent::Opened,
-                MediaCommand::Prepare { .. } => MediaEvent::Prepared,
-                MediaCommand::Join => MediaEvent::Joined,
-                MediaCommand::Change { revision, .. } => MediaEvent::Changed { revision },
+                MediaCommand::Prepare { stream, .. } => MediaEvent::Prepared { stream },
+                MediaCommand::Join { stream } => MediaEvent::Joined { stream },
+                MediaCommand::Change { leg, revision, .. } => MediaEvent::Changed { leg, revision },
                 MediaCommand::Close => MediaEvent::Closed(Box::default()),
-                MediaCommand::SendText { .. } => return None,
+                MediaCommand::OpenLeg { leg, .. } => MediaEvent::LegOpened { leg },
+                MediaCommand::CloseLeg { leg } => {
+                    MediaEvent::LegClosed { leg, report: Box::default() }
+                }
+                MediaCommand::SendText { .. }
+                | MediaCommand::LeaveStream { .. }
+                | MediaCommand::Arrange { .. }
+                | MediaCommand::Play { .. }
+                | MediaCommand::SendKeys { .. } => return None,
             };
             Some(Input::Media(ForCall { call, what: event }))
         }

@@ -241,7 +241,7 @@ impl Switchboard {
         let policy = self.settings.call.refusals;
         if let Some(mut call) = self.calls.remove(&skeleton.key) {
             self.media(skeleton.key, MediaCommand::Close);
-            self.release_flow(call.flow.id);
+            self.release_flow(call.first.flow.id);
             self.dismiss_sources(&call);
             let asked = call.outgoing.as_mut().and_then(|outgoing| outgoing.asked.take());
             if let Some(asked) = asked {
@@ -423,22 +423,26 @@ impl Switchboard {
         self.step(now, key, |call, out| match event {
             MediaEvent::Opened => call.on_media_opened(now, out),
             MediaEvent::BindFailed => call.on_bind_failed(now, out),
-            MediaEvent::Prepared => call.on_prepared(now, out),
-            MediaEvent::PrepareFailed(fault) | MediaEvent::JoinFailed(fault) => {
+            MediaEvent::Prepared { .. } => call.on_prepared(now, out),
+            MediaEvent::PrepareFailed { fault, .. } | MediaEvent::JoinFailed { fault, .. } => {
                 call.on_stream_failed(now, fault, out);
             }
-            MediaEvent::Joined => call.on_joined(now, out),
-            MediaEvent::Changed { revision } => call.on_media_changed(now, revision, out),
+            MediaEvent::Joined { .. } => call.on_joined(now, out),
+            MediaEvent::Changed { revision, .. } => call.on_media_changed(now, revision, out),
             MediaEvent::EarlyMedia(early) => call.on_early_media(now, early, out),
-            MediaEvent::CallerHeard { source } => call.on_caller_heard(now, source),
+            MediaEvent::LegHeard { source, .. } => call.on_caller_heard(now, source),
             MediaEvent::AgentHeard => call.on_agent_heard(now),
-            MediaEvent::Digit { digit: _, duration_ms } => call.on_digit(now, duration_ms),
-            MediaEvent::CallerSilent => call.finish(now, EndCause::CallerSilent, out),
-            MediaEvent::HeldTooLong => call.finish(now, EndCause::HeldTooLong, out),
-            // Client tools come with transfers; until then the agent's messages need no answer.
-            MediaEvent::AgentText(_) => {}
-            MediaEvent::AgentEnded => call.on_agent_ended(now),
-            MediaEvent::AgentLeft { close } => call.on_agent_left(now, close, out),
+            MediaEvent::Digit { duration_ms, .. } => call.on_digit(now, duration_ms),
+            MediaEvent::LegSilent { .. } => call.finish(now, EndCause::CallerSilent, out),
+            MediaEvent::HeldTooLong { .. } => call.finish(now, EndCause::HeldTooLong, out),
+            MediaEvent::AgentText { .. }
+            | MediaEvent::LegOpened { .. }
+            | MediaEvent::LegBindFailed { .. }
+            | MediaEvent::LegClosed { .. }
+            | MediaEvent::SoundPlayed
+            | MediaEvent::KeysSent { .. } => {}
+            MediaEvent::AgentEnded { .. } => call.on_agent_ended(now),
+            MediaEvent::AgentLeft { close, .. } => call.on_agent_left(now, close, out),
             MediaEvent::Broken(_) => call.finish(now, EndCause::Bug, out),
             MediaEvent::Closed(report) => call.on_media_closed(now, *report, out),
         });
@@ -448,7 +452,8 @@ impl Switchboard {
     /// for the case that the step panics.
     fn step(&mut self, now: Now, key: CallKey, act: impl FnOnce(&mut Call, &mut Vec<Act>)) {
         let Some(call) = self.calls.get_mut(&key) else { return };
-        let skeleton = Skeleton { key, session: call.session, port: Some(call.port), cdr: None };
+        let skeleton =
+            Skeleton { key, session: call.first.session, port: Some(call.first.port), cdr: None };
         let before = self.in_hand.replace(skeleton);
         let mut acts = Vec::new();
         act(call, &mut acts);
@@ -460,7 +465,7 @@ impl Switchboard {
     fn carry_out(&mut self, now: Now, key: CallKey, acts: Vec<Act>) {
         for act in acts {
             let Some(call) = self.calls.get_mut(&key) else { return };
-            let session = call.session;
+            let session = call.first.session;
             match act {
                 Act::Ring => self.tell(now, |ua, out| ua.ring(now, session, 180, out)),
                 Act::Accept { description } => self.accept(now, key, session, &description),
@@ -604,13 +609,13 @@ impl Switchboard {
     fn forget(&mut self, now: Now, key: CallKey) {
         let Some(call) = self.calls.remove(&key) else { return };
         self.counters.ended += 1;
-        self.by_session.remove(&call.session);
+        self.by_session.remove(&call.first.session);
         if let Some(job) = call.job {
             self.jobs.remove(&job);
         }
-        self.ports.put_back(now.at, call.port);
+        self.ports.put_back(now.at, call.first.port);
         self.timers.set(Owner::Call(key), None);
-        self.release_flow(call.flow.id);
+        self.release_flow(call.first.flow.id);
         self.dismiss_sources(&call);
         self.set_availability();
     }
@@ -636,7 +641,7 @@ impl Switchboard {
     fn on_moved(&mut self, session: SessionId, flow: Flow) {
         let key = self.by_session.get(&session);
         let Some(call) = key.and_then(|key| self.calls.get_mut(key)) else { return };
-        let old = std::mem::replace(&mut call.flow, flow);
+        let old = std::mem::replace(&mut call.first.flow, flow);
         self.hold_flow(flow.id);
         self.release_flow(old.id);
     }

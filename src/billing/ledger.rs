@@ -8,7 +8,7 @@
 //!
 //! The same clock, outside the ledger, measures the agent's time (joined to left).
 
-use crate::ground::Instant;
+use crate::ground::{Instant, LegId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -49,15 +49,6 @@ impl LegClock {
     pub fn is_running(&self) -> bool {
         matches!(self, LegClock::Running { .. })
     }
-}
-
-/// Names one leg within its call: the caller's is 0, transfer targets follow.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LegId(pub u32);
-
-impl LegId {
-    /// The leg of the caller of an incoming call.
-    pub const CALLER: LegId = LegId(0);
 }
 
 /// The clocks of one call's legs. A call has few legs: the caller's and its transfer targets'.

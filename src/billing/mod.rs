@@ -8,4 +8,4 @@ mod stamp;
 
 pub use cdr::{CallDirection, Cdr, EndedBy, MediaSummary, Source};
 pub use deciminute::Deciminutes;
-pub use ledger::{Ledger, LegClock, LegId};
+pub use ledger::{Ledger, LegClock};

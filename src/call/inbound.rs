@@ -5,8 +5,7 @@
 
 use super::ladder::Lane;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
-use crate::billing::ledger::LegId;
-use crate::ground::{Now, Secret};
+use crate::ground::{LegId, Now, Secret, StreamId};
 use crate::media::plan::{
     AgentClose, AgentStreamFault, Direction, EarlyMedia, LegPlan, MediaCommand, MediaPlan,
     RemoteMedia,
@@ -49,7 +48,7 @@ impl Call {
 
     /// Asks for the media session, with the leg as agreed or, for a late offer, as offered.
     pub fn open_media(&mut self, cname: String, out: &mut Vec<Act>) {
-        let leg = self.leg.unwrap_or_else(|| self.provisional_leg());
+        let leg = self.first.plan.unwrap_or_else(|| self.provisional_leg());
         let plan = MediaPlan {
             leg,
             agent: self.rates,
@@ -60,8 +59,8 @@ impl Call {
         };
         out.push(Act::Media(MediaCommand::Open {
             plan: Box::new(plan),
-            address: self.media_address.bind,
-            port: self.port.0,
+            address: self.first.media_address.bind,
+            port: self.first.port.0,
         }));
     }
 
@@ -72,13 +71,13 @@ impl Call {
             telephone_event: agreed.telephone_event,
             remote: agreed.remote,
             direction: agreed.direction,
-            signalling_source: self.flow.peer.ip(),
+            signalling_source: self.first.flow.peer.ip(),
         }
     }
 
     /// What is known of the leg before the caller's answer came (late offer).
     fn provisional_leg(&self) -> LegPlan {
-        let kind = self.kind;
+        let kind = self.first.kind;
         let payload_type = payload::default_number(Encoding::Audio(kind));
         LegPlan {
             codec: crate::media::plan::CodecPlan {
@@ -91,13 +90,13 @@ impl Call {
             telephone_event: None,
             remote: RemoteMedia::default(),
             direction: Direction::SendRecv,
-            signalling_source: self.flow.peer.ip(),
+            signalling_source: self.first.flow.peer.ip(),
         }
     }
 
     /// Sockets are bound and the session stands.
     pub fn on_media_opened(&mut self, now: Now, out: &mut Vec<Act>) {
-        let port = self.port.0;
+        let port = self.first.port.0;
         let State::SettingUp { media_open, .. } = &mut self.state else { return };
         *media_open = true;
         let codec = self.cdr.codec.as_deref().unwrap_or("no codec yet").to_owned();
@@ -108,8 +107,8 @@ impl Call {
     /// The port was taken by someone else: the Switchboard hands out another.
     pub fn on_bind_failed(&mut self, now: Now, out: &mut Vec<Act>) {
         let State::SettingUp { .. } = self.state else { return };
-        self.ports_tried += 1;
-        if self.ports_tried >= PORTS_TRIED_MAX {
+        self.first.ports_tried += 1;
+        if self.first.ports_tried >= PORTS_TRIED_MAX {
             return self.finish(now, EndCause::Refused(Refusal::BindFailed), out);
         }
         out.push(Act::AnotherPort);
@@ -125,7 +124,7 @@ impl Call {
         let join_url: Secret = std::mem::take(join_url);
         *agent = AgentTrack::Preparing;
         self.note(now, Lane::Agent, "stream connect  edge → Ultravox");
-        out.push(Act::Media(MediaCommand::Prepare { join_url }));
+        out.push(Act::Media(MediaCommand::Prepare { stream: StreamId::FIRST, join_url }));
     }
 
     /// TCP and TLS stand: join at once, since nothing else is awaited.
@@ -136,7 +135,7 @@ impl Call {
         let State::SettingUp { agent: AgentTrack::Preparing, .. } = self.state else { return };
         self.note(now, Lane::Agent, "stream ready; upgrade  edge → Ultravox");
         self.state = State::Joining;
-        out.push(Act::Media(MediaCommand::Join));
+        out.push(Act::Media(MediaCommand::Join { stream: StreamId::FIRST }));
     }
 
     /// The stream could not be prepared or joined: a 503, never an answered dead call.
@@ -168,7 +167,7 @@ impl Call {
         self.cdr.answered_at = Some(now.wall);
         self.cdr.joined_at = Some(now.wall);
         record::set_status(&mut self.cdr, 200, "OK");
-        out.push(Act::Accept { description: self.description.clone() });
+        out.push(Act::Accept { description: self.first.description.clone() });
         out.push(Act::Record);
     }
 
@@ -183,7 +182,7 @@ impl Call {
             return;
         }
         let agreed = match &body {
-            Some((_, answer)) => self.offer_answer.accept_answer(answer).ok(),
+            Some((_, answer)) => self.first.offer_answer.accept_answer(answer).ok(),
             None => None,
         };
         match agreed {
@@ -197,10 +196,14 @@ impl Call {
 
     /// Makes `leg` the plan in force.
     pub fn take_leg(&mut self, leg: LegPlan, out: &mut Vec<Act>) {
-        self.leg = Some(leg);
+        self.first.plan = Some(leg);
         self.cdr.codec = Some(leg.codec.kind.encoding_name().to_owned());
-        self.revision += 1;
-        out.push(Act::Media(MediaCommand::Change { revision: self.revision, leg: Box::new(leg) }));
+        self.first.revision += 1;
+        out.push(Act::Media(MediaCommand::Change {
+            leg: LegId::CALLER,
+            revision: self.first.revision,
+            plan: Box::new(leg),
+        }));
     }
 
     /// The first packet of the caller's media.

@@ -18,6 +18,7 @@
 pub mod creation;
 pub mod inbound;
 pub mod ladder;
+pub mod leg;
 pub mod outbound;
 pub mod record;
 pub mod reoffer;
@@ -28,8 +29,8 @@ use crate::codec::CodecKind;
 use crate::context::Caller;
 use crate::fallback::Question;
 use crate::ground::ports::RtpPort;
-use crate::ground::{CallKey, Flow, Instant, JobId, Now, Secret};
-use crate::media::plan::{AgentRates, EarlyMedia, LegPlan, MediaCommand, MediaReport};
+use crate::ground::{CallKey, Flow, Instant, JobId, LegId, Now, Secret};
+use crate::media::plan::{AgentRates, EarlyMedia, MediaCommand, MediaReport};
 use crate::outgoing::DialRefusal;
 use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
@@ -39,6 +40,7 @@ use crate::ultravox::agent::Agent;
 use bytes::Bytes;
 use creation::Creation;
 use ladder::{Ladder, Lane};
+use leg::Leg;
 use outbound::Outgoing;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -174,9 +176,9 @@ pub struct CallSettings {
 #[derive(Debug)]
 pub struct Call {
     pub key: CallKey,
-    pub session: SessionId,
-    pub flow: Flow,
     pub state: State,
+    /// The leg that the call began with: the caller's, or of an outgoing call the callee's.
+    pub first: Leg,
     pub settings: CallSettings,
     pub route: Route,
     /// `None` until the fallback handler decides, and for a call without an agent.
@@ -190,21 +192,10 @@ pub struct Call {
     pub caller: Caller,
     /// The INVITE's offer; `None` for a late offer.
     pub offer: Option<Bytes>,
-    pub offer_answer: OfferAnswer,
-    /// Our description for the 200.
-    pub description: String,
-    pub leg: Option<LegPlan>,
-    /// The codec that was agreed first; until a late offer is answered, the one that is expected.
-    pub kind: CodecKind,
     pub rates: AgentRates,
-    pub media_address: MediaAddress,
-    pub port: RtpPort,
-    pub ports_tried: u8,
     pub job: Option<JobId>,
     /// The creation under way.
     pub creation: Option<Box<Creation>>,
-    pub pending_reoffer: Option<reoffer::Pending>,
-    pub revision: u32,
     /// What only an outgoing call has.
     pub outgoing: Option<Box<Outgoing>>,
     pub ledger: Ledger,
@@ -268,9 +259,21 @@ impl Call {
         };
         let mut call = Call {
             key: opening.key,
-            session: opening.session,
-            flow: opening.flow,
             state: State::SettingUp { media_open: false, agent: AgentTrack::Deciding },
+            first: Leg {
+                id: LegId::CALLER,
+                session: opening.session,
+                flow: opening.flow,
+                offer_answer: negotiated.offer_answer,
+                description: negotiated.description,
+                plan: None,
+                kind: negotiated.kind,
+                media_address: negotiated.address,
+                port: opening.port,
+                ports_tried: 0,
+                pending_reoffer: None,
+                revision: 0,
+            },
             settings: opening.settings,
             route: opening.route,
             agent_id: opening.agent_id,
@@ -279,18 +282,9 @@ impl Call {
             context: opening.context,
             caller: opening.caller,
             offer: negotiated.offer,
-            offer_answer: negotiated.offer_answer,
-            description: negotiated.description,
-            leg: None,
-            kind: negotiated.kind,
             rates,
-            media_address: negotiated.address,
-            port: opening.port,
-            ports_tried: 0,
             job: None,
             creation: None,
-            pending_reoffer: None,
-            revision: 0,
             outgoing: None,
             ledger: Ledger::default(),
             agent_joined: None,
@@ -299,7 +293,7 @@ impl Call {
             ladder: Ladder::new(now.at),
             cdr,
         };
-        call.leg = negotiated.agreed.map(|agreed| call.leg_plan(&agreed));
+        call.first.plan = negotiated.agreed.map(|agreed| call.leg_plan(&agreed));
         call
     }
 
@@ -336,7 +330,7 @@ impl Call {
         self.ledger.stop_all(now.at);
         out.push(Act::AgentDone { joined: self.cdr.joined_at.is_some() });
         self.agent_left(now.at);
-        self.pending_reoffer = None;
+        self.first.pending_reoffer = None;
         self.deadline = None;
         self.state = State::Ending { dialog_closing, media_closing: true };
         self.close_record(now, &cause);

@@ -12,8 +12,7 @@
 
 use super::ladder::Lane;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
-use crate::billing::ledger::LegId;
-use crate::ground::{Instant, Now, Secret, limits};
+use crate::ground::{Instant, LegId, Now, Secret, StreamId, limits};
 use crate::media::plan::{AgentStreamFault, MediaCommand};
 use crate::outgoing::{Callee, DialRefusal, OutgoingPolicy, Wanted};
 use crate::refusal::{EndCause, Refusal, Unreached};
@@ -183,7 +182,7 @@ impl Call {
         self.note(now, Lane::Sip, "INVITE  edge → callee");
         out.push(Act::Dial);
         self.note(now, Lane::Agent, "stream connect  edge → Ultravox");
-        out.push(Act::Media(MediaCommand::Prepare { join_url }));
+        out.push(Act::Media(MediaCommand::Prepare { stream: StreamId::FIRST, join_url }));
     }
 
     /// A provisional answer of the callee's side.
@@ -194,7 +193,7 @@ impl Call {
         // Each fork may send its own; the answer that counts is that of the 2xx.
         let agreed = body
             .as_ref()
-            .and_then(|(_, answer)| self.offer_answer.clone().accept_answer(answer).ok());
+            .and_then(|(_, answer)| self.first.offer_answer.clone().accept_answer(answer).ok());
         if let Some(agreed) = agreed {
             let leg = self.leg_plan(&agreed);
             self.take_leg(leg, out);
@@ -218,10 +217,11 @@ impl Call {
         record::set_status(&mut self.cdr, 200, "OK");
         self.state = State::Joining;
         self.deadline = Some(now.at + limits::CREATE_CALL);
-        let agreed = body.and_then(|(_, answer)| self.offer_answer.accept_answer(&answer).ok());
+        let agreed =
+            body.and_then(|(_, answer)| self.first.offer_answer.accept_answer(&answer).ok());
         let Some(agreed) = agreed else { return self.finish(now, EndCause::BadAnswer, out) };
-        self.cdr.source.address = self.flow.peer;
-        self.cdr.source.transport = self.flow.transport;
+        self.cdr.source.address = self.first.flow.peer;
+        self.cdr.source.transport = self.first.flow.transport;
         let leg = self.leg_plan(&agreed);
         self.take_leg(leg, out);
         out.push(Act::Record);
@@ -231,7 +231,7 @@ impl Call {
             (Stream::Broken, Some(join_url)) => {
                 self.note(now, Lane::Agent, "stream connect  edge → Ultravox");
                 self.set_stream(Stream::Preparing);
-                out.push(Act::Media(MediaCommand::Prepare { join_url }));
+                out.push(Act::Media(MediaCommand::Prepare { stream: StreamId::FIRST, join_url }));
             }
             (Stream::Broken, None) => self.finish(now, EndCause::AgentLost(None), out),
         }
@@ -242,7 +242,7 @@ impl Call {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.join_url = None;
         }
-        out.push(Act::Media(MediaCommand::Join));
+        out.push(Act::Media(MediaCommand::Join { stream: StreamId::FIRST }));
     }
 
     fn set_stream(&mut self, stream: Stream) {

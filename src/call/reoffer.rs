@@ -25,8 +25,8 @@ impl Call {
     /// The media that we offer or answer with; `codecs` in preference order.
     pub fn local_media(&self, codecs: Vec<CodecKind>) -> LocalMedia {
         LocalMedia {
-            address: self.media_address.advertise,
-            port: self.port.0,
+            address: self.first.media_address.advertise,
+            port: self.first.port.0,
             ptime_ms: self.settings.ptime_ms,
             codecs,
             telephone_event: true,
@@ -37,7 +37,7 @@ impl Call {
     /// Every codec, best first: the one in use, since a hold is no reason to change it; those that
     /// work at the rates of the agent's stream; the rest, which are resampled.
     fn codecs_for_reoffer(&self) -> Vec<CodecKind> {
-        let current = self.leg.map(|leg| leg.codec.kind);
+        let current = self.first.plan.map(|leg| leg.codec.kind);
         let mut codecs = self.settings.codecs.clone();
         codecs.sort_by_key(|kind| (Some(*kind) != current, !self.rates.suit(*kind)));
         codecs
@@ -71,7 +71,7 @@ impl Call {
 
     fn on_offer(&mut self, now: Now, token: RequestToken, offer: &Bytes, out: &mut Vec<Act>) {
         let local = self.local_media(self.codecs_for_reoffer());
-        match self.offer_answer.answer(offer, &local) {
+        match self.first.offer_answer.answer(offer, &local) {
             Ok(answered) => {
                 let leg = self.leg_plan(&answered.agreed);
                 self.apply(now, token, leg, answered.text, out);
@@ -95,19 +95,20 @@ impl Call {
         description: String,
         out: &mut Vec<Act>,
     ) {
-        if self.leg == Some(leg) {
+        if self.first.plan == Some(leg) {
             self.note(now, Lane::Sip, format!("200 OK  edge → {}", self.far_end()));
             return out.push(Act::AnswerReoffer { token, description: Some(description) });
         }
         self.note(now, Lane::Media, direction_words(&leg));
         self.take_leg(leg, out);
-        self.pending_reoffer = Some(Pending { token, revision: self.revision, description });
+        self.first.pending_reoffer =
+            Some(Pending { token, revision: self.first.revision, description });
     }
 
     /// A re-INVITE without a body: our description goes out as an offer, the answer is in the ACK.
     fn offer_again(&mut self, now: Now, token: RequestToken, out: &mut Vec<Act>) {
         let local = self.local_media(self.codecs_for_reoffer());
-        let description = self.offer_answer.offer(&local);
+        let description = self.first.offer_answer.offer(&local);
         self.note(now, Lane::Sip, format!("200 OK with our offer  edge → {}", self.far_end()));
         out.push(Act::AnswerReoffer { token, description: Some(description) });
     }
@@ -119,15 +120,16 @@ impl Call {
         body: Option<(String, Bytes)>,
         out: &mut Vec<Act>,
     ) {
-        let (State::Answered { .. }, true) = (&self.state, self.offer_answer.awaits_answer())
+        let (State::Answered { .. }, true) = (&self.state, self.first.offer_answer.awaits_answer())
         else {
             return;
         };
-        let agreed = body.and_then(|(_, answer)| self.offer_answer.accept_answer(&answer).ok());
+        let agreed =
+            body.and_then(|(_, answer)| self.first.offer_answer.accept_answer(&answer).ok());
         match agreed {
             Some(agreed) => {
                 let leg = self.leg_plan(&agreed);
-                if self.leg != Some(leg) {
+                if self.first.plan != Some(leg) {
                     self.take_leg(leg, out);
                 }
             }
@@ -137,7 +139,8 @@ impl Call {
 
     /// The shard runs by the new plan: now the caller gets its answer.
     pub fn on_media_changed(&mut self, now: Now, revision: u32, out: &mut Vec<Act>) {
-        let Some(pending) = self.pending_reoffer.take_if(|pending| pending.revision == revision)
+        let Some(pending) =
+            self.first.pending_reoffer.take_if(|pending| pending.revision == revision)
         else {
             return;
         };

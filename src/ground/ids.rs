@@ -34,6 +34,26 @@ impl std::str::FromStr for CallKey {
     }
 }
 
+/// Names one leg within its call: the one that the call began with is 0 (the caller's, or of an
+/// outgoing call the callee's), transfer targets follow. A number is never used twice in a call.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LegId(pub u32);
+
+impl LegId {
+    /// The leg that the call began with.
+    pub const CALLER: LegId = LegId(0);
+}
+
+/// Names one agent stream within its call: the one that the call began with is 0. A number is never
+/// used twice in a call.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(pub u32);
+
+impl StreamId {
+    /// The stream that the call began with.
+    pub const FIRST: StreamId = StreamId(0);
+}
+
 /// Names a job that the Switchboard asked the shell for; the answer carries it back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct JobId(pub u64);

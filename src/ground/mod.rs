@@ -11,7 +11,7 @@ pub mod time;
 pub mod timers;
 
 pub use entropy::Entropy;
-pub use ids::{CallKey, Flow, FlowId, JobId, Transport};
+pub use ids::{CallKey, Flow, FlowId, JobId, LegId, StreamId, Transport};
 pub use secret::Secret;
 pub use time::{Instant, Now, WallTime};
 pub use timers::{SlotTimers, TimerIndex};

@@ -8,14 +8,17 @@
 //! Prepare ─▶ Prepared | PrepareFailed  TCP and TLS to the agent's host, while the caller hears ringing
 //! Join ───▶ Joined | JoinFailed       the WebSocket upgrade: 101 first, then our 200
 //! Change ─▶ Changed                   a re-INVITE's outcome; one outstanding per call
+//! OpenLeg ─▶ LegOpened | LegBindFailed  a further leg; CloseLeg ─▶ LegClosed
+//! Arrange                             who hears whom from now on
 //! Close ──▶ Closed                    always the last event; carries the final report
 //! ```
 
 use crate::codec::CodecKind;
 use crate::ground::limits::{CLIENT_BUFFER_MS, PLAYOUT_BYTES_MAX};
-use crate::ground::{CallKey, Secret};
+use crate::ground::{CallKey, LegId, Secret, StreamId};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which way media may flow, seen from us (RFC 3264 §5.1).
@@ -155,21 +158,102 @@ pub struct MediaPlan {
 }
 
 /// Signalling → shard. Every command names its call; for unknown calls all but `Close` are ignored,
-/// which is answered by `Closed` in any case.
+/// which is answered by `Closed` in any case. Those of a leg or stream that is not there are ignored
+/// as well; `CloseLeg` is always answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MediaCommand {
-    /// Bind `port` (and `port + 1` unless RTCP is multiplexed) on `address` and start the session.
+    /// Bind `port` (and `port + 1` unless RTCP is multiplexed) on `address` and start the session
+    /// with the leg that the call began with, [`LegId::CALLER`].
     Open { plan: Box<MediaPlan>, address: IpAddr, port: u16 },
-    /// Connect to the agent's host and do the TLS handshake; send nothing yet.
-    Prepare { join_url: Secret },
-    /// Send the upgrade on the prepared connection (or prepare first, when it is not).
-    Join,
-    /// Replace the leg's plan. Answered by `Changed` with the same revision.
-    Change { revision: u32, leg: Box<LegPlan> },
+    /// Bind the ports of a further leg and add it to the session. It hears and is heard as the scene
+    /// says. Answered by `LegOpened` or `LegBindFailed`.
+    OpenLeg { leg: LegId, plan: Box<LegPlan>, address: IpAddr, port: u16 },
+    /// Take a leg out of the session and close its sockets; answered by `LegClosed`.
+    CloseLeg { leg: LegId },
+    /// Connect to the agent's host and do the TLS handshake; send nothing yet. All streams of a call
+    /// have the rates of its plan.
+    Prepare { stream: StreamId, join_url: Secret },
+    /// Send the upgrade on the prepared connection (or prepare first, when it is not). The first
+    /// stream and the caller hear each other from then on, unless a scene was arranged.
+    Join { stream: StreamId },
+    /// Close this agent stream with 1000, or give it up when it is not joined. No event follows.
+    LeaveStream { stream: StreamId },
+    /// Replace a leg's plan. Answered by `Changed` with the same revision.
+    Change { leg: LegId, revision: u32, plan: Box<LegPlan> },
+    /// From the next frame on these hear each other, and nobody else.
+    Arrange { scene: Scene },
+    /// What [`Port::Sound`] plays from now on, from its start; `None`: nothing.
+    Play { sound: Option<Arc<Sound>> },
+    /// Press keys towards this leg: telephone-events where they were agreed, else tones in its audio.
+    /// What others say to the leg waits meanwhile. Answered by `KeysSent`.
+    SendKeys { leg: LegId, keys: Vec<char>, tone: Duration, gap: Duration },
     /// Send one data message (JSON text) to the agent.
-    SendText { text: String },
-    /// Close the agent stream with 1000, the sockets and the session.
+    SendText { stream: StreamId, text: String },
+    /// Close all streams with 1000, the sockets and the session.
     Close,
+}
+
+/// What stands at one place of a call.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Port {
+    Leg(LegId),
+    Agent(StreamId),
+    /// Audio of our own: hold music, ringback, a prompt.
+    Sound,
+}
+
+/// Who hears whom. A listener that hears several hears them mixed. An agent that hears nobody gets
+/// silence, one second for each second; what nobody hears is dropped.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scene {
+    hears: Vec<(Port, Port)>,
+}
+
+impl Scene {
+    /// Nobody hears anybody.
+    pub fn new() -> Scene {
+        Scene::default()
+    }
+
+    /// `listener` hears `speaker` too.
+    #[must_use]
+    pub fn hearing(mut self, listener: Port, speaker: Port) -> Scene {
+        if !self.hears(listener, speaker) && listener != speaker {
+            self.hears.push((listener, speaker));
+        }
+        self
+    }
+
+    /// Both hear each other.
+    #[must_use]
+    pub fn talking(self, one: Port, other: Port) -> Scene {
+        self.hearing(one, other).hearing(other, one)
+    }
+
+    pub fn hears(&self, listener: Port, speaker: Port) -> bool {
+        self.hears.contains(&(listener, speaker))
+    }
+
+    /// Each pair of a listener and whom it hears, in the order of their arranging.
+    pub fn pairs(&self) -> impl Iterator<Item = (Port, Port)> + '_ {
+        self.hears.iter().copied()
+    }
+}
+
+/// Audio of our own, decoded, at one of the rates 8,000, 16,000, 24,000 or 48,000 Hz.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sound {
+    pub hz: u32,
+    pub pcm: Box<[i16]>,
+    /// Played again and again; else once, and `SoundPlayed` tells of its end.
+    pub repeats: bool,
+}
+
+impl fmt::Debug for Sound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.pcm.len() as u64 * 1_000 / u64::from(self.hz.max(1));
+        write!(f, "Sound({ms} ms at {} Hz, repeats: {})", self.hz, self.repeats)
+    }
 }
 
 /// Why the agent stream could not be prepared or joined. Texts hold no part of the join URL but
@@ -203,42 +287,84 @@ pub enum MediaEvent {
     Opened,
     /// The port is taken or the address is not ours; signalling tries another port.
     BindFailed,
-    Prepared,
-    PrepareFailed(AgentStreamFault),
-    Joined,
-    JoinFailed(AgentStreamFault),
+    LegOpened {
+        leg: LegId,
+    },
+    LegBindFailed {
+        leg: LegId,
+    },
+    /// A leg was taken out; what it did.
+    LegClosed {
+        leg: LegId,
+        report: Box<MediaReport>,
+    },
+    Prepared {
+        stream: StreamId,
+    },
+    PrepareFailed {
+        stream: StreamId,
+        fault: AgentStreamFault,
+    },
+    Joined {
+        stream: StreamId,
+    },
+    JoinFailed {
+        stream: StreamId,
+        fault: AgentStreamFault,
+    },
     Changed {
+        leg: LegId,
         revision: u32,
     },
     /// What an outgoing call heard before the agent joined, once it is over.
     EarlyMedia(Box<EarlyMedia>),
-    /// The first packet of the caller's media was accepted, from this source.
-    CallerHeard {
+    /// The first packet of this leg's media was accepted, from this source.
+    LegHeard {
+        leg: LegId,
         source: SocketAddr,
     },
     /// The first agent audio went out on the wire.
     AgentHeard,
-    /// One telephone-event ended (RFC 4733): `0`–`9`, `*`, `#`, `A`–`D`.
+    /// One key ended, by telephone-event (RFC 4733) or, where none were agreed, by its tones:
+    /// `0`–`9`, `*`, `#`, `A`–`D`.
     Digit {
+        leg: LegId,
         digit: char,
         duration_ms: u32,
     },
-    /// No media from the caller for `rtp_timeout`.
-    CallerSilent,
-    /// On hold, and neither media nor RTCP came for `hold_max`.
-    HeldTooLong,
+    /// No media from this leg for `rtp_timeout`.
+    LegSilent {
+        leg: LegId,
+    },
+    /// On hold, and neither media nor RTCP came from this leg for `hold_max`.
+    HeldTooLong {
+        leg: LegId,
+    },
+    /// A sound that does not repeat has been played to its end.
+    SoundPlayed,
+    /// The last key has left.
+    KeysSent {
+        leg: LegId,
+    },
     /// A data message of the agent that signalling may act on; audio-only ones stay in the shard.
-    AgentText(String),
-    /// The agent's stream ended; what is queued for the caller is still being played. The agent's
+    AgentText {
+        stream: StreamId,
+        text: String,
+    },
+    /// The agent's stream ended; what is queued for its listeners is still being played. The agent's
     /// clock stops here.
-    AgentEnded,
-    /// The agent closed the stream; what was queued for the caller has been played.
+    AgentEnded {
+        stream: StreamId,
+    },
+    /// The agent closed the stream; what was queued has been played.
     AgentLeft {
+        stream: StreamId,
         close: AgentClose,
     },
     /// The session failed by our own bug; the call is to be ended.
     Broken(String),
-    /// The last event of a call: everything is closed.
+    /// The last event of a call: everything is closed. The report is that of the leg that the call
+    /// began with.
     Closed(Box<MediaReport>),
 }
 

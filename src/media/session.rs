@@ -18,7 +18,7 @@ use super::topology::Topology;
 use super::uplink::Uplink;
 use crate::codec::{CodecFault, CodecKind};
 use crate::ground::limits::{FAREWELL, PATH_CONFIRM};
-use crate::ground::{Entropy, Instant, Now};
+use crate::ground::{Entropy, Instant, LegId, Now, StreamId};
 use crate::rtp::is_rtcp;
 use crate::rtp::packet::{RtpHeader, RtpPacket};
 use crate::rtp::telephone_event::{self, Digit};
@@ -224,7 +224,7 @@ impl MediaSession {
     pub fn handle_agent_closed(&mut self, now: Now, close: AgentClose) {
         if self.agent == AgentState::Joined {
             self.agent = AgentState::Leaving { close, until: now.at + FAREWELL, played: false };
-            self.tell(MediaEvent::AgentEnded);
+            self.tell(MediaEvent::AgentEnded { stream: StreamId::FIRST });
             self.on_farewell(now.at);
         }
     }
@@ -267,9 +267,9 @@ impl MediaSession {
         if self.silence_deadline().is_some_and(|deadline| deadline <= now.at) {
             self.silence_told = true;
             self.tell(match self.leg.direction {
-                Direction::SendRecv => MediaEvent::CallerSilent,
+                Direction::SendRecv => MediaEvent::LegSilent { leg: LegId::CALLER },
                 Direction::SendOnly | Direction::RecvOnly | Direction::Inactive => {
-                    MediaEvent::HeldTooLong
+                    MediaEvent::HeldTooLong { leg: LegId::CALLER }
                 }
             });
         }
@@ -405,7 +405,7 @@ impl MediaSession {
     fn on_caller_heard(&mut self, now: Instant, source: SocketAddr) {
         if !self.caller_heard {
             self.caller_heard = true;
-            self.tell(MediaEvent::CallerHeard { source });
+            self.tell(MediaEvent::LegHeard { leg: LegId::CALLER, source });
             self.outbound.release_speech(now);
             self.update_flow(now);
         }
@@ -421,7 +421,7 @@ impl MediaSession {
         while !self.digits.is_empty() {
             let Digit { digit, duration_ms } = self.digits.remove(0);
             self.counters.digits += 1;
-            self.tell(MediaEvent::Digit { digit, duration_ms });
+            self.tell(MediaEvent::Digit { leg: LegId::CALLER, digit, duration_ms });
         }
     }
 
@@ -442,7 +442,7 @@ impl MediaSession {
         let sole = self.topology.is_sole_partner(port);
         self.topology.remove(port);
         if sole {
-            self.tell(MediaEvent::AgentLeft { close });
+            self.tell(MediaEvent::AgentLeft { stream: StreamId::FIRST, close });
         }
     }
 

@@ -270,7 +270,7 @@ impl Task {
                 let _ = done.send(());
             }
             Request::Reconfigure { config, done } => {
-                let peers = self.parts.board.calls().map(|call| call.flow.peer.ip());
+                let peers = self.parts.board.calls().map(|call| call.first.flow.peer.ip());
                 self.parts.sources.replace(Clock::instant(), Arc::clone(&config), peers);
                 self.handle(Input::ConfigReplaced(config));
                 // Whoever asked may have given up waiting.
@@ -479,7 +479,7 @@ impl Task {
     }
 
     fn publish(&mut self) {
-        let peers = self.parts.board.calls().map(|call| call.flow.peer.ip());
+        let peers = self.parts.board.calls().map(|call| call.first.flow.peer.ip());
         self.parts.sources.keep(Clock::instant(), peers);
         let published = Published {
             at: Clock::instant(),

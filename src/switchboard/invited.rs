@@ -240,9 +240,9 @@ impl Switchboard {
     }
 
     fn admit(&mut self, now: Now, call: Call) {
-        let (key, flow) = (call.key, call.flow.id);
+        let (key, flow) = (call.key, call.first.flow.id);
         let cname = self.entropy.token(96);
-        self.by_session.insert(call.session, key);
+        self.by_session.insert(call.first.session, key);
         self.calls.insert(key, call);
         self.hold_flow(flow);
         self.set_availability();
@@ -258,14 +258,14 @@ impl Switchboard {
         let Some(call) = self.calls.get_mut(&key) else {
             return self.ports.put_back(now.at, port);
         };
-        self.ports.put_back(now.at, std::mem::replace(&mut call.port, port));
-        let (flow, offer) = (call.flow, call.offer.clone());
+        self.ports.put_back(now.at, std::mem::replace(&mut call.first.port, port));
+        let (flow, offer) = (call.first.flow, call.offer.clone());
         let negotiated = self.negotiate_on(flow, offer, port);
         let cname = self.entropy.token(96);
         self.step(now, key, |call, out| match negotiated {
             Ok(negotiated) => {
-                call.offer_answer = negotiated.offer_answer;
-                call.description = negotiated.description;
+                call.first.offer_answer = negotiated.offer_answer;
+                call.first.description = negotiated.description;
                 call.note(now, Lane::Media, "the port was taken; another one");
                 call.open_media(cname, out);
             }

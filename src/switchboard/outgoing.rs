@@ -101,12 +101,12 @@ impl Switchboard {
         let to = format!("<{uri}>");
         let mut invite = OutgoingRequest::new(Method::Invite, uri, &outgoing.wanted.from, &to);
         invite.call_id = Some(call.cdr.sip_call_id.clone());
-        invite.body = Some((SDP.to_owned(), call.description.clone().into()));
+        invite.body = Some((SDP.to_owned(), call.first.description.clone().into()));
         invite.credentials = outgoing.credentials_here();
         let mut outputs = Vec::new();
         let session = self.ua.dial(now, invite, &mut outputs);
         if let Some(call) = self.calls.get_mut(&key) {
-            let before = std::mem::replace(&mut call.session, session);
+            let before = std::mem::replace(&mut call.first.session, session);
             self.by_session.remove(&before);
         }
         self.by_session.insert(session, key);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::account::{SipConfigDocument, compile};
 use crate::codec::CodecKind;
-use crate::ground::{Flow, Transport, WallTime, limits};
+use crate::ground::{Flow, StreamId, Transport, WallTime, limits};
 use crate::outgoing::{HostRule, OutgoingCallRequest};
 use crate::refusal::RefusalPolicy;
 use crate::sip::msg::{Framing, Message};
@@ -170,8 +170,8 @@ fn a_panic_after_the_answer_says_bye() {
         media(MediaEvent::Opened),
         Input::AgentFetched { job: JobId(1), result: Ok(agent) },
         Input::AgentCallAnswered { job: JobId(2), result: Ok(created) },
-        media(MediaEvent::Prepared),
-        media(MediaEvent::Joined),
+        media(MediaEvent::Prepared { stream: StreamId::FIRST }),
+        media(MediaEvent::Joined { stream: StreamId::FIRST }),
     ] {
         bench.board.handle(bench.now, input);
     }

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-use voxedge::billing::{Deciminutes, Ledger, LegClock, LegId};
+use voxedge::billing::{Deciminutes, Ledger, LegClock};
 use voxedge::ground::Instant;
+use voxedge::ground::LegId;
 
 /// One call being played.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use voxedge::codec::CodecKind;
-use voxedge::ground::{CallKey, Secret};
+use voxedge::ground::{CallKey, Secret, StreamId};
 use voxedge::media::plan::{
     AgentClose, AgentRates, AgentStreamFault, CodecPlan, Direction, ForCall, LegPlan, MediaCommand,
     MediaEvent, MediaPlan, MediaReport, RemoteMedia,
@@ -102,15 +102,18 @@ impl World {
     }
 
     fn prepare(&self, url: &str) {
-        self.plane.send(CALL, MediaCommand::Prepare { join_url: Secret::new(url) });
+        self.plane.send(
+            CALL,
+            MediaCommand::Prepare { stream: StreamId::FIRST, join_url: Secret::new(url) },
+        );
     }
 
     /// Prepares and joins.
     fn join(&self, url: &str) {
         self.prepare(url);
-        self.plane.send(CALL, MediaCommand::Join);
-        assert_eq!(self.next(CALL), MediaEvent::Prepared);
-        assert_eq!(self.next(CALL), MediaEvent::Joined);
+        self.plane.send(CALL, MediaCommand::Join { stream: StreamId::FIRST });
+        assert_eq!(self.next(CALL), MediaEvent::Prepared { stream: StreamId::FIRST });
+        assert_eq!(self.next(CALL), MediaEvent::Joined { stream: StreamId::FIRST });
     }
 
     /// The next event of `call`; those that only tell of first packets are left out.
@@ -120,9 +123,9 @@ impl World {
             let left = deadline.saturating_duration_since(Instant::now());
             let event = self.events.recv_timeout(left).expect("an event in time");
             match event.what {
-                MediaEvent::CallerHeard { .. }
+                MediaEvent::LegHeard { .. }
                 | MediaEvent::AgentHeard
-                | MediaEvent::AgentEnded => {}
+                | MediaEvent::AgentEnded { .. } => {}
                 what if event.call == call => return what,
                 _ => {}
             }
@@ -226,7 +229,10 @@ fn say(world: &World, frames: &Receiver<Vec<u8>>, first: u16) -> Option<Vec<u8>>
 
 /// Whether the caller hears `spoken` sample by sample when the agent says all that it heard.
 fn is_echoed(world: &World, spoken: &[u8]) -> bool {
-    world.plane.send(CALL, MediaCommand::SendText { text: "say it again".to_owned() });
+    world.plane.send(
+        CALL,
+        MediaCommand::SendText { stream: StreamId::FIRST, text: "say it again".to_owned() },
+    );
     let mut heard = Vec::new();
     while heard.len() < 20 * 8_000 {
         heard.extend(world.hear());
@@ -305,9 +311,9 @@ fn join_without_prepare_works_and_plain_ws_on_loopback_too() {
         while socket.next().is_some() {}
     });
     let world = World::with_call(&far);
-    world.plane.send(CALL, MediaCommand::Join);
+    world.plane.send(CALL, MediaCommand::Join { stream: StreamId::FIRST });
     let fault = AgentStreamFault::BadUrl("no join URL was given".to_owned());
-    assert_eq!(world.next(CALL), MediaEvent::JoinFailed(fault));
+    assert_eq!(world.next(CALL), MediaEvent::JoinFailed { stream: StreamId::FIRST, fault });
     world.join(&format!("ws://{}/x", far.address));
     world.close();
 }
@@ -322,7 +328,9 @@ fn clearing_the_buffer_forgets_what_was_not_played() {
     });
     let world = World::with_call(&far);
     world.join(&url(&far));
-    assert!(matches!(world.next(CALL), MediaEvent::AgentText(text) if text.contains("started")));
+    assert!(
+        matches!(world.next(CALL), MediaEvent::AgentText { text, .. } if text.contains("started"))
+    );
     let report = world.close();
     assert_eq!(report.agent_received_ms, 5_000);
     assert!(report.agent_cleared_ms > 4_000, "{report:?}");
@@ -341,7 +349,7 @@ fn when_the_far_end_hangs_up_its_last_words_are_played_first() {
     let world = World::with_call(&far);
     world.join(&url(&far));
     let close = AgentClose::Code(1000);
-    assert_eq!(world.next(CALL), MediaEvent::AgentLeft { close });
+    assert_eq!(world.next(CALL), MediaEvent::AgentLeft { stream: StreamId::FIRST, close });
     world.caller.set_nonblocking(true).expect("an option");
     let (mut heard, mut packet) = (Vec::new(), [0; 1500]);
     while let Ok(length) = world.caller.recv(&mut packet) {
@@ -360,9 +368,12 @@ fn an_upgrade_that_is_refused_says_its_status() {
     });
     let world = World::with_call(&far);
     world.prepare(&url(&far));
-    assert_eq!(world.next(CALL), MediaEvent::Prepared);
-    world.plane.send(CALL, MediaCommand::Join);
-    assert_eq!(world.next(CALL), MediaEvent::JoinFailed(AgentStreamFault::Refused(404)));
+    assert_eq!(world.next(CALL), MediaEvent::Prepared { stream: StreamId::FIRST });
+    world.plane.send(CALL, MediaCommand::Join { stream: StreamId::FIRST });
+    assert_eq!(
+        world.next(CALL),
+        MediaEvent::JoinFailed { stream: StreamId::FIRST, fault: AgentStreamFault::Refused(404) }
+    );
     world.close();
 }
 
@@ -371,7 +382,9 @@ fn a_certificate_for_another_name_fails_the_preparation_without_telling_the_url(
     let far = FarEnd::tls("other.example", |_| {});
     let world = World::with_call(&far);
     world.prepare(&url(&far));
-    let MediaEvent::PrepareFailed(AgentStreamFault::Unreachable(words)) = world.next(CALL) else {
+    let MediaEvent::PrepareFailed { fault: AgentStreamFault::Unreachable(words), .. } =
+        world.next(CALL)
+    else {
         panic!("not unreachable");
     };
     assert!(words.starts_with("localhost: ") && words.contains("certificate"), "{words}");
@@ -394,7 +407,7 @@ fn join_urls_outside_the_policy_are_refused() {
     ] {
         world.prepare(url);
         let fault = AgentStreamFault::BadUrl(words.to_owned());
-        assert_eq!(world.next(CALL), MediaEvent::PrepareFailed(fault));
+        assert_eq!(world.next(CALL), MediaEvent::PrepareFailed { stream: StreamId::FIRST, fault });
     }
 }
 
@@ -407,7 +420,8 @@ fn a_far_end_that_is_not_there_or_says_nothing() {
     drop(free);
     world.prepare(&format!("wss://127.0.0.1:{port}/secret"));
     let event = world.next(CALL);
-    let MediaEvent::PrepareFailed(AgentStreamFault::Unreachable(words)) = event else {
+    let MediaEvent::PrepareFailed { fault: AgentStreamFault::Unreachable(words), .. } = event
+    else {
         panic!("{event:?}");
     };
     assert!(words.starts_with("127.0.0.1: ") && !words.contains("secret"), "{words}");
@@ -416,9 +430,15 @@ fn a_far_end_that_is_not_there_or_says_nothing() {
     let silent = FarEnd::serve(gone.root.clone(), move |tcp| put(&held, tcp));
     let begin = Instant::now();
     world.prepare(&url(&silent));
-    world.plane.send(CALL, MediaCommand::Join);
-    assert_eq!(world.next(CALL), MediaEvent::PrepareFailed(AgentStreamFault::TimedOut));
-    assert_eq!(world.next(CALL), MediaEvent::JoinFailed(AgentStreamFault::TimedOut));
+    world.plane.send(CALL, MediaCommand::Join { stream: StreamId::FIRST });
+    assert_eq!(
+        world.next(CALL),
+        MediaEvent::PrepareFailed { stream: StreamId::FIRST, fault: AgentStreamFault::TimedOut }
+    );
+    assert_eq!(
+        world.next(CALL),
+        MediaEvent::JoinFailed { stream: StreamId::FIRST, fault: AgentStreamFault::TimedOut }
+    );
     assert!(begin.elapsed() >= Duration::from_secs(5));
     world.close();
 }
@@ -450,20 +470,25 @@ fn a_prepared_connection_that_idles_out_is_made_again() {
     });
     let world = World::with_call(&far);
     world.prepare(&url(&far));
-    assert_eq!(world.next(CALL), MediaEvent::Prepared);
+    assert_eq!(world.next(CALL), MediaEvent::Prepared { stream: StreamId::FIRST });
     assert_eq!(connections.recv_timeout(PATIENCE), Ok(0));
     // The order of a command against the end of the connection is not ours to set; when the
     // command is first the upgrade fails, and either way the second try is a new connection.
-    world.plane.send(CALL, MediaCommand::Join);
+    world.plane.send(CALL, MediaCommand::Join { stream: StreamId::FIRST });
     let first = world.next(CALL);
-    if first != MediaEvent::JoinFailed(AgentStreamFault::Refused(503)) {
+    let refused =
+        MediaEvent::JoinFailed { stream: StreamId::FIRST, fault: AgentStreamFault::Refused(503) };
+    if first != refused {
         assert!(
-            matches!(&first, MediaEvent::JoinFailed(AgentStreamFault::BadHandshake(_))),
+            matches!(
+                &first,
+                MediaEvent::JoinFailed { fault: AgentStreamFault::BadHandshake(_), .. }
+            ),
             "{first:?}"
         );
-        world.plane.send(CALL, MediaCommand::Join);
+        world.plane.send(CALL, MediaCommand::Join { stream: StreamId::FIRST });
         let second = world.next(CALL);
-        assert!(matches!(&second, MediaEvent::JoinFailed(_)), "{second:?}");
+        assert!(matches!(&second, MediaEvent::JoinFailed { .. }), "{second:?}");
     }
     assert_eq!(connections.recv_timeout(PATIENCE), Ok(1));
     world.close();
@@ -482,7 +507,7 @@ fn a_broken_connection_and_a_broken_frame_lose_the_agent() {
         let world = World::with_call(&far);
         world.join(&url(&far));
         let close = AgentClose::Lost;
-        assert_eq!(world.next(CALL), MediaEvent::AgentLeft { close });
+        assert_eq!(world.next(CALL), MediaEvent::AgentLeft { stream: StreamId::FIRST, close });
         if !frame.is_empty() {
             let told = closes.recv_timeout(PATIENCE).expect("in time");
             assert_eq!(told, Some((CLOSE, 1002_u16.to_be_bytes().to_vec())));
@@ -514,7 +539,7 @@ fn last_words_and_the_hang_up_outlive_a_connection_that_is_reset() {
             world.speak(number, &audio(number));
         }
         let close = AgentClose::Code(1000);
-        assert_eq!(world.next(CALL), MediaEvent::AgentLeft { close });
+        assert_eq!(world.next(CALL), MediaEvent::AgentLeft { stream: StreamId::FIRST, close });
         assert_eq!(world.close().agent_received_ms, 20);
     }
 }
@@ -564,13 +589,13 @@ fn data_messages_pass_and_chatter_stays_in_the_shard() {
     world.join(&url(&far));
     let event = world.next(CALL);
     assert!(
-        matches!(&event, MediaEvent::AgentText(text) if text.contains("toolName")),
+        matches!(&event, MediaEvent::AgentText { text, .. } if text.contains("toolName")),
         "{event:?}"
     );
     let pong = texts.recv_timeout(PATIENCE).expect("in time");
     assert_eq!(pong, Some((PONG, b"are you there".to_vec())));
     let text = format!(r#"{{"type":"client_tool_result","result":"{}"}}"#, "x".repeat(70_000));
-    world.plane.send(CALL, MediaCommand::SendText { text: text.clone() });
+    world.plane.send(CALL, MediaCommand::SendText { stream: StreamId::FIRST, text: text.clone() });
     let came = texts.recv_timeout(PATIENCE).expect("in time");
     assert_eq!(came, Some((TEXT, text.into_bytes())));
     let snapshot = world.plane.snapshot()[0];
@@ -589,7 +614,10 @@ fn a_far_end_that_does_not_read_costs_the_oldest_audio_and_nothing_else() {
     let world = World::with_call(&far);
     world.join(&url(&far));
     for _ in 0..3 {
-        world.plane.send(CALL, MediaCommand::SendText { text: "x".repeat(250_000) });
+        world.plane.send(
+            CALL,
+            MediaCommand::SendText { stream: StreamId::FIRST, text: "x".repeat(250_000) },
+        );
     }
     let start = Instant::now();
     for number in 0..60 {
@@ -661,15 +689,15 @@ fn hundred_calls_alone() {
     }
     for call in &calls {
         let join_url = Secret::new(url(&far));
-        world.plane.send(*call, MediaCommand::Prepare { join_url });
+        world.plane.send(*call, MediaCommand::Prepare { stream: StreamId::FIRST, join_url });
         if call.0 % 3 != 0 {
-            world.plane.send(*call, MediaCommand::Join);
+            world.plane.send(*call, MediaCommand::Join { stream: StreamId::FIRST });
         }
     }
     let mut joined = 0;
     while joined < calls.iter().filter(|call| call.0 % 3 != 0).count() {
         let event = world.events.recv_timeout(PATIENCE).expect("in time").what;
-        joined += usize::from(event == MediaEvent::Joined);
+        joined += usize::from(event == MediaEvent::Joined { stream: StreamId::FIRST });
     }
     assert!(descriptors() >= before + 300, "two sockets and a connection each, and the far end's");
     for call in &calls {

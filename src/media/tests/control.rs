@@ -96,7 +96,7 @@ fn rtcp_is_a_sign_of_life() {
         scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
     }
     scene.run_to(130_000);
-    assert_eq!(scene.events, ["125000:CallerSilent"]);
+    assert_eq!(scene.events, ["125000:LegSilent { leg: LegId(0) }"]);
 }
 
 /// The packets of a digit of 100 ms: five updates and three ends, 20 ms apart; the bits of `lost`

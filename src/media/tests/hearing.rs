@@ -115,7 +115,7 @@ fn what_came_before_the_join_flows_at_the_join() {
     let mut scene = Scene::new(&plan(CodecKind::Pcmu, 20));
     run(&mut scene, "0/1 20/2 40/4 60/5 80/6 100/7", 110);
     assert_eq!(render(&scene.heard), "");
-    assert_eq!(scene.events, [format!("0:CallerHeard {{ source: {CALLER} }}")]);
+    assert_eq!(scene.events, [format!("0:LegHeard {{ leg: LegId(0), source: {CALLER} }}")]);
     scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
     scene.drain();
     run(&mut scene, "120/8 140/9", 140);
@@ -183,7 +183,7 @@ fn hold_is_silence_and_speech_is_back_at_once() {
     scene.session.change(scene.now, &held).unwrap();
     run(&mut scene, "40/3 60/4", 60_000);
     assert_on_time(&scene, "held");
-    assert!(!scene.events.iter().any(|event| event.contains("CallerSilent")));
+    assert!(!scene.events.iter().any(|event| event.contains("LegSilent")));
     scene.session.change(scene.now, &plan.leg).unwrap();
     scene.heard.clear();
     run(&mut scene, "60010/5/480160 60030/6/480320", 60_030);
@@ -258,8 +258,8 @@ fn the_callers_silence_is_told_once_and_again_after_speech() {
     run(&mut scene, "0/1 1000/2/8160", 90_000);
     run(&mut scene, "90000/3/720160", 121_000);
     let silent: Vec<&String> =
-        scene.events.iter().filter(|event| event.contains("CallerSilent")).collect();
-    assert_eq!(silent, ["31000:CallerSilent", "120000:CallerSilent"]);
+        scene.events.iter().filter(|event| event.contains("LegSilent")).collect();
+    assert_eq!(silent, ["31000:LegSilent { leg: LegId(0) }", "120000:LegSilent { leg: LegId(0) }"]);
 }
 
 #[test]
@@ -276,9 +276,9 @@ fn a_hold_without_a_sign_of_life_is_told_at_its_bound_and_rtcp_moves_it() {
         scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
         scene.run_to(90_999);
         let told = |scene: &Scene| scene.events.last().unwrap().clone();
-        assert!(told(&scene).contains("CallerHeard"), "{direction:?}");
+        assert!(told(&scene).contains("LegHeard"), "{direction:?}");
         scene.run_to(400_000);
-        assert_eq!(told(&scene), "91000:HeldTooLong", "{direction:?}");
+        assert_eq!(told(&scene), "91000:HeldTooLong { leg: LegId(0) }", "{direction:?}");
         let ends = scene.events.iter().filter(|event| event.contains("Held")).count();
         assert_eq!((ends, scene.events.len()), (1, 2), "{direction:?}");
     }
@@ -366,7 +366,11 @@ fn a_caller_who_holds_is_not_silent_and_is_watched_anew_after_it() {
             scene.run_to(100_000);
             scene.session.change(scene.now, &plan.leg).unwrap();
             scene.run_to(131_000);
-            assert_eq!(scene.events[1..], ["130000:CallerSilent"], "{direction:?} {remote:?}");
+            assert_eq!(
+                scene.events[1..],
+                ["130000:LegSilent { leg: LegId(0) }"],
+                "{direction:?} {remote:?}"
+            );
         }
     }
 }

@@ -110,9 +110,15 @@ fn ladders() {
 fn the_agents_end_is_told_when_its_last_word_was_heard() {
     let scene = speak("0:60 10:close", 500);
     let left: Vec<&String> = scene.events.iter().filter(|event| event.contains("Left")).collect();
-    assert_eq!(left, ["260:AgentLeft { close: Code(1000) }"]);
+    assert_eq!(left, ["260:AgentLeft { stream: StreamId(0), close: Code(1000) }"]);
     let scene = speak("100:close", 500);
-    assert_eq!(scene.events, ["100:AgentEnded", "300:AgentLeft { close: Code(1000) }"]);
+    assert_eq!(
+        scene.events,
+        [
+            "100:AgentEnded { stream: StreamId(0) }",
+            "300:AgentLeft { stream: StreamId(0), close: Code(1000) }"
+        ]
+    );
     assert_eq!(Scene::ms(scene.sent.last().unwrap().at), 500, "silence goes on till the close");
 }
 
@@ -125,7 +131,9 @@ fn a_farewell_that_never_ends_is_cut() {
     scene.say(&[WORD; 800]);
     scene.session.handle_agent_closed(scene.now, AgentClose::Lost);
     scene.run_to(40_000);
-    assert!(scene.events.contains(&"30000:AgentLeft { close: Lost }".to_string()));
+    assert!(
+        scene.events.contains(&"30000:AgentLeft { stream: StreamId(0), close: Lost }".to_string())
+    );
 }
 
 #[test]

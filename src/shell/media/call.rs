@@ -7,7 +7,7 @@ use super::load::Relief;
 use super::shard::{Outlet, Shared, TokenKind};
 use super::sockets::bind_media;
 use crate::ground::limits::AGENT_FRAME_BYTES_MAX;
-use crate::ground::{CallKey, Instant, Now};
+use crate::ground::{CallKey, Instant, LegId, Now, StreamId};
 use crate::media::plan::{LegPlan, MediaCommand, MediaEvent, MediaPlan, MediaReport};
 use crate::media::{Channel, MediaSession, Uplink};
 use crate::ultravox::stream::DataMessageKind;
@@ -128,17 +128,25 @@ impl Call {
             MediaCommand::Open { .. } => {
                 tracing::error!(call = %key, "media was opened twice");
             }
-            MediaCommand::Prepare { join_url } => {
+            MediaCommand::Prepare { join_url, .. } => {
                 stream.prepare(now.at, &join_url, shared, &mut tell);
             }
-            MediaCommand::Join => stream.join(now.at, shared, &mut tell),
-            MediaCommand::Change { revision, leg } => {
+            MediaCommand::Join { .. } => stream.join(now.at, shared, &mut tell),
+            MediaCommand::Change { revision, plan: leg, .. } => {
                 open.change(now, *key, *index, revision, &leg, shared, outlet);
             }
-            MediaCommand::SendText { text } => {
+            MediaCommand::SendText { text, .. } => {
                 if !stream.send_text(text) {
                     outlet.statistics.texts_dropped.add(1);
                 }
+            }
+            MediaCommand::OpenLeg { .. }
+            | MediaCommand::CloseLeg { .. }
+            | MediaCommand::LeaveStream { .. }
+            | MediaCommand::Arrange { .. }
+            | MediaCommand::Play { .. }
+            | MediaCommand::SendKeys { .. } => {
+                tracing::error!(call = %key, "a command that this media plane does not know");
             }
             MediaCommand::Close => self.close(now, shared, outlet),
         }
@@ -285,11 +293,17 @@ impl Call {
 impl Media {
     fn on_agent(&mut self, now: Now, call: CallKey, told: FromAgent<'_>, outlet: &Outlet) {
         match told {
-            FromAgent::Prepared => outlet.tell(call, MediaEvent::Prepared),
-            FromAgent::PrepareFailed(fault) => outlet.tell(call, MediaEvent::PrepareFailed(fault)),
-            FromAgent::JoinFailed(fault) => outlet.tell(call, MediaEvent::JoinFailed(fault)),
+            FromAgent::Prepared => {
+                outlet.tell(call, MediaEvent::Prepared { stream: StreamId::FIRST })
+            }
+            FromAgent::PrepareFailed(fault) => {
+                outlet.tell(call, MediaEvent::PrepareFailed { stream: StreamId::FIRST, fault })
+            }
+            FromAgent::JoinFailed(fault) => {
+                outlet.tell(call, MediaEvent::JoinFailed { stream: StreamId::FIRST, fault })
+            }
             FromAgent::Joined => {
-                outlet.tell(call, MediaEvent::Joined);
+                outlet.tell(call, MediaEvent::Joined { stream: StreamId::FIRST });
                 self.session.handle_agent_joined(now, &mut self.uplink);
             }
             FromAgent::Audio(bytes) => self.session.handle_agent_audio(now, bytes),
@@ -316,7 +330,10 @@ impl Media {
             statistics.texts_dropped.add(1);
         } else {
             statistics.texts_forwarded.add(1);
-            outlet.tell(call, MediaEvent::AgentText(text.to_owned()));
+            outlet.tell(
+                call,
+                MediaEvent::AgentText { stream: StreamId::FIRST, text: text.to_owned() },
+            );
         }
     }
 
@@ -337,7 +354,7 @@ impl Media {
                 bind(self.address, self.port.checked_add(1), index, TokenKind::Rtcp, shared).ok();
         }
         match self.session.change(now, leg) {
-            Ok(()) => outlet.tell(call, MediaEvent::Changed { revision }),
+            Ok(()) => outlet.tell(call, MediaEvent::Changed { leg: LegId::CALLER, revision }),
             Err(fault) => outlet.tell(call, MediaEvent::Broken(format!("change: {fault:?}"))),
         }
     }

@@ -476,6 +476,7 @@ impl Load {
 mod tests {
     use super::*;
     use crate::codec::CodecKind;
+    use crate::ground::StreamId;
     use crate::media::plan::{AgentRates, CodecPlan, Direction, LegPlan, RemoteMedia};
     use crate::shell::tls;
     use std::net::{Ipv4Addr, UdpSocket};
@@ -534,7 +535,10 @@ mod tests {
         sender.send(open(sound, 0));
         assert_eq!(next(), (broken, MediaEvent::Opened));
         assert_eq!(next(), (sound, MediaEvent::Opened));
-        sender.send(Input::Command(ForCall { call: broken, what: MediaCommand::Join }));
+        sender.send(Input::Command(ForCall {
+            call: broken,
+            what: MediaCommand::Join { stream: StreamId::FIRST },
+        }));
         let words = "the media session panicked".to_owned();
         assert_eq!(next(), (broken, MediaEvent::Broken(words)));
         assert_eq!(next(), (broken, MediaEvent::Closed(Box::default())));
@@ -569,11 +573,17 @@ mod tests {
         for _ in 0..100 {
             flood.send_to(&[0x80; 172], to).expect("sent");
         }
-        sender.send(Input::Command(ForCall { call, what: MediaCommand::Join }));
+        sender.send(Input::Command(ForCall {
+            call,
+            what: MediaCommand::Join { stream: StreamId::FIRST },
+        }));
         assert!(shard.round());
         let received = shard.shared.statistics.packets_received.value();
         assert_eq!(received, 1, "the rest has its turn in the next rounds");
         let told: Vec<_> = events.try_iter().map(|event| event.what).collect();
-        assert!(matches!(told[..], [MediaEvent::Opened, MediaEvent::JoinFailed(_)]), "{told:?}");
+        assert!(
+            matches!(told[..], [MediaEvent::Opened, MediaEvent::JoinFailed { .. }]),
+            "{told:?}"
+        );
     }
 }

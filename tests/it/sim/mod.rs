@@ -29,7 +29,8 @@ use voxedge::call::{CallSettings, MediaAddress};
 use voxedge::codec::CodecKind;
 use voxedge::fallback::{FallbackDecision, FallbackFault, Post};
 use voxedge::ground::{
-    CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, Transport, WallTime, limits,
+    CallKey, Entropy, Flow, FlowId, Instant, JobId, LegId, Now, StreamId, Transport, WallTime,
+    limits,
 };
 use voxedge::media::plan::{AgentClose, AgentRates, ForCall, MediaCommand, MediaEvent, MediaPlan};
 use voxedge::media::{MediaSession, Uplink};
@@ -696,17 +697,19 @@ impl World {
                     None => format!("open {codec} {:?}, {:?}", leg.direction, plan.agent),
                 }
             }
-            MediaCommand::Prepare { .. } => "prepare".into(),
-            MediaCommand::Join => "join".into(),
-            MediaCommand::Change { revision, leg } => {
-                format!("change {revision} {} {:?}", leg.codec.kind.encoding_name(), leg.direction)
+            MediaCommand::Prepare { stream: StreamId::FIRST, .. } => "prepare".into(),
+            MediaCommand::Join { stream: StreamId::FIRST } => "join".into(),
+            MediaCommand::Change { leg: LegId::CALLER, revision, plan } => {
+                let codec = plan.codec.kind.encoding_name();
+                format!("change {revision} {codec} {:?}", plan.direction)
             }
-            MediaCommand::SendText { text } => format!("text {text}"),
+            MediaCommand::SendText { stream: StreamId::FIRST, text } => format!("text {text}"),
             MediaCommand::Close => {
                 let facts = self.facts.entry(command.call).or_default();
                 facts.torn_down.get_or_insert(self.now.at);
                 "close".into()
             }
+            other => format!("{other:?}"),
         };
         self.say("edge", "media", &text);
     }
@@ -716,7 +719,26 @@ impl World {
             MediaEvent::Closed(report) => {
                 format!("closed  rtp {} in {} out", report.packets_received, report.packets_sent)
             }
-            MediaEvent::CallerHeard { source } => format!("caller heard at {source}"),
+            MediaEvent::LegHeard { leg: LegId::CALLER, source } => {
+                format!("caller heard at {source}")
+            }
+            MediaEvent::Prepared { stream: StreamId::FIRST } => "Prepared".into(),
+            MediaEvent::Joined { stream: StreamId::FIRST } => "Joined".into(),
+            MediaEvent::PrepareFailed { stream: StreamId::FIRST, fault } => {
+                format!("PrepareFailed({fault:?})")
+            }
+            MediaEvent::JoinFailed { stream: StreamId::FIRST, fault } => {
+                format!("JoinFailed({fault:?})")
+            }
+            MediaEvent::AgentEnded { stream: StreamId::FIRST } => "AgentEnded".into(),
+            MediaEvent::AgentLeft { stream: StreamId::FIRST, close } => {
+                format!("AgentLeft {{ close: {close:?} }}")
+            }
+            MediaEvent::LegSilent { leg: LegId::CALLER } => "CallerSilent".into(),
+            MediaEvent::HeldTooLong { leg: LegId::CALLER } => "HeldTooLong".into(),
+            MediaEvent::Changed { leg: LegId::CALLER, revision } => {
+                format!("Changed {{ revision: {revision} }}")
+            }
             other => format!("{other:?}"),
         };
         self.say("media", "edge", &text);
@@ -735,24 +757,36 @@ impl World {
             return;
         };
         match command {
-            MediaCommand::Open { .. } | MediaCommand::SendText { .. } => {}
-            MediaCommand::Prepare { .. } => {
+            MediaCommand::Open { .. }
+            | MediaCommand::SendText { .. }
+            | MediaCommand::OpenLeg { .. }
+            | MediaCommand::CloseLeg { .. }
+            | MediaCommand::LeaveStream { .. }
+            | MediaCommand::Arrange { .. }
+            | MediaCommand::Play { .. }
+            | MediaCommand::SendKeys { .. } => {}
+            MediaCommand::Prepare { stream, .. } => {
                 let (wait, outcome) = slot.script.prepare.clone();
-                let event =
-                    outcome.map_or_else(MediaEvent::PrepareFailed, |()| MediaEvent::Prepared);
+                let event = outcome.map_or_else(
+                    |fault| MediaEvent::PrepareFailed { stream, fault },
+                    |()| MediaEvent::Prepared { stream },
+                );
                 let step = Item::Stream(call, StreamStep::Prepared(event));
                 self.enter_in(Duration::from_millis(wait), step);
             }
-            MediaCommand::Join => {
+            MediaCommand::Join { stream } => {
                 let (wait, outcome) = slot.script.join.clone();
-                let event = outcome.map_or_else(MediaEvent::JoinFailed, |()| MediaEvent::Joined);
+                let event = outcome.map_or_else(
+                    |fault| MediaEvent::JoinFailed { stream, fault },
+                    |()| MediaEvent::Joined { stream },
+                );
                 let step = Item::Stream(call, StreamStep::Joined(event));
                 self.enter_in(Duration::from_millis(wait), step);
             }
-            MediaCommand::Change { revision, leg } => {
-                slot.session.change(now, &leg).expect("a sound plan");
+            MediaCommand::Change { leg, revision, plan } => {
+                slot.session.change(now, &plan).expect("a sound plan");
                 self.with_slot(call, |_| {});
-                self.tell(call, MediaEvent::Changed { revision });
+                self.tell(call, MediaEvent::Changed { leg, revision });
             }
             MediaCommand::Close => self.close_media(call),
         }
@@ -802,10 +836,10 @@ impl World {
         let Some(slot) = self.slots.get_mut(&call) else { return };
         match step {
             StreamStep::Prepared(event) => self.tell(call, event),
-            StreamStep::Joined(MediaEvent::Joined) => {
+            StreamStep::Joined(MediaEvent::Joined { stream }) => {
                 slot.joined = Some(now.at);
                 let (speech_ms, leaves) = (slot.script.speech_ms, slot.script.leaves);
-                self.tell(call, MediaEvent::Joined);
+                self.tell(call, MediaEvent::Joined { stream });
                 self.with_slot(call, |slot| {
                     slot.session.handle_agent_joined(now, &mut slot.uplink);
                     let pcm = vec![0x11; speech_ms as usize * slot.rates.output_hz as usize / 500];
@@ -853,7 +887,7 @@ impl World {
         }
         let ringing = slot.joined.is_none();
         for event in events {
-            if ringing && matches!(event, MediaEvent::CallerHeard { .. }) {
+            if ringing && matches!(event, MediaEvent::LegHeard { .. }) {
                 self.facts.entry(call).or_default().early_media = true;
             }
             self.tell(call, event);
