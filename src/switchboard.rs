@@ -347,7 +347,7 @@ impl Switchboard {
 
     fn on_ua_event(&mut self, now: Now, event: UaEvent) {
         match event {
-            UaEvent::Invited { session, flow, request } => {
+            UaEvent::Invited { session, flow, request, replaces: _ } => {
                 self.on_invited(now, session, flow, &request);
             }
             UaEvent::Cancelled { session, reason } => {
@@ -398,6 +398,12 @@ impl Switchboard {
             UaEvent::DialFailed { session, fault } => {
                 self.on_session(now, session, |call, out| call.on_dial_failed(now, &fault, out));
             }
+            UaEvent::RequestAnswered { .. }
+            | UaEvent::ReofferAnswered { .. }
+            | UaEvent::ReofferRefused { .. }
+            | UaEvent::ReferProgress { .. }
+            | UaEvent::ReferDone { .. }
+            | UaEvent::Expired { .. } => {}
             UaEvent::Responded { request, response, flow, hop: _, credentials } => {
                 let credentials = credentials.map(|credentials| *credentials);
                 self.on_registrar_answered(now, request, &response, flow, credentials);

@@ -114,6 +114,10 @@ pub const CONNECT: Duration = Duration::from_secs(10);
 pub const CONNECT_WITH_OTHERS: Duration = Duration::from_secs(2);
 /// Forks of one INVITE of ours that are acknowledged; what more proxies answer is ignored.
 pub const FORKS_MAX: usize = 32;
+/// Requests of the call layer's in one dialog that may be under way: keys are sent as INFO.
+pub const DIALOG_REQUESTS_MAX: usize = 32;
+/// How long a re-INVITE of ours may ring: no person is asked for it.
+pub const REOFFER: Duration = Duration::from_secs(32);
 /// Calls that may be up at once, unless the configuration says otherwise.
 pub const CALLS_MAX: usize = 1_000;
 

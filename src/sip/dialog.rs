@@ -3,7 +3,7 @@
 //! set keeps the order of Record-Route, as UAC it is reversed (§12.1.1, §12.1.2).
 
 use super::destination::Destination;
-use super::msg::{Host, Method, NameAddr, Request, Response, Scheme, Uri};
+use super::msg::{Headers, Host, Method, NameAddr, Request, Response, Scheme, Uri};
 use super::target::{Target, TargetHost};
 use crate::ground::{Flow, Transport};
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +31,8 @@ pub struct Dialog {
     local_cseq: u32,
     /// `None` until a request of the peer came.
     remote_cseq: Option<u32>,
+    /// We began the dialog and chose its Call-ID.
+    is_call_id_ours: bool,
     remote_target: String,
     route_set: Vec<String>,
 }
@@ -61,6 +63,7 @@ impl Dialog {
             remote_tag: invite.from().tag().map(String::from),
             local_cseq: 0,
             remote_cseq: Some(invite.cseq().number),
+            is_call_id_ours: false,
             remote_target: target_of(&contact),
             route_set: invite.record_routes().into_iter().map(String::from).collect(),
         }
@@ -81,6 +84,7 @@ impl Dialog {
             remote_tag: answer.to().tag().map(String::from),
             local_cseq: answer.cseq().number,
             remote_cseq: None,
+            is_call_id_ours: true,
             remote_target: target,
             route_set: answer.record_routes().into_iter().rev().map(String::from).collect(),
         }
@@ -88,6 +92,11 @@ impl Dialog {
 
     pub fn call_id(&self) -> &str {
         &self.call_id
+    }
+
+    /// True when we chose the Call-ID: then we are the one who waits longer after a glare (§14.1).
+    pub fn is_call_id_ours(&self) -> bool {
+        self.is_call_id_ours
     }
 
     /// Our tag: 128 random bits, so that who has not seen our message cannot name the dialog.
@@ -145,9 +154,10 @@ impl Dialog {
         moved
     }
 
-    /// A re-INVITE or UPDATE was accepted: its Contact is the new remote target (§12.2.2).
-    pub fn refresh_target(&mut self, request: &Request) {
-        if let Some(contact) = request.contact() {
+    /// A re-INVITE or UPDATE was accepted: the Contact of the peer's message is the new remote target
+    /// (§12.2.1.2, §12.2.2).
+    pub fn refresh_target(&mut self, message: &Headers) {
+        if let Some(contact) = message.contact() {
             self.remote_target = target_of(&contact);
         }
     }
@@ -155,6 +165,17 @@ impl Dialog {
     /// The connection that the dialog lived on is closed; requests go to the route's address now.
     pub fn lose_flow(&mut self) {
         self.flow_open = false;
+    }
+
+    /// The peer answered a request of ours on `flow`. True when the dialog lives there from now on: it
+    /// had lost its connection.
+    pub fn settle_on(&mut self, flow: Flow) -> bool {
+        let moves = !self.flow_open && flow.id != self.flow.id;
+        if moves {
+            self.flow = flow;
+            self.flow_open = true;
+        }
+        moves
     }
 
     /// True while the flow can carry requests of ours.

@@ -1,12 +1,16 @@
 //! An INVITE session (RFC 3261 §13.3, §14.2, §15): the stage of the call, the 2xx answers of ours
 //! that wait for their ACK, and the one offer that may be open. It repeats a 2xx itself, at T1,
 //! 2 × T1, … T2, on every transport, since each hop may be another. It never writes a message. One
-//! that we began exists from its first 2xx on; what comes before that is the dial's.
+//! that we began exists from its first 2xx on; what comes before that is the dial's. Our own requests
+//! in it are leaf machines beside it: [`Offering`], [`Referring`].
 
 use super::dialog::Dialog;
 use super::digest::DigestClient;
+use super::offering::Offering;
+use super::peer::PeerAbilities;
+use super::refer::{ReferEffect, Referring};
 use super::transaction::Timing;
-use super::ua::RequestToken;
+use super::ua::{OwnContact, RequestToken};
 use crate::ground::{Flow, Instant};
 use bytes::Bytes;
 use std::net::IpAddr;
@@ -26,6 +30,16 @@ pub struct InviteSession {
     pub(super) credentials: Option<DigestClient>,
     /// A re-INVITE or UPDATE that the call has not answered yet.
     pub(super) reoffer: Option<RequestToken>,
+    /// The re-INVITE of ours.
+    pub(super) offering: Offering,
+    /// The last REFER of ours.
+    pub(super) referring: Option<Referring>,
+    /// What the peer says that it can do.
+    pub(super) peer: PeerAbilities,
+    /// What our Contact says in every request of this dialog.
+    pub(super) own_contact: OwnContact,
+    /// Requests of the call layer's that have no final answer yet.
+    pub(super) asked: usize,
     /// Where the peer's INVITE came from: its caps count this session while it is early.
     pub(super) source: IpAddr,
     unacknowledged: Vec<Unacknowledged>,
@@ -71,9 +85,15 @@ pub enum Acknowledged {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SessionEffect {
     /// The 2xx again.
-    Repeat { flow: Flow, answer: Bytes },
+    Repeat {
+        flow: Flow,
+        answer: Bytes,
+    },
     /// 64 × T1 without an ACK.
     NeverAcked,
+    /// The re-INVITE of ours goes out again.
+    OfferAgain,
+    Refer(ReferEffect),
 }
 
 impl InviteSession {
@@ -93,8 +113,20 @@ impl InviteSession {
         credentials: Option<DigestClient>,
     ) -> InviteSession {
         let source = dialog.flow().peer.ip();
-        let (reoffer, unacknowledged) = (None, Vec::new());
-        InviteSession { dialog, stage, invite, credentials, reoffer, source, unacknowledged }
+        InviteSession {
+            dialog,
+            stage,
+            invite,
+            credentials,
+            reoffer: None,
+            offering: Offering::Idle,
+            referring: None,
+            peer: PeerAbilities::default(),
+            own_contact: OwnContact::default(),
+            asked: 0,
+            source,
+            unacknowledged: Vec::new(),
+        }
     }
 
     /// A 2xx to the INVITE with this CSeq went out; `offers` when its body is an offer of ours.
@@ -130,8 +162,26 @@ impl InviteSession {
         Some((kind, waiting.request))
     }
 
-    /// Repeats each due 2xx, gives up those that are too old.
+    /// Lets everything act whose time has come.
     pub fn handle_timeout(&mut self, now: Instant, timing: &Timing, out: &mut Vec<SessionEffect>) {
+        self.repeat_answers(now, timing, out);
+        if self.offering.next_deadline().is_some_and(|until| until <= now) {
+            match &self.offering {
+                Offering::Waiting { .. } => out.push(SessionEffect::OfferAgain),
+                // Nobody answered the peer's offer, and it waits no more.
+                Offering::Owed { .. } => self.offering = Offering::Idle,
+                Offering::Idle | Offering::Asked(_) => {}
+            }
+        }
+        if let Some(referring) = &mut self.referring {
+            let mut effects = Vec::new();
+            referring.handle_timeout(now, &mut effects);
+            out.extend(effects.into_iter().map(SessionEffect::Refer));
+        }
+    }
+
+    /// Repeats each due 2xx, gives up those that are too old.
+    fn repeat_answers(&mut self, now: Instant, timing: &Timing, out: &mut Vec<SessionEffect>) {
         self.unacknowledged.retain_mut(|waiting| {
             if waiting.until <= now {
                 out.push(SessionEffect::NeverAcked);
@@ -147,9 +197,17 @@ impl InviteSession {
         });
     }
 
-    /// The earliest deadline of its 2xx answers.
+    /// The earliest deadline of all that it waits for.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.unacknowledged.iter().map(|waiting| waiting.next.min(waiting.until)).min()
+        let answers = self.unacknowledged.iter().map(|waiting| waiting.next.min(waiting.until));
+        let referring = self.referring.as_ref().and_then(Referring::next_deadline);
+        answers.chain(self.offering.next_deadline()).chain(referring).min()
+    }
+
+    /// True while no re-INVITE of ours may begin: an INVITE or an offer is under way in either
+    /// direction (§14.1).
+    pub fn is_negotiating(&self) -> bool {
+        self.reoffer.is_some() || !self.unacknowledged.is_empty() || self.offering.is_open()
     }
 
     /// True while the ACK of the first 2xx is awaited: our BYE must wait (§15).
@@ -157,9 +215,10 @@ impl InviteSession {
         self.unacknowledged.iter().any(|waiting| waiting.first)
     }
 
-    /// True while an offer of ours has no answer: a re-INVITE or UPDATE crosses it (§14.2).
+    /// True while an offer of ours has no answer, or a re-INVITE of ours none: a re-INVITE or UPDATE
+    /// of the peer's crosses it (§14.2).
     pub fn has_own_offer_open(&self) -> bool {
-        self.unacknowledged.iter().any(|waiting| waiting.offers)
+        self.offering.is_open() || self.unacknowledged.iter().any(|waiting| waiting.offers)
     }
 
     /// True when no further 2xx may be begun before an ACK comes.
@@ -207,6 +266,7 @@ mod tests {
                 match effect {
                     SessionEffect::Repeat { .. } => repeats.push(millis),
                     SessionEffect::NeverAcked => given_up.push(millis),
+                    other => panic!("nothing else was asked: {other:?}"),
                 }
             }
         }

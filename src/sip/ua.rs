@@ -15,6 +15,8 @@
 //! them again. So a forged source is never sent more than one small answer for each packet
 //! (security S17). Never seen here: SDP, accounts, sockets, the clock.
 
+mod acknowledging;
+mod asking;
 mod client;
 mod config;
 mod dialling;
@@ -23,10 +25,14 @@ mod errand;
 mod event;
 mod hops;
 mod inside;
+mod outcome;
 mod outside;
+mod referring;
+mod reoffering;
 mod reply;
 mod table;
 mod verb;
+mod way;
 
 #[cfg(test)]
 mod stress;
@@ -34,11 +40,14 @@ mod stress;
 mod tests;
 
 pub use super::destination::Destination;
+pub use super::peer::PeerAbilities;
+pub use super::refer::{ReferOutcome, Referral};
+pub use asking::DialogRequest;
 pub use config::{OwnContact, UaConfig};
 pub use draft::{OutgoingRequest, RequestId};
 pub use event::{
-    Availability, Body, ByeOutcome, DialFault, Gone, RequestToken, SessionId, UaCounters, UaEvent,
-    UaOutput,
+    Availability, Body, Busy, ByeOutcome, DialFault, Gone, RequestToken, SessionId, UaCounters,
+    UaEvent, UaOutput,
 };
 
 use super::dialog::Dialog;
@@ -263,6 +272,8 @@ impl UserAgent {
                     out.push(UaOutput::Send { flow, to: Destination::Peer, bytes: answer });
                 }
                 SessionEffect::NeverAcked => self.on_never_acked(now, session, out),
+                SessionEffect::OfferAgain => self.offer_again(now, session, out),
+                SessionEffect::Refer(effect) => self.tell_referring(session, effect, out),
             }
         }
         self.settle_session(session);

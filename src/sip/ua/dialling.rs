@@ -10,19 +10,17 @@
 //!    └─ cancel ──▶ Cancelling ─ 1xx: CANCEL ─ final answer or 64 × T1 ─▶ Closed
 //! ```
 
-use super::client::Ending;
 use super::draft::{Attempt, Draft, OutgoingRequest};
-use super::errand::{Answer, Dial, ErrandId, Phase, Purpose, Sent, Step};
+use super::errand::{Answer, Dial, ErrandId, Phase, Purpose, Step};
 use super::event::{Body, DialFault};
+use super::outcome::Ending;
 use super::table::{ClientMachine, ClientRecord};
 use super::{ByeOutcome, Gone, SessionId, UaEvent, UaOutput, UserAgent};
-use crate::ground::limits::FORKS_MAX;
 use crate::ground::{Flow, Now};
-use crate::sip::dialog::{Dialog, Way};
+use crate::sip::dialog::Dialog;
 use crate::sip::msg::{Headers, Method, Name, Response};
 use crate::sip::session::InviteSession;
 use crate::sip::transaction::{Client, ClientKey, Effect};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl UserAgent {
@@ -39,8 +37,7 @@ impl UserAgent {
         let session = SessionId(self.last_session);
         let tag = request.from_tag.clone().unwrap_or_else(|| self.entropy.token(128));
         self.dialogs.insert(tag.clone(), session);
-        let dial =
-            Dial { session, local_tag: tag.clone(), phase: Phase::Calling, acks: BTreeMap::new() };
+        let dial = Dial { session, local_tag: tag.clone(), phase: Phase::Calling };
         self.begin_outside(now, Purpose::Dial(dial), request, &tag, out);
         session
     }
@@ -107,7 +104,10 @@ impl UserAgent {
             }
             passed_up = effects.contains(&Effect::PassUp);
         });
-        if passed_up {
+        let is_dialled = self.errands.get(id).is_some_and(|errand| errand.dial().is_some());
+        if passed_up && !is_dialled {
+            self.on_reoffer_response(now, id, attempt, (flow, response), out);
+        } else if passed_up {
             match response.code() {
                 ..200 => self.on_provisional(now, id, &attempt, &response, out),
                 200..300 => self.on_success(now, id, &attempt, (flow, response), out),
@@ -166,24 +166,21 @@ impl UserAgent {
         }
         let request_uri = errand.draft.request_uri.clone();
         let credentials = errand.credentials.clone();
-        let Some(dial) = errand.dial_mut() else { return };
-        let tag = response.to().tag().unwrap_or_default().to_owned();
-        if let Some(ack) = dial.acks.get(&tag) {
-            if let Some(Sent { flow, to, bytes }) = ack.clone() {
-                out.push(UaOutput::Send { flow, to, bytes });
-            }
-            return;
-        }
-        if dial.acks.len() >= FORKS_MAX {
-            return;
-        }
+        let own_contact = errand.draft.own_contact.clone();
+        let Some(dial) = errand.dial() else { return };
         let (session, phase) = (dial.session, dial.phase.clone());
+        if self.repeat_ack(id, &response, out) {
+            return;
+        }
         let mut dialog = Dialog::calling(&response, flow, &request_uri);
-        self.acknowledge(now, id, &dialog, attempt, out);
+        self.send_ack(now, id, &dialog, attempt, None, out);
         if is_current && phase == Phase::Calling {
             let body = body_of(&response);
             self.finish_dial(id);
-            self.sessions.insert(session, InviteSession::answered(dialog, credentials));
+            let mut state = InviteSession::answered(dialog, credentials);
+            state.peer.note(&response);
+            state.own_contact = own_contact;
+            self.sessions.insert(session, state);
             return out.push(UaOutput::Event(UaEvent::Answered { session, flow, body }));
         }
         let cseq = dialog.next_cseq();
@@ -214,18 +211,24 @@ impl UserAgent {
         if calling {
             match self.answer_challenge(now, id, &attempt, &answer.response, out) {
                 Some(Ok(())) => return,
-                Some(Err(fault)) => return self.give_up_for(id, fault, answer, out),
+                Some(Err(fault)) => return self.give_up_for(now, id, fault, answer, out),
                 None => {}
             }
             if answer.response.code() == 503 && self.go_elsewhere(now, id, &answer, out) {
                 return;
             }
         }
-        self.report(id, answer, out);
+        self.report(now, id, answer, out);
     }
 
     /// Sends the CANCEL of a try as soon as the RFC allows it, and once.
-    fn cancel_attempt(&mut self, now: Now, id: ErrandId, number: u64, out: &mut Vec<UaOutput>) {
+    pub(super) fn cancel_attempt(
+        &mut self,
+        now: Now,
+        id: ErrandId,
+        number: u64,
+        out: &mut Vec<UaOutput>,
+    ) {
         let may_cancel = match self.transactions.client(number).map(|record| &record.machine) {
             Some(ClientMachine::Invite(invite)) => invite.may_cancel(),
             _ => false,
@@ -299,61 +302,6 @@ impl UserAgent {
             dial.phase = Phase::Over;
             let session = dial.session;
             self.errands.end_dial(session);
-        }
-    }
-
-    /// The ACK of a 2xx (§13.2.2.4): in the dialog, with the CSeq number and the credentials of the
-    /// INVITE.
-    fn acknowledge(
-        &mut self,
-        now: Now,
-        id: ErrandId,
-        dialog: &Dialog,
-        attempt: &Attempt,
-        out: &mut Vec<UaOutput>,
-    ) {
-        let tag = dialog.remote_tag().unwrap_or_default().to_owned();
-        let mut draft = Draft::inside(dialog, Method::Ack, attempt.cseq);
-        let repeated = attempt.authorization.iter();
-        draft.headers = repeated.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        self.keep_ack(id, &tag, None);
-        match dialog.way() {
-            Way::Flow(flow, to) => {
-                let branch = format!("{}{}", self.branch_start, self.entropy.token(128));
-                let builder = draft.written(&self.config, &flow, &self.via(&flow, &branch), &[]);
-                let bytes = self.seal(builder);
-                self.keep_ack(id, &tag, Some(Sent { flow, to: to.clone(), bytes: bytes.clone() }));
-                out.push(UaOutput::Send { flow, to, bytes });
-            }
-            Way::Target(..) | Way::None => {
-                let purpose = Purpose::Ack { dial: id, tag };
-                self.begin_inside(now, purpose, draft, dialog, None, out);
-            }
-        }
-    }
-
-    /// The way of an ACK was found: it goes out, and again for each copy of its 2xx.
-    pub(super) fn send_ack_once(
-        &mut self,
-        id: ErrandId,
-        dial: ErrandId,
-        tag: &str,
-        sent: Sent,
-        out: &mut Vec<UaOutput>,
-    ) {
-        self.keep_ack(dial, tag, Some(sent.clone()));
-        let Sent { flow, to, bytes } = sent;
-        out.push(UaOutput::Send { flow, to, bytes });
-        if let Some(errand) = self.errands.get_mut(id) {
-            errand.step = Step::Over;
-            errand.deadline = None;
-        }
-        self.settle_errand(id);
-    }
-
-    fn keep_ack(&mut self, dial: ErrandId, tag: &str, sent: Option<Sent>) {
-        if let Some(dial) = self.errands.get_mut(dial).and_then(|errand| errand.dial_mut()) {
-            dial.acks.insert(tag.to_owned(), sent);
         }
     }
 }

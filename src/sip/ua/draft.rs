@@ -86,6 +86,9 @@ impl OutgoingRequest {
     }
 }
 
+/// The number of a request in a dialog before it goes out: none that is sent (§8.1.1.5).
+pub(super) const UNNUMBERED: u32 = 0;
+
 /// What is the same in every try of one request.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
@@ -122,7 +125,7 @@ impl Draft {
     }
 
     /// The draft of a request in a dialog (§12.2.1.1): Request-URI and Route for loose and strict
-    /// routers.
+    /// routers. [`UNNUMBERED`] ones are numbered as they go out.
     pub(super) fn inside(dialog: &Dialog, method: Method, cseq: u32) -> Draft {
         let (request_uri, routes) = dialog.routing();
         Draft {
@@ -151,11 +154,11 @@ impl Draft {
         let mut builder = self.head(&self.method, via, &self.to);
         if let Some(contact) = &self.contact {
             builder = builder.header("Contact", contact);
-        } else if matches!(self.method, Method::Invite | Method::Register) {
+        } else if self.names_contact() {
             builder = builder
                 .header("Contact", &config.contact_as(flow, self.is_secure(), &self.own_contact));
         }
-        if self.method == Method::Invite {
+        if matches!(self.method, Method::Invite | Method::Update) {
             builder = builder.header("Allow", &config.abilities.allow());
             builder = builder.header("Supported", &config.abilities.extensions.join(", "));
         }
@@ -200,6 +203,27 @@ impl Draft {
             .header("To", to)
             .header("Call-ID", &self.call_id)
             .header("CSeq", &format!("{} {method}", self.cseq))
+    }
+
+    /// Methods whose requests must tell where we are reached (§8.1.1.8, RFC 3311 §4, 3515 §2.2, 6665 §8).
+    fn names_contact(&self) -> bool {
+        match self.method {
+            Method::Invite
+            | Method::Register
+            | Method::Update
+            | Method::Refer
+            | Method::Notify
+            | Method::Subscribe => true,
+            Method::Ack
+            | Method::Bye
+            | Method::Cancel
+            | Method::Options
+            | Method::Prack
+            | Method::Info
+            | Method::Message
+            | Method::Publish
+            | Method::Other(_) => false,
+        }
     }
 
     fn with_cseq(&self, cseq: u32) -> Draft {

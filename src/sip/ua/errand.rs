@@ -12,6 +12,7 @@ use super::hops::DeadHops;
 use super::{RequestId, SessionId};
 use crate::ground::{Flow, Instant, Transport};
 use crate::sip::destination::Destination;
+use crate::sip::dialog::Dialog;
 use crate::sip::digest::DigestClient;
 use crate::sip::msg::Response;
 use crate::sip::target::{Hop, Target};
@@ -31,11 +32,36 @@ pub(super) enum Purpose {
     Bye(SessionId),
     /// The BYE of a dialog that nobody asked for.
     Farewell,
-    /// The ACK of a 2xx of this dial, from the fork with this tag: sent once, without an answer.
+    /// The ACK of a 2xx to this INVITE, from the fork with this tag: sent once, without an answer.
     Ack {
-        dial: ErrandId,
+        invite: ErrandId,
         tag: String,
     },
+    /// A request of the call layer's in a dialog.
+    Inside {
+        session: SessionId,
+        request: RequestId,
+    },
+    /// A re-INVITE. Its 2xx is acknowledged in this dialog even when the session is gone by then.
+    Reoffer {
+        session: SessionId,
+        dialog: Box<Dialog>,
+    },
+    /// The REFER of a session.
+    Refer(SessionId),
+}
+
+impl Purpose {
+    /// The session in whose dialog the request is sent.
+    pub(super) fn session(&self) -> Option<SessionId> {
+        match self {
+            Purpose::Bye(session)
+            | Purpose::Refer(session)
+            | Purpose::Inside { session, .. }
+            | Purpose::Reoffer { session, .. } => Some(*session),
+            Purpose::Dial(_) | Purpose::Send(_) | Purpose::Farewell | Purpose::Ack { .. } => None,
+        }
+    }
 }
 
 /// An INVITE of ours outside dialogs.
@@ -44,8 +70,6 @@ pub(super) struct Dial {
     pub(super) session: SessionId,
     pub(super) local_tag: String,
     pub(super) phase: Phase,
-    /// The ACKs of the forks that answered with 2xx, by their tag. `None` while its way is sought.
-    pub(super) acks: BTreeMap<String, Option<Sent>>,
 }
 
 /// How far a dial is, for the call layer.
@@ -105,6 +129,9 @@ pub(super) struct Errand {
     pub(super) udp_for: Option<Hop>,
     pub(super) step: Step,
     pub(super) attempts: Vec<Attempt>,
+    /// The ACKs of those who answered an INVITE with 2xx, by their tag. `None` while it waits for its
+    /// way or for what it has to say.
+    pub(super) acks: BTreeMap<String, Option<Sent>>,
     /// A 503 for which other hops are asked; it is the answer when none of them has a better one.
     pub(super) unavailable: Option<Box<Answer>>,
     /// When the present step is given up.
@@ -133,6 +160,7 @@ impl Errand {
             udp_for: None,
             step: Step::Over,
             attempts: Vec::new(),
+            acks: BTreeMap::new(),
             unavailable: None,
             deadline: None,
         }
@@ -157,6 +185,13 @@ impl Errand {
         self.attempts.iter_mut().find(|attempt| attempt.number == number)
     }
 
+    pub(super) fn dial(&self) -> Option<&Dial> {
+        match &self.purpose {
+            Purpose::Dial(dial) => Some(dial),
+            _ => None,
+        }
+    }
+
     pub(super) fn dial_mut(&mut self) -> Option<&mut Dial> {
         match &mut self.purpose {
             Purpose::Dial(dial) => Some(dial),
@@ -165,10 +200,7 @@ impl Errand {
     }
 
     pub(super) fn phase(&self) -> Option<&Phase> {
-        match &self.purpose {
-            Purpose::Dial(dial) => Some(&dial.phase),
-            _ => None,
-        }
+        self.dial().map(|dial| &dial.phase)
     }
 
     /// A large request found only a UDP hop: its TCP comes first, then itself.

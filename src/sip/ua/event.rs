@@ -5,6 +5,7 @@ use crate::ground::Flow;
 use crate::sip::destination::Destination;
 use crate::sip::digest::{DigestClient, DigestFault};
 use crate::sip::msg::{Method, Request, Response};
+use crate::sip::refer::ReferOutcome;
 use crate::sip::target::{ConnectFault, Hop, LocateFault, Target, TargetFault};
 use bytes::Bytes;
 use std::time::Duration;
@@ -25,6 +26,15 @@ pub struct RequestToken(pub u64);
 /// The session or the request is no longer in a state for this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gone;
+
+/// Why a request that needs the dialog for itself cannot be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Busy {
+    /// The session is gone, or is being ended.
+    Gone,
+    /// Something of the same kind is under way, or the session is not answered yet: later.
+    Open,
+}
 
 /// Whether new calls are taken. OPTIONS and new INVITEs get 503 + Retry-After unless `Open`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -64,8 +74,10 @@ pub enum UaOutput {
 /// What happened to a session.
 #[derive(Clone, Debug)]
 pub enum UaEvent {
-    /// A new call. 100 went out; everything that the RFC itself refuses was refused.
-    Invited { session: SessionId, flow: Flow, request: Request },
+    /// A new call. 100 went out; everything that the RFC itself refuses was refused. With `replaces`
+    /// the caller is to take the place of the peer of that session (RFC 3891); answering does not end
+    /// it, the call layer says `bye` to it.
+    Invited { session: SessionId, flow: Flow, request: Request, replaces: Option<SessionId> },
     /// The caller gave up before our answer, by CANCEL or by BYE: 487 went out, the session is gone.
     Cancelled { session: SessionId, reason: Option<String> },
     /// The ACK of our 2xx; its body answers a late offer.
@@ -77,9 +89,29 @@ pub enum UaEvent {
     Reoffered { session: SessionId, token: RequestToken, method: Method, body: Body },
     /// The ACK of a re-INVITE's 2xx.
     ReoffersAck { session: SessionId, body: Body },
-    /// Any other request in the dialog: INFO, REFER, NOTIFY, MESSAGE. Answered with `respond`.
+    /// Any other request in the dialog: INFO, REFER, MESSAGE, a NOTIFY that is not of our REFER.
+    /// Answered with `respond`.
     InDialog { session: SessionId, token: RequestToken, request: Request },
-    /// The peer's BYE after our answer: 200 went out, the session is gone.
+    /// The final answer to a [`super::UserAgent::request`], challenges included. 408 when none came in
+    /// 64 × T1, 503 when no flow could carry it, 400 when it cannot be written.
+    RequestAnswered { session: SessionId, request: RequestId, code: u16, reason: String },
+    /// A 2xx to our re-INVITE. With an offer of ours its ACK is out and `body` is the answer; else
+    /// `body` is the peer's offer and the ACK waits for [`super::UserAgent::acknowledge`]. Without a
+    /// body the ACK is out in any case.
+    ReofferAnswered { session: SessionId, body: Body },
+    /// Our re-INVITE was refused, tries after a glare included: all stays as it was. 408 when no
+    /// answer came; after that and after 481 the session ends ([`UaEvent::Ended`] follows).
+    ReofferRefused { session: SessionId, code: u16, reason: String },
+    /// How our REFER goes: its 2xx, then each provisional status that the peer notifies.
+    ReferProgress { session: SessionId, code: u16, reason: String },
+    /// Our REFER came to its end, once.
+    ReferDone { session: SessionId, outcome: ReferOutcome },
+    /// The peer did not refresh the session in time (RFC 4028 §10). The session stays: the call layer
+    /// says `bye`.
+    Expired { session: SessionId },
+    /// The peer's BYE after our answer: 200 went out, the session is gone. Also when the peer does not
+    /// know the dialog any more or is silent to what it must answer: then the reason says `SIP;cause=`
+    /// and the status.
     Ended { session: SessionId, reason: Option<String> },
     /// Our BYE or CANCEL is over: the session is gone.
     Closed { session: SessionId, outcome: ByeOutcome },

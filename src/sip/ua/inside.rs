@@ -198,6 +198,12 @@ impl UserAgent {
     fn on_inside(&mut self, now: Now, inside: Inside, out: &mut Vec<UaOutput>) {
         let Inside { session, token, request } = &inside;
         let stage = self.sessions.get(session).map(|state| state.stage.clone());
+        // The notifications of our REFER have a meaning as long as anything of the session is left.
+        if *request.method() == Method::Notify
+            && let Some(code) = self.on_notify(now, *session, request, out)
+        {
+            return self.end(now, *token, code, &[], out);
+        }
         let leaving = matches!(stage, Some(Stage::Leaving { .. } | Stage::Left) | None);
         match request.method() {
             Method::Bye => self.on_bye(now, &inside, out),
@@ -230,6 +236,7 @@ impl UserAgent {
         self.end(now, inside.token, 200, &[], out);
         let reason = reason_of(&inside.request);
         self.end_reoffer(now, session, out);
+        self.end_referring(session, out);
         let Some(state) = self.sessions.get(&session) else { return };
         match state.stage {
             Stage::Early => {
@@ -265,7 +272,11 @@ impl UserAgent {
         match verdict(state, request, wait) {
             Verdict::Surface => {
                 state.reoffer = Some(*token);
+                state.peer.note(request);
                 let (method, body) = (request.method().clone(), body_of(request));
+                if method == Method::Invite || body.is_some() {
+                    self.withdraw_offer(*session, out);
+                }
                 let event = UaEvent::Reoffered { session: *session, token: *token, method, body };
                 out.push(UaOutput::Event(event));
             }

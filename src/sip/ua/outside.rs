@@ -101,9 +101,11 @@ impl UserAgent {
             out,
         );
         self.transactions.begin_early(source);
-        self.sessions.insert(session, InviteSession::new(dialog, token));
+        let mut state = InviteSession::new(dialog, token);
+        state.peer.note(&request);
+        self.sessions.insert(session, state);
         self.dialogs.insert(local_tag, session);
-        out.push(UaOutput::Event(UaEvent::Invited { session, flow, request }));
+        out.push(UaOutput::Event(UaEvent::Invited { session, flow, request, replaces: None }));
     }
 
     /// Makes the transaction of an INVITE, which sends the 100.

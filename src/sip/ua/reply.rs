@@ -129,8 +129,11 @@ impl UserAgent {
     ) {
         let Some(record) = self.transactions.server(token) else { return };
         let (request, flow, tag) = (record.request.clone(), record.flow, record.local_tag.clone());
-        let update_succeeds = *request.method() == Method::Update && status.code < 300;
-        let part = if update_succeeds { Part::Contact } else { Part::Plain };
+        let names_contact = matches!(request.method(), Method::Update | Method::Refer);
+        let part = match names_contact && status.code < 300 {
+            true => Part::Contact,
+            false => Part::Plain,
+        };
         let mut builder = self.answer_to((&request, &flow), status, &tag, part, headers);
         if let Some((content_type, body)) = body {
             builder = builder.body(content_type, body);

@@ -1,6 +1,9 @@
 //! Ladders of the user agent: what comes in as text, the whole list of what goes out as lines.
 
+mod asking;
 mod client;
+mod referring;
+mod reoffering;
 mod storm;
 
 use super::*;
@@ -138,10 +141,20 @@ impl World {
 
     /// The answer of the peer to the request that we sent last.
     fn answer_ours(&mut self, status: &str) -> Vec<String> {
+        let answer = self.answer_to_ours(status, "");
+        self.receive(&answer)
+    }
+
+    /// The text of such an answer, with further header lines and, after an empty line, a body.
+    fn answer_to_ours(&self, status: &str, extra: &str) -> String {
         let head = ["Via", "From", "To", "Call-ID", "CSeq"]
             .map(|name| format!("{name}: {}\n", self.header(name).join(", ")))
             .concat();
-        self.receive(&format!("SIP/2.0 {status}\n{head}Content-Length: 0\n\n"))
+        let (lines, body) = extra.split_once("\n\n").unwrap_or((extra, ""));
+        let lines = if lines.is_empty() { String::new() } else { format!("{lines}\n") };
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\n" };
+        let length = body.len();
+        format!("SIP/2.0 {status}\n{head}{lines}{kind}Content-Length: {length}\n\n{body}")
     }
 
     /// After all timers nothing may be left.
@@ -193,6 +206,21 @@ fn shown_event(event: &UaEvent) -> String {
             format!("Refused {} {code}{wait} {}", session.0, contacts.join(" ")).trim_end().into()
         }
         UaEvent::DialFailed { session, fault } => format!("DialFailed {} {fault:?}", session.0),
+        UaEvent::RequestAnswered { session, request, code, .. } => {
+            format!("RequestAnswered {} {} {code}", session.0, request.0)
+        }
+        UaEvent::ReofferAnswered { session, body } => {
+            let body = body.as_ref().map(|(_, body)| String::from_utf8_lossy(body).into_owned());
+            format!("ReofferAnswered {} {}", session.0, body.unwrap_or("-".into()))
+        }
+        UaEvent::ReofferRefused { session, code, .. } => {
+            format!("ReofferRefused {} {code}", session.0)
+        }
+        UaEvent::ReferProgress { session, code, .. } => {
+            format!("ReferProgress {} {code}", session.0)
+        }
+        UaEvent::ReferDone { session, outcome } => format!("ReferDone {} {outcome:?}", session.0),
+        UaEvent::Expired { session } => format!("Expired {}", session.0),
         UaEvent::Responded { request, response, hop, credentials, .. } => {
             let hop = hop.as_ref().map(|hop| hop.address.to_string());
             let known = if credentials.is_some() { " credentials" } else { "" };

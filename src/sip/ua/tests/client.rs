@@ -8,12 +8,12 @@ use crate::sip::msg::Method;
 use crate::sip::target::TargetFault;
 
 /// What was sent, in order, and to whom.
-struct Caller {
-    world: World,
+pub(super) struct Caller {
+    pub(super) world: World,
     sent: Vec<(Flow, String)>,
 }
 
-const ONE: &str = "192.0.2.1:5060";
+pub(super) const ONE: &str = "192.0.2.1:5060";
 const TWO: &str = "192.0.2.2:5060";
 const THREE: &str = "192.0.2.3:5060";
 
@@ -22,7 +22,7 @@ impl Caller {
         Caller { world: World::udp(), sent: Vec::new() }
     }
 
-    fn invite() -> OutgoingRequest {
+    pub(super) fn invite() -> OutgoingRequest {
         let uri = "sip:bob@pbx.example.com";
         let mut invite =
             OutgoingRequest::new(Method::Invite, uri, "<sip:us@edge>", "<sip:bob@pbx>");
@@ -30,7 +30,7 @@ impl Caller {
         invite
     }
 
-    fn with_credentials() -> OutgoingRequest {
+    pub(super) fn with_credentials() -> OutgoingRequest {
         let credentials =
             Credentials { username: "us".into(), password: Secret::new("a password") };
         OutgoingRequest { credentials: Some(DigestClient::new(credentials)), ..Caller::invite() }
@@ -46,7 +46,7 @@ impl Caller {
     }
 
     /// Dials one hop; the INVITE is out.
-    fn ringing_nowhere(request: OutgoingRequest) -> Caller {
+    pub(super) fn ringing_nowhere(request: OutgoingRequest) -> Caller {
         let mut caller = Caller::dialled(request, &[ONE]);
         assert_eq!(caller.shown(), ["Connect udp 192.0.2.1:5060"]);
         caller.connect();
@@ -95,7 +95,7 @@ impl Caller {
     }
 
     /// What came out since the last look: requests with their CSeq number and where they go.
-    fn shown(&mut self) -> Vec<String> {
+    pub(super) fn shown(&mut self) -> Vec<String> {
         let outputs = std::mem::take(&mut self.world.out);
         outputs.into_iter().map(|output| self.line(output)).collect()
     }
@@ -133,7 +133,7 @@ impl Caller {
     }
 
     /// Lets time pass; each line with the milliseconds.
-    fn pass(&mut self, by: Duration) -> Vec<String> {
+    pub(super) fn pass(&mut self, by: Duration) -> Vec<String> {
         let (start, end) = (self.world.now, self.world.now.later(by));
         let mut lines = Vec::new();
         while let Some(at) = self.world.agent.poll_timeout().filter(|at| *at <= end.at) {
@@ -147,7 +147,7 @@ impl Caller {
     }
 
     /// The n-th last request that begins so.
-    fn request(&self, method: &str, back: usize) -> (Flow, Request) {
+    pub(super) fn request(&self, method: &str, back: usize) -> (Flow, Request) {
         let fits = self.sent.iter().rev().filter(|(_, text)| text.starts_with(method));
         let (flow, text) = fits.clone().nth(back).expect("it was sent");
         match parse(&text.replace("\r\n", "\n")) {
@@ -157,7 +157,13 @@ impl Caller {
     }
 
     /// A peer answers the n-th last request of this method.
-    fn reply_to(&mut self, (method, back): (&str, usize), status: &str, tag: &str, extra: &str) {
+    pub(super) fn reply_to(
+        &mut self,
+        (method, back): (&str, usize),
+        status: &str,
+        tag: &str,
+        extra: &str,
+    ) {
         let (flow, request) = self.request(method, back);
         let to = request.to();
         let tag = match (to.tag(), tag) {
@@ -184,7 +190,7 @@ impl Caller {
     }
 
     /// A peer answers the last INVITE; what came of it.
-    fn reply(&mut self, status: &str, tag: &str, extra: &str) -> Vec<String> {
+    pub(super) fn reply(&mut self, status: &str, tag: &str, extra: &str) -> Vec<String> {
         self.reply_to(("INVITE", 0), status, tag, extra);
         self.shown()
     }
@@ -198,14 +204,14 @@ impl Caller {
     }
 
     /// After all timers nothing may be left.
-    fn end_clean(mut self) {
+    pub(super) fn end_clean(mut self) {
         self.pass(Duration::from_secs(140));
         self.world.end_clean();
     }
 }
 
 const CONTACT: &str = "Contact: <sip:bob@192.0.2.1:5060>";
-const ANSWER: &str = "Contact: <sip:bob@192.0.2.1:5060>\n\nv=0 answer";
+pub(super) const ANSWER: &str = "Contact: <sip:bob@192.0.2.1:5060>\n\nv=0 answer";
 
 #[test]
 fn a_call_from_dialling_to_our_bye() {
