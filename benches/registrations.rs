@@ -138,6 +138,7 @@ fn settings() -> Settings {
             setup: limits::SETUP,
             rtp_timeout: limits::RTP_TIMEOUT,
             refusals: RefusalPolicy::default(),
+            hands: Default::default(),
             hold_max: limits::HOLD_MAX,
         },
         media_v4: Some(MediaAddress { bind: address, advertise: address }),

@@ -145,7 +145,7 @@ fn outcome(command: Command) -> Option<Input> {
                 agent_id,
                 published_revision_id: None,
                 context_schema: None,
-                tool_names: Vec::new(),
+                tools: Vec::new(),
             };
             Some(Input::AgentFetched { job, result: Ok(agent) })
         }
@@ -221,6 +221,7 @@ fn settings(address: IpAddr) -> Settings {
             rtp_timeout: limits::RTP_TIMEOUT,
             hold_max: limits::HOLD_MAX,
             refusals: RefusalPolicy::default(),
+            hands: Default::default(),
         },
         media_v4: Some(MediaAddress { bind: address, advertise: address }),
         media_v6: None,

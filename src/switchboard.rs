@@ -441,12 +441,12 @@ impl Switchboard {
             MediaEvent::Digit { duration_ms, .. } => call.on_digit(now, duration_ms),
             MediaEvent::LegSilent { .. } => call.finish(now, EndCause::CallerSilent, out),
             MediaEvent::HeldTooLong { .. } => call.finish(now, EndCause::HeldTooLong, out),
-            MediaEvent::AgentText { .. }
-            | MediaEvent::LegOpened { .. }
+            MediaEvent::AgentText { stream, text } => call.on_agent_text(now, stream, &text, out),
+            MediaEvent::KeysSent { .. } => call.on_keys_sent(now, out),
+            MediaEvent::LegOpened { .. }
             | MediaEvent::LegBindFailed { .. }
             | MediaEvent::LegClosed { .. }
-            | MediaEvent::SoundPlayed
-            | MediaEvent::KeysSent { .. } => {}
+            | MediaEvent::SoundPlayed => {}
             MediaEvent::AgentEnded { .. } => call.on_agent_ended(now),
             MediaEvent::AgentLeft { close, .. } => call.on_agent_left(now, close, out),
             MediaEvent::Broken(_) => call.finish(now, EndCause::Bug, out),

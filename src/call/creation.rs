@@ -19,9 +19,13 @@ use crate::routing::{self, Route};
 use crate::sip::msg::Uri;
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{self, CreateCall, CreateFault, Created};
+use crate::ultravox::tool;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Remarks on the tools of an agent that the ladder shows.
+const REMARKS_SHOWN: usize = 4;
 
 /// A creation under way: its body, and what was tried.
 #[derive(Clone, PartialEq, Debug)]
@@ -131,7 +135,12 @@ impl Call {
         }
     }
 
-    fn fetch_agent(&mut self, agent_id: String, doubted: Option<Arc<Agent>>, out: &mut Vec<Act>) {
+    pub(super) fn fetch_agent(
+        &mut self,
+        agent_id: String,
+        doubted: Option<Arc<Agent>>,
+        out: &mut Vec<Act>,
+    ) {
         let again = doubted.is_some();
         self.set_track(AgentTrack::Fetching { doubted });
         out.push(Act::FetchAgent { agent_id, again });
@@ -150,6 +159,11 @@ impl Call {
         else {
             return;
         };
+        if let Some(outgoing) = &mut self.outgoing {
+            // Ultravox itself tells the client of an agent that is not there.
+            outgoing.agent = fetched.ok();
+            return self.ask_turn(now, out);
+        }
         let refused = Refusal::AgentCall(CreateFault::BadRequest);
         match (fetched, doubted.take()) {
             (Ok(agent), Some(doubted)) if is_the_same(&agent, &doubted) => {
@@ -224,10 +238,28 @@ impl Call {
             handler: self.handler_body.as_ref(),
             has_agent: self.agent_id.is_some(),
         };
-        let body = body.body();
+        let mut body = body.body();
+        self.arrange_tools(now, agent, &mut body);
         let creation = Creation { body, remembered, retried: false, refusals: 0 };
         self.creation = Some(Box::new(creation));
         self.ask_turn(now, out);
+    }
+
+    /// Puts the telephone tools into the body of a creation; `agent` when it could be read.
+    pub(super) fn arrange_tools(&mut self, now: Now, agent: Option<&Agent>, body: &mut Value) {
+        let Value::Object(body) = body else { return };
+        let given = &self.settings.hands.tools;
+        let arranged = match self.agent_id {
+            Some(_) => {
+                let tools = agent.map(|agent| agent.tools.as_slice());
+                tool::arrange_overrides(tools, given, body)
+            }
+            None => tool::arrange_selected(given, body),
+        };
+        for remark in arranged.remarks.iter().take(REMARKS_SHOWN) {
+            self.note(now, Lane::Agent, remark.as_str());
+        }
+        self.tools.offered = arranged.offered;
     }
 
     pub(super) fn ask_turn(&mut self, now: Now, out: &mut Vec<Act>) {
@@ -378,4 +410,5 @@ impl Call {
 fn is_the_same(agent: &Agent, remembered: &Agent) -> bool {
     agent.published_revision_id == remembered.published_revision_id
         && agent.context_schema == remembered.context_schema
+        && agent.tools == remembered.tools
 }

@@ -22,6 +22,8 @@ pub mod leg;
 pub mod outbound;
 pub mod record;
 pub mod reoffer;
+pub mod settings;
+pub mod tool;
 
 use crate::billing::cdr::Cdr;
 use crate::billing::ledger::Ledger;
@@ -43,9 +45,11 @@ use ladder::{Ladder, Lane};
 use leg::Leg;
 use outbound::Outgoing;
 use serde_json::{Map, Value};
+use settings::HandSettings;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tool::Tools;
 
 /// What a call asks of the Switchboard.
 #[derive(Debug)]
@@ -170,6 +174,8 @@ pub struct CallSettings {
     pub rtp_timeout: Duration,
     pub hold_max: Duration,
     pub refusals: RefusalPolicy,
+    /// Tools, transfers, keys, and a lost agent.
+    pub hands: Arc<HandSettings>,
 }
 
 /// One call. See the module's head for its states.
@@ -198,6 +204,8 @@ pub struct Call {
     pub creation: Option<Box<Creation>>,
     /// What only an outgoing call has.
     pub outgoing: Option<Box<Outgoing>>,
+    /// The telephone tools that the agent was offered.
+    pub tools: Tools,
     pub ledger: Ledger,
     pub agent_joined: Option<Instant>,
     pub agent_time: Duration,
@@ -286,6 +294,7 @@ impl Call {
             job: None,
             creation: None,
             outgoing: None,
+            tools: Tools::default(),
             ledger: Ledger::default(),
             agent_joined: None,
             agent_time: Duration::ZERO,

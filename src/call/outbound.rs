@@ -19,6 +19,7 @@ use crate::refusal::{EndCause, Refusal, Unreached};
 use crate::sip::digest::DigestClient;
 use crate::sip::msg::NameAddr;
 use crate::sip::ua::{Body, DialFault};
+use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{CreateCall, CreateFault, Created};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -37,6 +38,8 @@ pub struct Outgoing {
     pub credentials: Option<DigestClient>,
     /// Everybody who was dialled, by Request-URI.
     pub tried: Vec<String>,
+    /// The agent as it was read; its telephone tools are to be replaced.
+    pub agent: Option<Arc<Agent>>,
     pub join_url: Option<Secret>,
     pub stream: Stream,
     /// The INVITE is out and has no final answer.
@@ -76,6 +79,7 @@ impl Outgoing {
             asked: Some(asked),
             callee,
             credentials,
+            agent: None,
             join_url: None,
             stream: Stream::Preparing,
             is_ringing: false,
@@ -115,7 +119,8 @@ impl Call {
             ..CreateCall::default()
         };
         let (agent_id, query) = (outgoing.wanted.agent_id.clone(), outgoing.wanted.query.clone());
-        let body = outgoing.wanted.creation(&request);
+        let (mut body, agent) = (outgoing.wanted.creation(&request), outgoing.agent.clone());
+        self.arrange_tools(now, agent.as_deref(), &mut body);
         if let State::SettingUp { agent, .. } = &mut self.state {
             *agent = AgentTrack::Creating;
         }

@@ -38,6 +38,7 @@ impl Bench {
                 rtp_timeout: limits::RTP_TIMEOUT,
                 hold_max: limits::HOLD_MAX,
                 refusals: RefusalPolicy::default(),
+                hands: Default::default(),
             },
             media_v4: Some(MediaAddress { bind: address, advertise: address }),
             media_v6: None,
@@ -158,7 +159,7 @@ fn a_panic_after_the_answer_says_bye() {
         agent_id: AGENT.into(),
         published_revision_id: None,
         context_schema: None,
-        tool_names: Vec::new(),
+        tools: Vec::new(),
     };
     let created = Created {
         call_id: CallId::parse("c-1").expect("an identifier"),

@@ -1,7 +1,11 @@
 //! The agent as `GET /api/agents/{agent_id}` tells it: which revision is published, which context it
 //! takes, which tools it has. Everything else of the answer is ignored.
 
+use super::tool::AgentTool;
 use serde_json::Value;
+
+/// Tools of one agent that are looked at.
+const TOOLS_MAX: usize = 256;
 
 /// What the edge needs to know of an agent.
 #[derive(Clone, PartialEq, Debug)]
@@ -11,8 +15,8 @@ pub struct Agent {
     pub published_revision_id: Option<String>,
     /// JSON Schema of the template context; creation of a call must satisfy it. `None`: not stated.
     pub context_schema: Option<Value>,
-    /// Model-facing names of the agent's tools: `nameOverride`, else the tool's own name.
-    pub tool_names: Vec<String>,
+    /// The agent's tools, `selectedTools`.
+    pub tools: Vec<AgentTool>,
 }
 
 /// The answer is not an agent.
@@ -30,19 +34,14 @@ impl Agent {
             agent_id: text("agentId").ok_or(NotAnAgent)?,
             published_revision_id: text("publishedRevisionId"),
             context_schema: schema.filter(|schema| schema.is_object()).cloned(),
-            tool_names: template.map(tool_names).unwrap_or_default(),
+            tools: template.map(tools).unwrap_or_default(),
         })
     }
 }
 
-fn tool_names(template: &Value) -> Vec<String> {
+fn tools(template: &Value) -> Vec<AgentTool> {
     let tools = template.get("selectedTools").and_then(Value::as_array);
-    tools.into_iter().flatten().filter_map(tool_name).collect()
-}
-
-fn tool_name(tool: &Value) -> Option<String> {
-    let own = || tool.pointer("/temporaryTool/modelToolName").or_else(|| tool.get("toolName"));
-    tool.get("nameOverride").or_else(own).and_then(Value::as_str).map(str::to_owned)
+    tools.into_iter().flatten().take(TOOLS_MAX).map(AgentTool::read).collect()
 }
 
 #[cfg(test)]
@@ -56,13 +55,13 @@ mod tests {
             "callTemplate": {"contextSchema": {"type": "object"}, "selectedTools": [
                 {"toolName": "hangUp"}, {"toolId": "x", "nameOverride": "coldTransfer"},
                 {"temporaryTool": {"modelToolName": "look_up"}}, {"toolId": "nameless"}]}});
-        let expected = Agent {
-            agent_id: "a1".into(),
-            published_revision_id: Some("r7".into()),
-            context_schema: Some(json!({"type": "object"})),
-            tool_names: vec!["hangUp".into(), "coldTransfer".into(), "look_up".into()],
-        };
-        assert_eq!(Agent::parse(body.to_string().as_bytes()), Ok(expected));
+        let agent = Agent::parse(body.to_string().as_bytes()).expect("an agent");
+        assert_eq!(
+            (agent.agent_id.as_str(), agent.published_revision_id.as_deref(), agent.context_schema),
+            ("a1", Some("r7"), Some(json!({"type": "object"})))
+        );
+        let names: Vec<_> = agent.tools.iter().map(|tool| tool.name.as_deref()).collect();
+        assert_eq!(names, [Some("hangUp"), Some("coldTransfer"), Some("look_up"), None]);
     }
 
     #[test]
@@ -71,7 +70,7 @@ mod tests {
             Agent::parse(br#"{"agentId":"a1","publishedRevisionId":null,"callTemplate":null}"#);
         let agent = agent.expect("only agentId is needed");
         assert_eq!(
-            (agent.published_revision_id, agent.context_schema, agent.tool_names.len()),
+            (agent.published_revision_id, agent.context_schema, agent.tools.len()),
             (None, None, 0)
         );
         for body in [&b"{}"[..], b"[]", b"", br#"{"agentId":5}"#] {

@@ -8,6 +8,7 @@ pub mod data_message;
 pub mod schema;
 pub mod sip_details;
 pub mod stream;
+pub mod tool;
 
 use std::fmt;
 use std::time::Duration;

@@ -81,7 +81,7 @@ pub fn agent(id: &str, schema: Option<serde_json::Value>) -> Agent {
         agent_id: id.into(),
         published_revision_id: None,
         context_schema: schema,
-        tool_names: Vec::new(),
+        tools: Vec::new(),
     }
 }
 

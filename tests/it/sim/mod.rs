@@ -160,6 +160,7 @@ pub fn settings() -> Settings {
             rtp_timeout: limits::RTP_TIMEOUT,
             hold_max: limits::HOLD_MAX,
             refusals: RefusalPolicy::default(),
+            hands: Default::default(),
         },
         media_v4: Some(MediaAddress { bind: address, advertise: address }),
         media_v6: None,
