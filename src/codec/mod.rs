@@ -9,6 +9,7 @@
 
 pub mod g711;
 pub mod g722;
+pub mod ilbc;
 pub mod opus;
 pub mod plc;
 pub mod resample;
