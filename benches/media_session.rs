@@ -5,7 +5,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::Duration;
-use voxedge::codec::{CodecKind, Encoder, EncoderSettings};
+use voxedge::codec::{CodecFormat, CodecKind, Encoder, EncoderSettings};
 use voxedge::ground::{Entropy, Now};
 use voxedge::media::plan::*;
 use voxedge::media::{MediaSession, Uplink};
@@ -42,6 +42,7 @@ impl Call {
         let source: SocketAddr = "192.0.2.1:4000".parse().expect("an address");
         let codec = CodecPlan {
             kind,
+            format: CodecFormat::Usual,
             send_payload_type: payload_type,
             receive_payload_type: payload_type,
             ptime_ms: 20,

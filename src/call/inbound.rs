@@ -5,6 +5,7 @@
 
 use super::ladder::Lane;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
+use crate::codec::CodecFormat;
 use crate::ground::{LegId, Now, Secret, StreamId};
 use crate::media::plan::{
     AgentClose, AgentStreamFault, Direction, EarlyMedia, LegPlan, MediaCommand, MediaPlan,
@@ -78,10 +79,11 @@ impl Call {
     /// What is known of the leg before the caller's answer came (late offer).
     fn provisional_leg(&self) -> LegPlan {
         let kind = self.first.kind;
-        let payload_type = payload::default_number(Encoding::Audio(kind));
+        let payload_type = payload::default_number(Encoding::audio(kind));
         LegPlan {
             codec: crate::media::plan::CodecPlan {
                 kind,
+                format: CodecFormat::Usual,
                 send_payload_type: payload_type,
                 receive_payload_type: payload_type,
                 ptime_ms: self.settings.ptime_ms,

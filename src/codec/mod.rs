@@ -1,92 +1,27 @@
-//! Codecs behind one enum with static dispatch: G.711, G.722 and Opus; later codecs are one more
-//! variant each. A decoder and an encoder take all their memory in `new`: nothing is allocated
+//! Codecs behind one enum with static dispatch: G.711, G.722, Opus and AMR-WB; later codecs are one
+//! more variant each. A decoder and an encoder take all their memory in `new`: nothing is allocated
 //! per frame. The decoder carries its concealment with it, so that the caller only says which
 //! frame is missing.
 //!
-//! Every codec speaks 16-bit linear PCM, one channel. G.711 and G.722 have one rate each; Opus
-//! decodes to and encodes from any of its own. No codec sees RTP, and no payload, however
-//! broken, makes one panic.
+//! Every codec speaks 16-bit linear PCM, one channel. Each has one rate, but Opus decodes to and
+//! encodes from any of its own. No codec sees RTP headers, and no payload, however broken, makes one
+//! panic.
 
+pub mod amr_wb;
+pub mod format;
 pub mod g711;
 pub mod g722;
 pub mod ilbc;
+pub mod kind;
+mod leftover;
 pub mod opus;
 pub mod plc;
 pub mod resample;
 
+pub use format::{CodecFormat, G7221Rate, IlbcMode};
+pub use kind::CodecKind;
+
 use std::fmt;
-
-/// A codec that we can negotiate.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum CodecKind {
-    /// G.711 µ-law.
-    Pcmu,
-    /// G.711 A-law.
-    Pcma,
-    /// G.722 at 64 kbit/s; sampled at 16 kHz though its RTP clock is 8 kHz (RFC 3551 §4.5.2).
-    G722,
-    /// Opus (RFC 6716, RFC 7587).
-    Opus,
-}
-
-impl CodecKind {
-    /// Encoding name as it stands in `a=rtpmap` (RFC 3551 §6, RFC 7587 §7). Compare without case.
-    pub fn encoding_name(self) -> &'static str {
-        match self {
-            CodecKind::Pcmu => "PCMU",
-            CodecKind::Pcma => "PCMA",
-            CodecKind::G722 => "G722",
-            CodecKind::Opus => "opus",
-        }
-    }
-
-    /// The payload number that RFC 3551 §6 gives for good; `None` when it is dynamic.
-    pub fn static_payload_type(self) -> Option<u8> {
-        match self {
-            CodecKind::Pcmu => Some(0),
-            CodecKind::Pcma => Some(8),
-            CodecKind::G722 => Some(9),
-            CodecKind::Opus => None,
-        }
-    }
-
-    /// Clock of the RTP timestamps in hertz. G.722 keeps 8,000 by an old error (RFC 3551 §4.5.2);
-    /// Opus is always 48,000 (RFC 7587 §4.1).
-    pub fn rtp_clock_hz(self) -> u32 {
-        match self {
-            CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => 8_000,
-            CodecKind::Opus => 48_000,
-        }
-    }
-
-    /// Channels written in `a=rtpmap`: Opus always says 2 (RFC 7587 §7), also for mono.
-    pub fn channels_in_rtpmap(self) -> u8 {
-        match self {
-            CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => 1,
-            CodecKind::Opus => 2,
-        }
-    }
-
-    /// The rate (hertz) of the PCM that the codec works on when audio of `wanted_hz` comes or goes:
-    /// that one, where it can, else its own; then a resampler stands between.
-    pub fn pcm_rate(self, wanted_hz: u32) -> u32 {
-        match self {
-            CodecKind::Pcmu | CodecKind::Pcma => 8_000,
-            CodecKind::G722 => 16_000,
-            CodecKind::Opus if self.supports_rate(wanted_hz) => wanted_hz,
-            CodecKind::Opus => 48_000,
-        }
-    }
-
-    /// Whether the codec can work on PCM of this rate (hertz) without a resampler.
-    pub fn supports_rate(self, hz: u32) -> bool {
-        match self {
-            CodecKind::Pcmu | CodecKind::Pcma => hz == 8_000,
-            CodecKind::G722 => hz == 16_000,
-            CodecKind::Opus => matches!(hz, 8_000 | 12_000 | 16_000 | 24_000 | 48_000),
-        }
-    }
-}
 
 /// Why a codec did not do what it was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +30,8 @@ pub enum CodecFault {
     UnsupportedRate { kind: CodecKind, hz: u32 },
     /// Our fault: a rate that no resampler knows.
     UnknownRate { hz: u32 },
+    /// The machine's: the libraries that code it are not installed, or have no memory.
+    LibraryAbsent,
     /// Our fault: a setting out of its range (complexity 0 to 10, bit rate 6,000 to 510,000).
     BadSetting,
     /// Our fault: PCM of a length that the codec cannot encode as one frame.
@@ -114,6 +51,7 @@ impl fmt::Display for CodecFault {
                 write!(f, "{} does not work at {hz} Hz", kind.encoding_name())
             }
             CodecFault::UnknownRate { hz } => write!(f, "no audio is kept at {hz} Hz"),
+            CodecFault::LibraryAbsent => f.write_str("the codec's libraries are not installed"),
             CodecFault::BadSetting => f.write_str("codec setting out of range"),
             CodecFault::BadFrameLength => f.write_str("no frame of this length"),
             CodecFault::OutputTooSmall => f.write_str("output too small for the frame"),
@@ -134,12 +72,22 @@ enum DecoderState {
     G711(g711::Law, Box<plc::Concealer>),
     G722(Box<g722::ConcealingDecoder>),
     Opus(opus::OpusDecoder),
+    AmrWb(Box<amr_wb::Decoder>),
 }
 
 impl Decoder {
-    /// A decoder to PCM of `output_hz`: 8,000 for G.711, 16,000 for G.722; 8,000, 12,000, 16,000,
-    /// 24,000 or 48,000 for Opus.
+    /// A decoder of the codec's usual format to PCM of `output_hz`: 8,000 for G.711 and iLBC; 16,000
+    /// for G.722, G.722.1 and AMR-WB; 8,000, 12,000, 16,000, 24,000 or 48,000 for Opus.
     pub fn new(kind: CodecKind, output_hz: u32) -> Result<Decoder, CodecFault> {
+        Decoder::with_format(kind, CodecFormat::Usual, output_hz)
+    }
+
+    /// As [`Decoder::new`], for what a description settled.
+    pub fn with_format(
+        kind: CodecKind,
+        format: CodecFormat,
+        output_hz: u32,
+    ) -> Result<Decoder, CodecFault> {
         if !kind.supports_rate(output_hz) {
             return Err(CodecFault::UnsupportedRate { kind, hz: output_hz });
         }
@@ -149,6 +97,10 @@ impl Decoder {
             CodecKind::Pcma => g711(g711::Law::A),
             CodecKind::G722 => DecoderState::G722(Box::default()),
             CodecKind::Opus => DecoderState::Opus(opus::OpusDecoder::new(output_hz)?),
+            CodecKind::Ilbc | CodecKind::G7221 => return Err(CodecFault::LibraryAbsent),
+            CodecKind::AmrWb => {
+                DecoderState::AmrWb(Box::new(amr_wb::Decoder::new(format.amr_wb().packing)?))
+            }
         };
         Ok(Decoder { state })
     }
@@ -165,16 +117,37 @@ impl Decoder {
             }
             DecoderState::G722(decoder) => decoder.decode(payload, out),
             DecoderState::Opus(decoder) => decoder.decode(payload, out),
+            DecoderState::AmrWb(decoder) => decoder.decode(payload, out),
         }
     }
 
     /// Fills all of `out` (a multiple of 2.5 ms) with what the missing audio may have been:
-    /// repeated pitch that fades to silence within 60 ms, or for Opus its own concealment.
+    /// repeated pitch that fades to silence within 60 ms, or the codec's own concealment where it has
+    /// one.
     pub fn conceal(&mut self, out: &mut [i16]) {
         match &mut self.state {
             DecoderState::G711(_, concealer) => concealer.conceal(out),
             DecoderState::G722(decoder) => decoder.conceal(out),
             DecoderState::Opus(decoder) => decoder.conceal(out),
+            DecoderState::AmrWb(decoder) => decoder.conceal(out),
+        }
+    }
+
+    /// The sender pauses and said so in the codec's own way (SID, DTX): what is missing is not lost,
+    /// and [`Decoder::conceal`] makes its comfort noise for as long as the pause lasts.
+    pub fn is_pausing(&self) -> bool {
+        match &self.state {
+            DecoderState::G711(..) | DecoderState::G722(_) => false,
+            DecoderState::Opus(decoder) => decoder.is_pausing(),
+            DecoderState::AmrWb(decoder) => decoder.is_pausing(),
+        }
+    }
+
+    /// The mode that the peer last asked us to send in (CMR, RFC 4867 §4.3.1); only AMR-WB has them.
+    pub fn requested_mode(&self) -> Option<amr_wb::Mode> {
+        match &self.state {
+            DecoderState::G711(..) | DecoderState::G722(_) | DecoderState::Opus(_) => None,
+            DecoderState::AmrWb(decoder) => decoder.requested(),
         }
     }
 
@@ -183,13 +156,13 @@ impl Decoder {
     /// carries none, and for codecs without FEC: conceal instead, then decode `next_payload`.
     pub fn decode_fec(&mut self, next_payload: &[u8], out: &mut [i16]) -> Option<usize> {
         match &mut self.state {
-            DecoderState::G711(..) | DecoderState::G722(_) => None,
+            DecoderState::G711(..) | DecoderState::G722(_) | DecoderState::AmrWb(_) => None,
             DecoderState::Opus(decoder) => decoder.decode_fec(next_payload, out),
         }
     }
 }
 
-/// What an encoder may vary. G.711 and G.722 have nothing to set and ignore it.
+/// What an encoder may vary on our own side. What does not concern a codec it ignores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EncoderSettings {
     /// Opus complexity, 0 to 10.
@@ -199,12 +172,14 @@ pub struct EncoderSettings {
     pub fec: bool,
     /// Opus bit rate in bit/s, 6,000 to 510,000; `None` leaves libopus its choice for the rate.
     pub bitrate: Option<u32>,
+    /// Opus and AMR-WB: pauses are told instead of coded. Opus does it too where the peer asks for it.
+    pub dtx: bool,
 }
 
 impl Default for EncoderSettings {
     /// Complexity 5: nine costs 43 % more for little (performance measurements of libopus 1.6.1).
     fn default() -> EncoderSettings {
-        EncoderSettings { complexity: 5, fec: false, bitrate: None }
+        EncoderSettings { complexity: 5, fec: false, bitrate: None, dtx: false }
     }
 }
 
@@ -217,12 +192,24 @@ enum EncoderState {
     G711(g711::Law),
     G722(Box<g722::Encoder>),
     Opus(opus::OpusEncoder),
+    AmrWb(Box<amr_wb::Encoder>),
 }
 
 impl Encoder {
-    /// An encoder from PCM of `input_hz`; the rates are those of [`Decoder::new`].
+    /// An encoder of the codec's usual format from PCM of `input_hz`; the rates are those of
+    /// [`Decoder::new`].
     pub fn new(
         kind: CodecKind,
+        input_hz: u32,
+        settings: EncoderSettings,
+    ) -> Result<Encoder, CodecFault> {
+        Encoder::with_format(kind, CodecFormat::Usual, input_hz, settings)
+    }
+
+    /// As [`Encoder::new`], for what a description settled.
+    pub fn with_format(
+        kind: CodecKind,
+        format: CodecFormat,
         input_hz: u32,
         settings: EncoderSettings,
     ) -> Result<Encoder, CodecFault> {
@@ -233,18 +220,27 @@ impl Encoder {
             CodecKind::Pcmu => EncoderState::G711(g711::Law::Mu),
             CodecKind::Pcma => EncoderState::G711(g711::Law::A),
             CodecKind::G722 => EncoderState::G722(Box::default()),
-            CodecKind::Opus => EncoderState::Opus(opus::OpusEncoder::new(input_hz, settings)?),
+            CodecKind::Opus => {
+                EncoderState::Opus(opus::OpusEncoder::new(input_hz, format.opus(), settings)?)
+            }
+            CodecKind::Ilbc | CodecKind::G7221 => return Err(CodecFault::LibraryAbsent),
+            CodecKind::AmrWb => {
+                let encoder = amr_wb::Encoder::new(format.amr_wb(), settings.dtx)?;
+                EncoderState::AmrWb(Box::new(encoder))
+            }
         };
         Ok(Encoder { state })
     }
 
-    /// Encodes one frame to the front of `out` and returns the number of bytes. G.711 takes any
-    /// length, G.722 any even one, Opus 2.5, 5, 10, 20, 40, 60, 80, 100 or 120 ms.
+    /// Encodes one packet to the front of `out` and returns the number of bytes. G.711 takes any
+    /// length, G.722 any even one, Opus 2.5, 5, 10, 20, 40, 60, 80, 100 or 120 ms, AMR-WB whole frames
+    /// of 20 ms.
     pub fn encode(&mut self, pcm: &[i16], out: &mut [u8]) -> Result<usize, CodecFault> {
         match &mut self.state {
             EncoderState::G711(law) => law.encode(pcm, out),
             EncoderState::G722(encoder) => encoder.encode(pcm, out),
             EncoderState::Opus(encoder) => encoder.encode(pcm, out),
+            EncoderState::AmrWb(encoder) => encoder.encode(pcm, out),
         }
     }
 
@@ -255,13 +251,14 @@ impl Encoder {
             EncoderState::G711(_) => {}
             EncoderState::G722(encoder) => **encoder = g722::Encoder::default(),
             EncoderState::Opus(encoder) => encoder.reset(),
+            EncoderState::AmrWb(encoder) => encoder.reset(),
         }
     }
 
     /// Sets the Opus complexity (0 to 10, above is 10): the overload ladder. Others ignore it.
     pub fn set_complexity(&mut self, complexity: u8) {
         match &mut self.state {
-            EncoderState::G711(_) | EncoderState::G722(_) => {}
+            EncoderState::G711(_) | EncoderState::G722(_) | EncoderState::AmrWb(_) => {}
             EncoderState::Opus(encoder) => encoder.set_complexity(complexity),
         }
     }
@@ -269,8 +266,16 @@ impl Encoder {
     /// Turns Opus in-band FEC on for this expected loss in percent, or off with 0.
     pub fn set_expected_loss(&mut self, percent: u8) {
         match &mut self.state {
-            EncoderState::G711(_) | EncoderState::G722(_) => {}
+            EncoderState::G711(_) | EncoderState::G722(_) | EncoderState::AmrWb(_) => {}
             EncoderState::Opus(encoder) => encoder.set_expected_loss(percent),
+        }
+    }
+
+    /// The peer asks us to send in this mode; only AMR-WB has them.
+    pub fn request_mode(&mut self, mode: amr_wb::Mode) {
+        match &mut self.state {
+            EncoderState::G711(_) | EncoderState::G722(_) | EncoderState::Opus(_) => {}
+            EncoderState::AmrWb(encoder) => encoder.request(mode),
         }
     }
 }

@@ -1,17 +1,40 @@
-//! Opus (RFC 6716): the one door to libopus. Voice mode, one channel, no discontinuous
-//! transmission; a stereo packet comes out mixed to mono, as libopus does it.
+//! Opus (RFC 6716): the one door to libopus. Voice mode, one channel, discontinuous transmission only
+//! where the peer asks for it; a stereo packet comes out mixed to mono, as libopus does it.
 //!
 //! libopus decodes straight to the rate that it is asked for, so no resampler stands beside it.
 //! A library call that fails leaves the stream usable; nothing is allocated after `new`.
 
 use super::{CodecFault, CodecKind, EncoderSettings};
 use ::opus::packet;
-use ::opus::{Application, Bitrate, Channels, Error, ErrorCode};
+use ::opus::{Application, Bandwidth, Bitrate, Channels, Error, ErrorCode};
+
+/// What the peer asks of our sending (RFC 7587 §6.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Format {
+    /// `maxplaybackrate`: the highest sample rate that the peer plays, in hertz; no more bandwidth is
+    /// sent than it has.
+    pub playback_hz: u32,
+    /// `maxaveragebitrate`, in bit/s.
+    pub bitrate_max: u32,
+    /// `cbr=1`: all packets of a length have the same size.
+    pub constant: bool,
+    /// `usedtx=1`: pauses are told instead of coded.
+    pub dtx: bool,
+}
+
+impl Default for Format {
+    /// No limits (RFC 7587 §6.1).
+    fn default() -> Format {
+        Format { playback_hz: 48_000, bitrate_max: 510_000, constant: false, dtx: false }
+    }
+}
 
 /// Payloads in, mono PCM out.
 pub struct OpusDecoder {
     library: ::opus::Decoder,
     hz: u32,
+    /// The last packet told of a pause.
+    pausing: bool,
 }
 
 impl OpusDecoder {
@@ -20,7 +43,7 @@ impl OpusDecoder {
         let refused = CodecFault::UnsupportedRate { kind: CodecKind::Opus, hz: output_hz };
         let library = ::opus::Decoder::new(output_hz, Channels::Mono)
             .map_err(|error| fault(&error, refused))?;
-        Ok(OpusDecoder { library, hz: output_hz })
+        Ok(OpusDecoder { library, hz: output_hz, pausing: false })
     }
 
     /// Decodes one packet; its duration, up to 120 ms, comes from its TOC byte (RFC 6716 §3.1).
@@ -35,7 +58,14 @@ impl OpusDecoder {
             return Err(CodecFault::BadPayload);
         }
         let out = out.get_mut(..samples).ok_or(CodecFault::OutputTooSmall)?;
-        self.library.decode(payload, out, false).map_err(|error| fault(&error, CodecFault::Library))
+        let decoded = self.library.decode(payload, out, false);
+        self.pausing = decoded.is_ok() && payload.len() <= PAUSE_BYTES_MAX;
+        decoded.map_err(|error| fault(&error, CodecFault::Library))
+    }
+
+    /// The last packet told of a pause (RFC 6716 §2.1.9); its comfort noise is libopus' concealment.
+    pub fn is_pausing(&self) -> bool {
+        self.pausing
     }
 
     /// libopus' own concealment for all of `out`, a multiple of 2.5 ms; anything else is silence.
@@ -58,6 +88,8 @@ impl OpusDecoder {
     }
 }
 
+/// A packet of one or two bytes codes no audio: the sender pauses.
+const PAUSE_BYTES_MAX: usize = 2;
 /// The longest Opus packet (RFC 6716 §2.1.4).
 const PACKET_MS_MAX: u32 = 120;
 
@@ -113,13 +145,19 @@ pub struct OpusEncoder {
 
 impl OpusEncoder {
     /// An encoder from 8,000, 12,000, 16,000, 24,000 or 48,000 Hz.
-    pub fn new(input_hz: u32, settings: EncoderSettings) -> Result<OpusEncoder, CodecFault> {
+    pub fn new(
+        input_hz: u32,
+        format: Format,
+        settings: EncoderSettings,
+    ) -> Result<OpusEncoder, CodecFault> {
         let refused = CodecFault::UnsupportedRate { kind: CodecKind::Opus, hz: input_hz };
         let mut library = ::opus::Encoder::new(input_hz, Channels::Mono, Application::Voip)
             .map_err(|error| fault(&error, refused))?;
+        let allowed = format.bitrate_max.clamp(BITRATE_MIN, BITRATE_MAX);
         let bitrate = match settings.bitrate {
-            Some(rate @ 6_000..=510_000) => Bitrate::Bits(rate as i32),
+            Some(rate @ BITRATE_MIN..=BITRATE_MAX) => Bitrate::Bits(rate.min(allowed) as i32),
             Some(_) => return Err(CodecFault::BadSetting),
+            None if allowed < usual_bitrate(input_hz) => Bitrate::Bits(allowed as i32),
             None => Bitrate::Auto,
         };
         if settings.complexity > COMPLEXITY_MAX {
@@ -128,7 +166,9 @@ impl OpusEncoder {
         library
             .set_complexity(i32::from(settings.complexity))
             .and_then(|()| library.set_bitrate(bitrate))
-            .and_then(|()| library.set_dtx(false))
+            .and_then(|()| library.set_dtx(settings.dtx || format.dtx))
+            .and_then(|()| library.set_vbr(!format.constant))
+            .and_then(|()| library.set_max_bandwidth(bandwidth(format.playback_hz)))
             .map_err(|error| fault(&error, CodecFault::BadSetting))?;
         let mut encoder = OpusEncoder { library, hz: input_hz };
         encoder.set_expected_loss(if settings.fec { FEC_LOSS_PERCENT } else { 0 });
@@ -170,6 +210,24 @@ impl OpusEncoder {
     }
 }
 
+/// The bandwidth that a sample rate holds (RFC 7587 §3.1.1).
+fn bandwidth(playback_hz: u32) -> Bandwidth {
+    match playback_hz {
+        0..12_000 => Bandwidth::Narrowband,
+        12_000..16_000 => Bandwidth::Mediumband,
+        16_000..24_000 => Bandwidth::Wideband,
+        24_000..48_000 => Bandwidth::Superwideband,
+        _ => Bandwidth::Fullband,
+    }
+}
+
+/// What libopus chooses by itself for mono in frames of 20 ms or more.
+fn usual_bitrate(hz: u32) -> u32 {
+    60 * 50 + hz
+}
+
+const BITRATE_MIN: u32 = 6_000;
+const BITRATE_MAX: u32 = 510_000;
 const COMPLEXITY_MAX: u8 = 10;
 /// Loss that FEC reckons with until RTCP has told the true one.
 const FEC_LOSS_PERCENT: u8 = 10;
@@ -203,7 +261,7 @@ mod tests {
     #[test]
     fn every_rate_carries_a_tone_at_its_level() {
         for hz in [8_000u32, 12_000, 16_000, 24_000, 48_000] {
-            let mut encoder = OpusEncoder::new(hz, EncoderSettings::default()).unwrap();
+            let mut encoder = OpusEncoder::new(hz, Format::default(), EncoderSettings::default()).unwrap();
             let mut decoder = OpusDecoder::new(hz).unwrap();
             let frame = hz as usize / 50;
             let pcm = tone(hz, frame * 20);
@@ -221,7 +279,7 @@ mod tests {
     fn fec_brings_back_the_lost_frame_and_is_not_claimed_where_there_is_none() {
         for fec in [false, true] {
             let settings = EncoderSettings { fec, bitrate: Some(24_000), ..Default::default() };
-            let mut encoder = OpusEncoder::new(16_000, settings).unwrap();
+            let mut encoder = OpusEncoder::new(16_000, Format::default(), settings).unwrap();
             let mut decoder = OpusDecoder::new(16_000).unwrap();
             let (mut payload, mut out) = ([0; 1_275], [0; 320]);
             let mut recovered = 0;
@@ -238,6 +296,39 @@ mod tests {
             }
             assert_eq!(recovered > 4, fec, "{recovered} frames recovered with fec {fec}");
         }
+    }
+
+    #[test]
+    fn the_peers_limits_are_kept() {
+        let sent = |format: Format, pcm: &[i16]| -> Vec<Vec<u8>> {
+            let mut encoder =
+                OpusEncoder::new(24_000, format, EncoderSettings::default()).unwrap();
+            let mut next = |part: &[i16]| {
+                let mut payload = [0; 1_275];
+                let len = encoder.encode(part, &mut payload).unwrap();
+                payload[..len].to_vec()
+            };
+            pcm.chunks(480).map(&mut next).collect()
+        };
+        let voice = tone(24_000, 480 * 100);
+        let bytes = |packets: &[Vec<u8>]| packets[20..].iter().map(Vec::len).sum::<usize>();
+        let free = sent(Format::default(), &voice);
+        let slow = sent(Format { bitrate_max: 10_000, ..Format::default() }, &voice);
+        // 80 packets of 20 ms at 10 kbit/s are 2,000 bytes.
+        assert!(bytes(&slow) < 2_400 && bytes(&free) > 2_800, "{} {}", bytes(&slow), bytes(&free));
+        let constant = sent(Format { constant: true, ..Format::default() }, &voice);
+        assert!(constant.iter().all(|packet| packet.len() == constant[0].len()));
+        let narrow = sent(Format { playback_hz: 8_000, ..Format::default() }, &voice);
+        let widths = narrow.iter().map(|packet| packet::get_bandwidth(packet).unwrap());
+        assert!(widths.into_iter().all(|width| width == Bandwidth::Narrowband));
+        let mut decoder = OpusDecoder::new(16_000).unwrap();
+        let silence = sent(Format { dtx: true, ..Format::default() }, &[0; 480 * 50]);
+        let last = silence.iter().min_by_key(|packet| packet.len()).unwrap();
+        assert!(last.len() <= PAUSE_BYTES_MAX, "{} bytes", last.len());
+        decoder.decode(&silence[0], &mut [0; 320]).unwrap();
+        assert!(!decoder.is_pausing());
+        decoder.decode(last, &mut [0; 320]).unwrap();
+        assert!(decoder.is_pausing());
     }
 
     #[test]
@@ -259,7 +350,7 @@ mod tests {
 
     #[test]
     fn concealment_fills_all_and_fades() {
-        let mut encoder = OpusEncoder::new(16_000, EncoderSettings::default()).unwrap();
+        let mut encoder = OpusEncoder::new(16_000, Format::default(), EncoderSettings::default()).unwrap();
         let mut decoder = OpusDecoder::new(16_000).unwrap();
         let mut payload = [0; 1_275];
         let mut out = vec![0; 320];
@@ -281,15 +372,15 @@ mod tests {
     fn wrong_lengths_rates_and_settings_are_faults() {
         let settings = EncoderSettings::default();
         assert!(OpusDecoder::new(44_100).is_err());
-        assert!(OpusEncoder::new(44_100, settings).is_err());
+        assert!(OpusEncoder::new(44_100, Format::default(), settings).is_err());
         for bad in [
             EncoderSettings { complexity: 11, ..settings },
             EncoderSettings { bitrate: Some(5_999), ..settings },
             EncoderSettings { bitrate: Some(510_001), ..settings },
         ] {
-            assert_eq!(OpusEncoder::new(16_000, bad).err(), Some(CodecFault::BadSetting));
+            assert_eq!(OpusEncoder::new(16_000, Format::default(), bad).err(), Some(CodecFault::BadSetting));
         }
-        let mut encoder = OpusEncoder::new(16_000, settings).unwrap();
+        let mut encoder = OpusEncoder::new(16_000, Format::default(), settings).unwrap();
         let mut payload = [0; 1_275];
         for len in [0, 1, 39, 41, 120, 321, 4_000] {
             let pcm = vec![0; len];

@@ -14,7 +14,7 @@ use super::jitter::{Arrival, JitterBuffer};
 use super::plan::{CodecPlan, TelephoneEventPlan};
 use super::uplink::{FRAME_MS, Uplink};
 use crate::codec::resample::{GROWTH_MAX, Resampler};
-use crate::codec::{CodecFault, CodecKind, Decoder};
+use crate::codec::{CodecFault, CodecKind, Decoder, amr_wb};
 use crate::ground::Instant;
 use crate::rtp::packet::RtpHeader;
 use std::time::Duration;
@@ -34,8 +34,8 @@ const LAG_MAX: Duration = Duration::from_secs(1);
 /// How long packets of the number before may still be on their way after a change (RFC 3264 §8.3.2
 /// lets the peer go on until it has our answer).
 const CHANGEOVER: Duration = Duration::from_secs(1);
-/// Samples of the longest Opus packet: 120 ms at 48 kHz.
-const OPUS_SAMPLES_MAX: usize = 5_760;
+/// Samples of the longest packet that is decoded whole: 120 ms of Opus at 48 kHz.
+const PACKET_SAMPLES_MAX: usize = 5_760;
 /// Payload bytes of G.711 and G.722 that are decoded together, and their samples.
 const PIECE_BYTES: usize = 160;
 const PIECE_SAMPLES: usize = 2 * PIECE_BYTES;
@@ -110,7 +110,7 @@ impl Inbound {
             plan: *plan,
             event,
             previous: None,
-            decoder: Decoder::new(plan.kind, rate_hz)?,
+            decoder: Decoder::with_format(plan.kind, plan.format, rate_hz)?,
             rate_hz,
             agent_hz,
             resampler: resampler(rate_hz, agent_hz)?,
@@ -147,8 +147,9 @@ impl Inbound {
         plan: &CodecPlan,
         event: Option<TelephoneEventPlan>,
     ) -> Result<(), CodecFault> {
-        if plan.kind != self.speech.plan.kind {
-            self.speech.change_codec(plan.kind)?;
+        let before = &self.speech.plan;
+        if (plan.kind, plan.format) != (before.kind, before.format) {
+            self.speech.change_codec(plan)?;
             let before = self.speech.plan.receive_payload_type;
             self.speech.previous = Some((before, now + CHANGEOVER));
         }
@@ -205,6 +206,11 @@ impl Inbound {
         gap.or_else(|| self.speech.clock.map(|clock| clock.when_lagging(self.speech.patience())))
     }
 
+    /// The mode that the peer last asked us to send in.
+    pub(super) fn requested_mode(&self) -> Option<amr_wb::Mode> {
+        self.speech.decoder.requested_mode()
+    }
+
     pub(super) fn counters(&self) -> &InboundCounters {
         &self.speech.counters
     }
@@ -258,9 +264,9 @@ impl Speech {
     }
 
     /// Decodes another codec from now on. A gap that is being filled ends with the old one.
-    fn change_codec(&mut self, kind: CodecKind) -> Result<(), CodecFault> {
-        let rate_hz = kind.pcm_rate(self.agent_hz);
-        let decoder = Decoder::new(kind, rate_hz)?;
+    fn change_codec(&mut self, plan: &CodecPlan) -> Result<(), CodecFault> {
+        let rate_hz = plan.kind.pcm_rate(self.agent_hz);
+        let decoder = Decoder::with_format(plan.kind, plan.format, rate_hz)?;
         if rate_hz != self.rate_hz {
             self.resampler = resampler(rate_hz, self.agent_hz)?;
             self.conceal_left = self.conceal_left * rate_hz as usize / self.rate_hz as usize;
@@ -297,10 +303,13 @@ impl Speech {
         let gap = self.gap_before(now, header);
         self.bridge(now, gap, lost, payload, uplink);
         let late = gap.filter(|gap| (0..self.filled).contains(gap));
-        let spoken = if self.plan.kind == CodecKind::Opus {
-            self.decode_whole(now, payload, late, uplink)
-        } else {
-            self.decode_pieces(now, payload, late, uplink)
+        let spoken = match self.plan.kind {
+            CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => {
+                self.decode_pieces(now, payload, late, uplink)
+            }
+            CodecKind::Opus | CodecKind::Ilbc | CodecKind::G7221 | CodecKind::AmrWb => {
+                self.decode_whole(now, payload, late, uplink)
+            }
         };
         let Some(spoken) = spoken else {
             self.counters.refused += 1;
@@ -382,7 +391,7 @@ impl Speech {
         late: Option<i64>,
         uplink: &mut Uplink,
     ) -> Option<usize> {
-        let mut pcm = [0; OPUS_SAMPLES_MAX];
+        let mut pcm = [0; PACKET_SAMPLES_MAX];
         let count = self.decoder.decode(payload, &mut pcm).ok()?;
         if self.takes(now, count, late) {
             self.push(&pcm[..count], uplink);
@@ -461,7 +470,7 @@ impl Speech {
 
     /// Concealment while it convinces, silence after that.
     fn push_concealment(&mut self, count: usize, uplink: &mut Uplink) {
-        let concealed = count.min(self.conceal_left);
+        let concealed = if self.decoder.is_pausing() { 0 } else { count.min(self.conceal_left) };
         self.conceal_left -= concealed;
         self.counters.concealed += Ticks::of(concealed, self.rate_hz);
         let mut left = concealed;
@@ -475,13 +484,18 @@ impl Speech {
         self.push_silence(count - concealed, uplink);
     }
 
+    /// Silence; in a pause that the codec tells of, the sender's comfort noise.
     fn push_silence(&mut self, count: usize, uplink: &mut Uplink) {
         self.counters.silent += Ticks::of(count, self.rate_hz);
-        let zeros = [0; CONCEAL_SAMPLES];
+        let mut pcm = [0; CONCEAL_SAMPLES];
+        let frame = samples(FRAME_MS, self.rate_hz).min(CONCEAL_SAMPLES);
         let mut left = count;
         while left > 0 {
-            let piece = left.min(CONCEAL_SAMPLES);
-            self.push(&zeros[..piece], uplink);
+            let piece = left.min(frame);
+            if self.decoder.is_pausing() {
+                self.decoder.conceal(&mut pcm[..piece]);
+            }
+            self.push(&pcm[..piece], uplink);
             left -= piece;
         }
     }

@@ -13,7 +13,7 @@
 use super::clock::{Ticks, samples_in};
 use super::plan::CodecPlan;
 use super::supply::{Successor, Supply, law};
-use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings};
+use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings, amr_wb};
 use crate::ground::{Entropy, Instant};
 use crate::rtp::packet::RtpHeader;
 use std::time::Duration;
@@ -172,8 +172,9 @@ impl Outbound {
     pub(super) fn prepare(&self, plan: &CodecPlan) -> Result<Change, CodecFault> {
         let supply = self.supply.prepare(plan.kind)?;
         let rate_hz = supply.as_ref().map_or(self.supply.rate_hz(), Successor::rate_hz);
-        let (kind, fec, ptime_ms) = (plan.kind, plan.fec, plan.ptime_ms);
-        let serves = CodecPlan { kind, fec, ptime_ms, ..self.voice.plan } == self.voice.plan;
+        let CodecPlan { kind, format, fec, ptime_ms, .. } = *plan;
+        let serves =
+            CodecPlan { kind, format, fec, ptime_ms, ..self.voice.plan } == self.voice.plan;
         let voice = if serves { None } else { Some(Voice::new(plan, rate_hz)?) };
         Ok(Change { voice, supply })
     }
@@ -205,6 +206,11 @@ impl Outbound {
     pub(super) fn set_opus_complexity(&mut self, complexity: u8) {
         self.opus_complexity = Some(complexity);
         self.voice.encoder.set_complexity(complexity);
+    }
+
+    /// The peer asks us to send in this mode (CMR, RFC 4867 §4.3.1).
+    pub(super) fn request_mode(&mut self, mode: amr_wb::Mode) {
+        self.voice.encoder.request_mode(mode);
     }
 
     /// Everything that the agent said has left.
@@ -383,7 +389,8 @@ impl Voice {
     fn new(plan: &CodecPlan, rate_hz: u32) -> Result<Voice, CodecFault> {
         let frame_ms = frame_ms(plan);
         let frame_samples = samples_in(frame_ms, rate_hz).min(FRAME_SAMPLES_MAX);
-        let mut encoder = Encoder::new(plan.kind, rate_hz, EncoderSettings::default())?;
+        let settings = EncoderSettings::default();
+        let mut encoder = Encoder::with_format(plan.kind, plan.format, rate_hz, settings)?;
         let (pcm, mut encoded) = ([0; FRAME_SAMPLES_MAX], [0; 1_400]);
         let mut len = 0;
         for _ in 0..SETTLING_FRAMES {
@@ -433,16 +440,7 @@ impl Voice {
 /// Frames of silence until an encoder has settled.
 const SETTLING_FRAMES: usize = 4;
 
-/// Frame time: the plan's packet time; Opus has no frames of 30 or 50 ms (RFC 6716 §2.1.4).
+/// Frame time: the plan's packet time, in what lengths the codec has.
 fn frame_ms(plan: &CodecPlan) -> u32 {
-    let ptime = u32::from(plan.ptime_ms.clamp(10, 60));
-    match plan.kind {
-        CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => ptime,
-        CodecKind::Opus => match ptime {
-            0..20 => 10,
-            20..40 => 20,
-            40..60 => 40,
-            _ => 60,
-        },
-    }
+    plan.format.packet_ms(plan.kind, u32::from(plan.ptime_ms)).into()
 }

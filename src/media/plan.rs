@@ -13,7 +13,7 @@
 //! Close ──▶ Closed                    always the last event; carries the final report
 //! ```
 
-use crate::codec::CodecKind;
+use crate::codec::{CodecFormat, CodecKind};
 use crate::ground::limits::{CLIENT_BUFFER_MS, PLAYOUT_BYTES_MAX};
 use crate::ground::{CallKey, LegId, Secret, StreamId};
 use std::fmt;
@@ -46,6 +46,8 @@ impl Direction {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CodecPlan {
     pub kind: CodecKind,
+    /// What else the description settles of it.
+    pub format: CodecFormat,
     /// Payload number that the peer expects from us (its own number for the codec).
     pub send_payload_type: u8,
     /// Payload number under which the peer sends (the number that our description gave it).
@@ -101,8 +103,12 @@ impl AgentRates {
     /// is a setting: 24,000 by default, 16,000 for density, 48,000 on request.
     pub fn for_codec(kind: CodecKind, opus_output_hz: u32) -> AgentRates {
         match kind {
-            CodecKind::Pcmu | CodecKind::Pcma => AgentRates { input_hz: 8_000, output_hz: 8_000 },
-            CodecKind::G722 => AgentRates { input_hz: 16_000, output_hz: 16_000 },
+            CodecKind::Pcmu | CodecKind::Pcma | CodecKind::Ilbc => {
+                AgentRates { input_hz: 8_000, output_hz: 8_000 }
+            }
+            CodecKind::G722 | CodecKind::G7221 | CodecKind::AmrWb => {
+                AgentRates { input_hz: 16_000, output_hz: 16_000 }
+            }
             CodecKind::Opus => AgentRates { input_hz: 16_000, output_hz: opus_output_hz },
         }
     }
@@ -135,7 +141,11 @@ impl AgentRates {
 pub fn playout_bytes_in_second(kind: CodecKind, output_hz: u32) -> u64 {
     match kind {
         CodecKind::Pcmu | CodecKind::Pcma => 8_000,
-        CodecKind::G722 | CodecKind::Opus => 2 * u64::from(kind.pcm_rate(output_hz)),
+        CodecKind::G722
+        | CodecKind::Opus
+        | CodecKind::Ilbc
+        | CodecKind::G7221
+        | CodecKind::AmrWb => 2 * u64::from(kind.pcm_rate(output_hz)),
     }
 }
 
@@ -464,7 +474,10 @@ mod tests {
         for (kind, buffer_ms) in [
             (CodecKind::Pcmu, 28_672),
             (CodecKind::Pcma, 28_672),
+            (CodecKind::Ilbc, 14_336),
             (CodecKind::G722, 7_168),
+            (CodecKind::G7221, 7_168),
+            (CodecKind::AmrWb, 7_168),
             (CodecKind::Opus, 4_774),
         ] {
             let rates = AgentRates::for_codec(kind, 24_000);

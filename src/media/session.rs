@@ -167,6 +167,9 @@ impl MediaSession {
             return hear_early(ear, self.leg.codec.kind, content, payload);
         }
         self.inbound.receive(now.at, header, payload, uplink);
+        if let Some(mode) = self.inbound.requested_mode() {
+            self.outbound.request_mode(mode);
+        }
         self.counters.uplink_dropped = uplink.dropped_frames();
     }
 

@@ -260,7 +260,11 @@ pub(super) fn law(kind: CodecKind) -> Option<Law> {
     match kind {
         CodecKind::Pcmu => Some(Law::Mu),
         CodecKind::Pcma => Some(Law::A),
-        CodecKind::G722 | CodecKind::Opus => None,
+        CodecKind::G722
+        | CodecKind::Opus
+        | CodecKind::Ilbc
+        | CodecKind::G7221
+        | CodecKind::AmrWb => None,
     }
 }
 

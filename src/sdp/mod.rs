@@ -5,11 +5,12 @@
 //! text ──▶ payload ──▶ offer_answer ──▶ Agreed (plain values of media::plan)
 //! ```
 //!
-//! `text` is the one door to `sdp-types`; `payload` reads codecs out of payload numbers; `address`
-//! judges where media may go; `section` picks what suits us in one media section; `offer_answer` is
+//! `text` is the one door to `sdp-types`; `payload` reads codecs out of payload numbers and `fmtp` what
+//! their parameters settle; `address` judges where media may go; `section` picks what suits us in one media section; `offer_answer` is
 //! the machine of one dialog. Nothing here sees SIP, a socket or a clock.
 
 mod address;
+mod fmtp;
 pub mod offer_answer;
 pub mod payload;
 mod section;

@@ -12,7 +12,7 @@
 //! changes and only then. Media over SRTP is not negotiated: such an offer is refused, never
 //! answered with plain RTP. No address but ours ever stands in what we write.
 
-use super::payload::{self, Encoding, PayloadFormat};
+use super::payload::{self, Encoding, Form, PayloadFormat};
 use super::section::{self, Candidate, Profile};
 use super::text::{self, LocalDescription, LocalSection, MediaSection, SessionDescription};
 use crate::codec::CodecKind;
@@ -144,8 +144,8 @@ impl OfferAnswer {
         }
         let session = text::parse(offer).map_err(OfferFault::Malformed)?;
         let (index, agreed) = choose_section(&session, local)?;
-        let mut formats =
-            vec![(Encoding::Audio(agreed.codec.kind), agreed.codec.receive_payload_type)];
+        let audio = Encoding::of(agreed.codec.kind, agreed.codec.format);
+        let mut formats = vec![(audio, agreed.codec.receive_payload_type)];
         formats.extend(agreed.telephone_event.map(|event| {
             let encoding = Encoding::TelephoneEvent { clock_hz: event.clock_hz };
             (encoding, event.receive_payload_type)
@@ -154,8 +154,10 @@ impl OfferAnswer {
             if at != index {
                 return section::refuse(section);
             }
-            let (ptime_ms, mux) = (agreed.codec.ptime_ms, agreed.remote.rtcp_mux);
-            section::describe(local, &section.proto, &formats, ptime_ms, agreed.direction, mux)
+            let CodecPlan { format, ptime_ms, .. } = agreed.codec;
+            let (format, mux) = (Some(format), agreed.remote.rtcp_mux);
+            let direction = agreed.direction;
+            section::describe(local, &section.proto, &formats, format, ptime_ms, direction, mux)
         };
         let sections = session.media.iter().enumerate().map(describe).collect();
         if let Some(section) = session.media.get(index) {
@@ -175,8 +177,8 @@ impl OfferAnswer {
         let mut sections = self.sent.as_ref().map(|sent| sent.sections.clone()).unwrap_or_default();
         let audio = sections.iter_mut().find(|section| section.port != 0);
         let proto = audio.as_ref().map_or("RTP/AVP", |section| section.proto.as_str());
-        let ours =
-            section::describe(local, proto, &formats, local.ptime_ms, Direction::SendRecv, false);
+        let (ptime_ms, both) = (local.ptime_ms, Direction::SendRecv);
+        let ours = section::describe(local, proto, &formats, None, ptime_ms, both, false);
         match audio {
             Some(section) => *section = ours,
             None => sections.push(ours),
@@ -252,7 +254,11 @@ impl OfferAnswer {
 
     /// All of ours with numbers: the session's own, else the usual ones, else free dynamic ones.
     fn offered_formats(&self, local: &LocalMedia) -> Vec<(Encoding, u8)> {
-        let mut encodings: Vec<_> = local.codecs.iter().copied().map(Encoding::Audio).collect();
+        let forms = |kind: &CodecKind| {
+            let kind = *kind;
+            Form::all(kind).iter().map(move |form| Encoding::Audio(kind, *form))
+        };
+        let mut encodings: Vec<_> = local.codecs.iter().flat_map(forms).collect();
         if local.telephone_event {
             let clocks: BTreeSet<u32> =
                 local.codecs.iter().map(|kind| kind.rtp_clock_hz()).collect();
@@ -309,7 +315,7 @@ fn offered_candidates(section: &MediaSection, local: &LocalMedia) -> Vec<Candida
     for format in payload::formats(section) {
         let Some(encoding) = format.encoding else { continue };
         let rank = match encoding {
-            Encoding::Audio(kind) => local.codecs.iter().position(|have| *have == kind),
+            Encoding::Audio(kind, _) => local.codecs.iter().position(|have| *have == kind),
             Encoding::TelephoneEvent { .. } => local.telephone_event.then_some(usize::MAX),
         };
         let Some(rank) = rank else { continue };
@@ -350,10 +356,19 @@ fn matching_section<'a>(
 }
 
 /// A format of an answer that we offered. The answer may number it anew; a number that it leaves
-/// unnamed means what it meant in our offer.
+/// unnamed, or names without the parameters, means what it meant in our offer.
 fn answered_candidate(format: &PayloadFormat, offered: &[(Encoding, u8)]) -> Option<Candidate> {
-    let by_number = || offered.iter().find(|(_, number)| *number == format.number && !format.named);
-    let by_name = || offered.iter().find(|(encoding, _)| Some(*encoding) == format.encoding);
-    let (encoding, receive) = *by_number().or_else(by_name)?;
-    Some(Candidate { encoding, send: format.number, receive, format: format.clone() })
+    let send = format.number;
+    let by_number = offered.iter().find_map(|(encoding, number)| {
+        let meant = format.meant_as(*encoding).filter(|_| *number == send)?;
+        Some((*encoding, *number, meant))
+    });
+    if let Some((encoding, receive, meant)) = by_number {
+        let mut format = format.clone();
+        format.format = meant;
+        return Some(Candidate { encoding, send, receive, format });
+    }
+    let by_name = offered.iter().find(|(encoding, _)| Some(*encoding) == format.encoding);
+    let (encoding, receive) = *by_name?;
+    Some(Candidate { encoding, send, receive, format: format.clone() })
 }

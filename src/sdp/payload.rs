@@ -1,21 +1,80 @@
 //! Payload numbers and what they stand for: `a=rtpmap` and `a=fmtp` (RFC 8866 §6.6, §6.15), the
-//! static numbers of RFC 3551 that need no rtpmap, and the encoding names of our codecs (RFC 3551,
-//! RFC 4733, RFC 7587). Order of lines does not matter; unknown formats are kept as unknown.
+//! static numbers of RFC 3551 that need no rtpmap, and the encoding names of our codecs. What the
+//! parameters of each codec mean is [`super::fmtp`]'s. Order of lines does not matter; unknown formats
+//! are kept as unknown.
 
+use super::fmtp;
 use super::text::MediaSection;
-use crate::codec::CodecKind;
-
-/// Every codec that a description may name.
-const KINDS: [CodecKind; 4] = [CodecKind::Opus, CodecKind::G722, CodecKind::Pcmu, CodecKind::Pcma];
+use crate::codec::amr_wb::{self, Packing};
+use crate::codec::{CodecFormat, CodecKind, G7221Rate};
 
 /// What we know a payload number to stand for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Encoding {
-    Audio(CodecKind),
+    Audio(CodecKind, Form),
     /// RFC 4733 events; the clock of their timestamps in hertz.
     TelephoneEvent {
         clock_hz: u32,
     },
+}
+
+/// Forms of a codec that one stream never mixes: each has payload numbers of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Form {
+    /// The codec's only one; parameters are agreed on, not numbered.
+    Only,
+    G7221(G7221Rate),
+    AmrWb(Packing),
+}
+
+impl Encoding {
+    /// The codec in the form that we like best.
+    pub fn audio(kind: CodecKind) -> Encoding {
+        Encoding::Audio(kind, Form::all(kind)[0])
+    }
+
+    /// What is agreed on, as a payload number stands for it.
+    pub(super) fn of(kind: CodecKind, format: CodecFormat) -> Encoding {
+        let form = match kind {
+            CodecKind::G7221 => Form::G7221(format.g7221()),
+            CodecKind::AmrWb => Form::AmrWb(format.amr_wb().packing),
+            CodecKind::Pcmu
+            | CodecKind::Pcma
+            | CodecKind::G722
+            | CodecKind::Opus
+            | CodecKind::Ilbc => Form::Only,
+        };
+        Encoding::Audio(kind, form)
+    }
+
+    /// The codec's format that is said by nothing but the form.
+    fn format(self) -> CodecFormat {
+        match self {
+            Encoding::Audio(_, Form::G7221(rate)) => CodecFormat::G7221(rate),
+            Encoding::Audio(_, Form::AmrWb(packing)) => {
+                CodecFormat::AmrWb(amr_wb::Format { packing, ..amr_wb::Format::default() })
+            }
+            Encoding::Audio(_, Form::Only) | Encoding::TelephoneEvent { .. } => CodecFormat::Usual,
+        }
+    }
+}
+
+impl Form {
+    /// The forms of a codec, the most wanted first.
+    pub(super) fn all(kind: CodecKind) -> &'static [Form] {
+        match kind {
+            CodecKind::G7221 => &[Form::G7221(G7221Rate::K32), Form::G7221(G7221Rate::K24)],
+            CodecKind::AmrWb => &[
+                Form::AmrWb(Packing::BandwidthEfficient),
+                Form::AmrWb(Packing::OctetAligned),
+            ],
+            CodecKind::Pcmu
+            | CodecKind::Pcma
+            | CodecKind::G722
+            | CodecKind::Opus
+            | CodecKind::Ilbc => &[Form::Only],
+        }
+    }
 }
 
 /// One format of an `m=audio` line.
@@ -24,8 +83,12 @@ pub struct PayloadFormat {
     pub number: u8,
     /// `None` for what we cannot decode: never chosen.
     pub encoding: Option<Encoding>,
+    /// What its parameters settle of the codec.
+    pub format: CodecFormat,
     /// True when an `a=rtpmap` named the encoding; false for a bare number.
     pub named: bool,
+    /// The codec that its rtpmap or static number names, also where its parameters are none of ours.
+    kind: Option<CodecKind>,
     /// The raw value of its `a=fmtp`, empty when it has none.
     fmtp: String,
 }
@@ -34,11 +97,34 @@ impl PayloadFormat {
     /// The value of a format parameter, by case-insensitive name. Parameters are divided by `;`
     /// with or without blanks.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.fmtp.split(';').find_map(|part| {
-            let (have, value) = part.split_once('=')?;
-            have.trim().eq_ignore_ascii_case(name).then_some(value.trim())
-        })
+        parameter(&self.fmtp, name)
     }
+
+    /// What is settled when an answer gives this number, which our offer gave to `offered`: `None`
+    /// where the answer says that the number means something else now.
+    pub(super) fn meant_as(&self, offered: Encoding) -> Option<CodecFormat> {
+        let Encoding::Audio(kind, form) = offered else {
+            return (!self.named).then_some(CodecFormat::Usual);
+        };
+        match (self.named, self.fmtp.is_empty()) {
+            (false, true) => Some(offered.format()),
+            (false, false) => {
+                fmtp::read(kind, &self.fmtp).filter(|(have, _)| *have == form).map(|(_, read)| read)
+            }
+            (true, true) => {
+                (form != Form::Only && self.kind == Some(kind)).then(|| offered.format())
+            }
+            (true, false) => None,
+        }
+    }
+}
+
+/// The value of a parameter in the value of an `a=fmtp`.
+pub(super) fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
+    fmtp.split(';').find_map(|part| {
+        let (have, value) = part.split_once('=')?;
+        have.trim().eq_ignore_ascii_case(name).then_some(value.trim())
+    })
 }
 
 /// The formats of an RTP section in the peer's order. What is no payload number of RTP (0–127) is
@@ -51,11 +137,24 @@ pub fn formats(section: &MediaSection) -> Vec<PayloadFormat> {
             continue;
         }
         let rtpmap = value_for(section, "rtpmap", number);
+        let name = rtpmap.map_or_else(|| static_name(number), read_rtpmap);
+        let fmtp = value_for(section, "fmtp", number).unwrap_or_default();
+        let (encoding, format) = match name {
+            Some(Name::Audio(kind)) => fmtp::read(kind, fmtp)
+                .map(|(form, format)| (Encoding::Audio(kind, form), format))
+                .unzip(),
+            Some(Name::TelephoneEvent { clock_hz }) => {
+                (Some(Encoding::TelephoneEvent { clock_hz }), None)
+            }
+            None => (None, None),
+        };
         formats.push(PayloadFormat {
             number,
-            encoding: rtpmap.map_or_else(|| static_encoding(number), read_rtpmap),
+            encoding,
+            format: format.unwrap_or_default(),
             named: rtpmap.is_some(),
-            fmtp: value_for(section, "fmtp", number).unwrap_or_default().to_owned(),
+            kind: name.and_then(Name::kind),
+            fmtp: fmtp.to_owned(),
         });
     }
     formats
@@ -73,33 +172,49 @@ fn value_for<'a>(section: &'a MediaSection, name: &'static str, number: u8) -> O
     })
 }
 
+/// What an rtpmap names, before parameters are looked at.
+#[derive(Clone, Copy)]
+enum Name {
+    Audio(CodecKind),
+    TelephoneEvent { clock_hz: u32 },
+}
+
+impl Name {
+    fn kind(self) -> Option<CodecKind> {
+        match self {
+            Name::Audio(kind) => Some(kind),
+            Name::TelephoneEvent { .. } => None,
+        }
+    }
+}
+
 /// Reads `<encoding name>/<clock rate>[/<channels>]`.
-fn read_rtpmap(value: &str) -> Option<Encoding> {
+fn read_rtpmap(value: &str) -> Option<Name> {
     let mut parts = value.split('/').map(str::trim);
     let name = parts.next().unwrap_or_default();
     let clock_hz: u32 = parts.next().and_then(|clock| clock.parse().ok()).unwrap_or(0);
     let channels = parts.next().unwrap_or("1");
     if name.eq_ignore_ascii_case("telephone-event") {
         let is_known = [8_000, 16_000, 32_000, 48_000].contains(&clock_hz) && channels == "1";
-        return is_known.then_some(Encoding::TelephoneEvent { clock_hz });
+        return is_known.then_some(Name::TelephoneEvent { clock_hz });
     }
     let is_named = |kind: &CodecKind| kind.encoding_name().eq_ignore_ascii_case(name);
-    let kind = KINDS.into_iter().find(is_named)?;
+    let kind = CodecKind::ALL.into_iter().find(is_named)?;
     // RFC 7587 §7 demands `/2` of Opus; devices that leave it out mean the same stream.
     let fits = channels == "1" || channels == kind.channels_in_rtpmap().to_string();
-    (clock_hz == kind.rtp_clock_hz() && fits).then_some(Encoding::Audio(kind))
+    (clock_hz == kind.rtp_clock_hz() && fits).then_some(Name::Audio(kind))
 }
 
-fn static_encoding(number: u8) -> Option<Encoding> {
-    let kind = KINDS.into_iter().find(|kind| kind.static_payload_type() == Some(number))?;
-    Some(Encoding::Audio(kind))
+fn static_name(number: u8) -> Option<Name> {
+    let is_its = |kind: &CodecKind| kind.static_payload_type() == Some(number);
+    CodecKind::ALL.into_iter().find(is_its).map(Name::Audio)
 }
 
 /// The number that we give an encoding when nothing else is agreed (RFC 3551 §6; dynamic ones from
 /// 96 upwards).
 pub fn default_number(encoding: Encoding) -> u8 {
     match encoding {
-        Encoding::Audio(kind) => kind.static_payload_type().unwrap_or(96),
+        Encoding::Audio(kind, _) => kind.static_payload_type().unwrap_or(96),
         Encoding::TelephoneEvent { clock_hz: 8_000 } => 101,
         Encoding::TelephoneEvent { .. } => 100,
     }
@@ -108,7 +223,7 @@ pub fn default_number(encoding: Encoding) -> u8 {
 /// The value of our `a=rtpmap` for `number`.
 pub fn rtpmap(number: u8, encoding: Encoding) -> String {
     match encoding {
-        Encoding::Audio(kind) => {
+        Encoding::Audio(kind, _) => {
             let channels = match kind.channels_in_rtpmap() {
                 1 => String::new(),
                 channels => format!("/{channels}"),
@@ -116,17 +231,6 @@ pub fn rtpmap(number: u8, encoding: Encoding) -> String {
             format!("{number} {}/{}{channels}", kind.encoding_name(), kind.rtp_clock_hz())
         }
         Encoding::TelephoneEvent { clock_hz } => format!("{number} telephone-event/{clock_hz}"),
-    }
-}
-
-/// The value of our `a=fmtp` for `number`, where the encoding has one.
-pub fn fmtp(number: u8, encoding: Encoding, opus_fec: bool) -> Option<String> {
-    match encoding {
-        Encoding::Audio(CodecKind::Opus) => {
-            Some(format!("{number} minptime=10;useinbandfec={}", u8::from(opus_fec)))
-        }
-        Encoding::TelephoneEvent { .. } => Some(format!("{number} 0-15")),
-        Encoding::Audio(_) => None,
     }
 }
 
@@ -146,7 +250,7 @@ mod tests {
 
     #[test]
     fn numbers_mean_what_rtpmap_says_else_what_rfc_3551_says() {
-        let audio = |kind| Some(Encoding::Audio(kind));
+        let audio = |kind| Some(Encoding::audio(kind));
         let (pcmu, pcma) = (audio(CodecKind::Pcmu), audio(CodecKind::Pcma));
         let (g722, opus) = (audio(CodecKind::G722), audio(CodecKind::Opus));
         let event = |clock_hz| Some(Encoding::TelephoneEvent { clock_hz });
@@ -166,7 +270,7 @@ mod tests {
     fn parameters_are_read_with_and_without_blanks_and_before_the_rtpmap() {
         let fmtp = "a=fmtp:102 useinbandfec=1; MaxPtime=40 ;minptime=10";
         let lines = format!("m=audio 1 RTP/AVP 102\r\n{fmtp}\r\na=rtpmap:102 opus/48000/2");
-        let formats = check(&lines, &[(102, Some(Encoding::Audio(CodecKind::Opus)))]);
+        let formats = check(&lines, &[(102, Some(Encoding::audio(CodecKind::Opus)))]);
         let format = formats.first().expect("one");
         let read =
             ["useinbandfec", "maxptime", "minptime", "ptime"].map(|name| format.parameter(name));

@@ -4,15 +4,12 @@
 
 use super::address::{self, MediaAddress};
 use super::offer_answer::{Agreed, LocalMedia, OfferFault};
+use super::fmtp;
 use super::payload::{self, Encoding, PayloadFormat};
 use super::text::{LocalSection, MediaSection, SessionDescription};
-use crate::codec::CodecKind;
+use crate::codec::{CodecFormat, CodecKind};
 use crate::media::plan::{CodecPlan, Direction, RemoteMedia, TelephoneEventPlan};
 use std::net::SocketAddr;
-
-/// Packet lengths that we send, in milliseconds. What a peer asks is cut to them.
-const PTIME_MS_MIN: u32 = 10;
-const PTIME_MS_MAX: u32 = 60;
 
 /// Numbers that collide with RTCP packet types on a shared port (RFC 5761 §4).
 const RTCP_CONFLICT: std::ops::RangeInclusive<u8> = 64..=95;
@@ -58,7 +55,7 @@ pub(super) fn agree(
     let (kind, chosen) = candidates
         .iter()
         .find_map(|candidate| match candidate.encoding {
-            Encoding::Audio(kind) => Some((kind, candidate)),
+            Encoding::Audio(kind, _) => Some((kind, candidate)),
             Encoding::TelephoneEvent { .. } => None,
         })
         .ok_or(OfferFault::NoCommonCodec)?;
@@ -67,11 +64,14 @@ pub(super) fn agree(
     let conflict = numbers.iter().flatten().any(|number| RTCP_CONFLICT.contains(number));
     let (remote, may_send) = transport(session, section, local, may_mux && !conflict)?;
     let maxptime = number_ms(section, &chosen.format, "maxptime");
+    let format = chosen.format.format;
+    let asked = number_ms(section, &chosen.format, "ptime").unwrap_or(local.ptime_ms.into());
     let codec = CodecPlan {
         kind,
+        format,
         send_payload_type: chosen.send,
         receive_payload_type: chosen.receive,
-        ptime_ms: ptime_ms(kind, number_ms(section, &chosen.format, "ptime"), maxptime, local),
+        ptime_ms: format.packet_ms(kind, asked.min(maxptime.unwrap_or(asked))),
         fec: kind == CodecKind::Opus && chosen.format.parameter("useinbandfec") == Some("1"),
     };
     let direction = section.attributes.direction().or_else(|| session.attributes.direction());
@@ -151,24 +151,13 @@ fn number_ms(section: &MediaSection, format: &PayloadFormat, name: &str) -> Opti
     (ms != 0).then_some(ms)
 }
 
-/// Milliseconds of each packet that we send: what the peer asks, else our own wish; at most its
-/// maximum; within our bounds and a length that the codec has.
-fn ptime_ms(kind: CodecKind, asked: Option<u32>, max: Option<u32>, local: &LocalMedia) -> u16 {
-    let wish = asked.unwrap_or(u32::from(local.ptime_ms)).min(max.unwrap_or(PTIME_MS_MAX));
-    let wish = wish.clamp(PTIME_MS_MIN, PTIME_MS_MAX);
-    let lengths: &[u16] = match kind {
-        CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => &[60, 50, 40, 30, 20, 10],
-        // An Opus frame has 10, 20, 40 or 60 ms (RFC 6716 §2.1.4); one frame goes in a packet.
-        CodecKind::Opus => &[60, 40, 20, 10],
-    };
-    lengths.iter().copied().find(|length| u32::from(*length) <= wish).unwrap_or(10)
-}
-
-/// Our audio section: `formats` in order with their numbers.
+/// Our audio section: `formats` in order with their numbers; in an answer with what was `agreed` of
+/// the codec.
 pub(super) fn describe(
     local: &LocalMedia,
     proto: &str,
     formats: &[(Encoding, u8)],
+    agreed: Option<CodecFormat>,
     ptime_ms: u16,
     direction: Direction,
     rtcp_mux: bool,
@@ -176,8 +165,8 @@ pub(super) fn describe(
     let mut attributes = Vec::new();
     for (encoding, number) in formats {
         attributes.push(("rtpmap", Some(payload::rtpmap(*number, *encoding))));
-        if let Some(fmtp) = payload::fmtp(*number, *encoding, local.opus_fec) {
-            attributes.push(("fmtp", Some(fmtp)));
+        if let Some(fmtp) = fmtp::write(*encoding, agreed, ptime_ms, local.opus_fec) {
+            attributes.push(("fmtp", Some(format!("{number} {fmtp}"))));
         }
     }
     attributes.push(("ptime", Some(ptime_ms.to_string())));

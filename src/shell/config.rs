@@ -293,8 +293,8 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
 pub fn read(name: &str, text: &str, base: &Path, machine: &Machine) -> (Option<Config>, Report) {
     let mut report = Report::new(name, text);
     let config = reader::with_root(text, &mut report, |root, report| {
-        let config = sections::read(root, base, report);
-        checks::check(&config, machine, report);
+        let mut config = sections::read(root, base, report);
+        checks::check(&mut config, machine, report);
         config
     });
     report.sort();

@@ -161,7 +161,7 @@ fn payloads_that_lie_decode_or_fail_and_leave_the_decoder_usable() {
 fn check_payloads(kind: CodecKind, hz: u32) {
     let mut random = Random(4);
     let frame = hz as usize / 50;
-    let settings = EncoderSettings { complexity: 0, fec: true, bitrate: None };
+    let settings = EncoderSettings { complexity: 0, fec: true, ..EncoderSettings::default() };
     let mut encoder = Encoder::new(kind, hz, settings).expect("a rate of the codec");
     let mut decoder = Decoder::new(kind, hz).expect("a rate of the codec");
     let mut payload = [0; 400];

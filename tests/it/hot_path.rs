@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
-use voxedge::codec::{CodecKind, Encoder, EncoderSettings};
+use voxedge::codec::{CodecFormat, CodecKind, Encoder, EncoderSettings};
 use voxedge::ground::{Entropy, Now};
 use voxedge::media::plan::*;
 use voxedge::media::{MediaSession, Uplink};
@@ -82,6 +82,7 @@ fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
         leg: LegPlan {
             codec: CodecPlan {
                 kind,
+                format: CodecFormat::Usual,
                 send_payload_type: payload_type,
                 receive_payload_type: payload_type,
                 ptime_ms: 20,

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
-use voxedge::codec::CodecKind;
+use voxedge::codec::{CodecFormat, CodecKind};
 use voxedge::ground::{CallKey, Secret, StreamId};
 use voxedge::media::plan::{
     AgentClose, AgentRates, AgentStreamFault, CodecPlan, Direction, ForCall, LegPlan, MediaCommand,
@@ -76,6 +76,7 @@ impl World {
         let remote = self.caller.local_addr().expect("an address");
         let codec = CodecPlan {
             kind: CodecKind::Pcmu,
+            format: CodecFormat::Usual,
             send_payload_type: 0,
             receive_payload_type: 0,
             ptime_ms: 20,

@@ -3,7 +3,7 @@
 //! It shares the message layer and the codecs with the daemon, and nothing else: its calls cross
 //! real sockets.
 
-use crate::codec::{CodecKind, Decoder, Encoder, EncoderSettings};
+use crate::codec::{CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings, IlbcMode};
 use crate::ground::{Entropy, Instant, Transport};
 use crate::rtp::packet::{RtpHeader, RtpPacket};
 use crate::shell::clock::Clock;
@@ -69,9 +69,35 @@ pub struct PhoneReport {
 /// The rate at which the phone samples for a codec, in hertz.
 pub fn sample_rate(codec: CodecKind) -> u32 {
     match codec {
-        CodecKind::Pcmu | CodecKind::Pcma => 8_000,
-        CodecKind::G722 => 16_000,
+        CodecKind::Pcmu | CodecKind::Pcma | CodecKind::Ilbc => 8_000,
+        CodecKind::G722 | CodecKind::G7221 | CodecKind::AmrWb => 16_000,
         CodecKind::Opus => 48_000,
+    }
+}
+
+/// The phone's payload number for a codec, its rtpmap and its parameters.
+fn on_wire(codec: CodecKind) -> (u8, &'static str, &'static str) {
+    match codec {
+        CodecKind::Pcmu => (0, "PCMU/8000", ""),
+        CodecKind::Pcma => (8, "PCMA/8000", ""),
+        CodecKind::G722 => (9, "G722/8000", ""),
+        CodecKind::Opus => (111, "opus/48000/2", ""),
+        CodecKind::Ilbc => (112, "iLBC/8000", "mode=20"),
+        CodecKind::G7221 => (113, "G7221/16000", "bitrate=32000"),
+        CodecKind::AmrWb => (114, "AMR-WB/16000", ""),
+    }
+}
+
+/// What [`on_wire`]'s parameters make of the codec.
+fn format(codec: CodecKind) -> CodecFormat {
+    match codec {
+        CodecKind::Ilbc => CodecFormat::Ilbc(IlbcMode::Ms20),
+        CodecKind::Pcmu
+        | CodecKind::Pcma
+        | CodecKind::G722
+        | CodecKind::Opus
+        | CodecKind::G7221
+        | CodecKind::AmrWb => CodecFormat::Usual,
     }
 }
 
@@ -205,16 +231,15 @@ impl Phone {
         let port = self.media.local_addr().map_or(0, |address| address.port());
         let ip = self.local.ip();
         let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
-        let (number, map) = match self.call.codec {
-            CodecKind::Pcmu => (0, "PCMU/8000"),
-            CodecKind::Pcma => (8, "PCMA/8000"),
-            CodecKind::G722 => (9, "G722/8000"),
-            CodecKind::Opus => (111, "opus/48000/2"),
+        let (number, map, parameters) = on_wire(self.call.codec);
+        let fmtp = match parameters {
+            "" => String::new(),
+            some => format!("a=fmtp:{number} {some}\r\n"),
         };
         format!(
             "v=0\r\no=phone 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n\
              m=audio {port} RTP/AVP {number} 101\r\na=rtpmap:{number} {map}\r\n\
-             a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\na=ptime:20\r\na=sendrecv\r\n"
+             {fmtp}a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\na=ptime:20\r\na=sendrecv\r\n"
         )
     }
 
@@ -345,8 +370,8 @@ impl Phone {
             ssrc: self.entropy.u32(),
         };
         let settings = EncoderSettings::default();
-        let mut encoder =
-            Encoder::new(codec, sample_rate(codec), settings).map_err(io::Error::other)?;
+        let mut encoder = Encoder::with_format(codec, format(codec), sample_rate(codec), settings)
+            .map_err(io::Error::other)?;
         let start = Clock::instant();
         let frame = sample_rate(codec) as usize / 50;
         std::thread::Builder::new().name("phone-mouth".into()).spawn(move || {
@@ -379,7 +404,8 @@ impl Phone {
         let media = Arc::clone(&self.media);
         let codec = self.call.codec;
         let rate = sample_rate(codec);
-        let mut decoder = Decoder::new(codec, rate).map_err(io::Error::other)?;
+        let mut decoder =
+            Decoder::with_format(codec, format(codec), rate).map_err(io::Error::other)?;
         let spoken_from = Clock::instant();
         media.set_read_timeout(Some(Duration::from_millis(100)))?;
         std::thread::Builder::new().name("phone-ears".into()).spawn(move || {
@@ -475,10 +501,7 @@ pub(super) fn media_of(description: &[u8], codec: CodecKind) -> io::Result<(Sock
     let media = text.lines().find_map(|line| line.strip_prefix("m=audio ")).ok_or_else(bad)?;
     let mut words = media.split_ascii_whitespace();
     let port: u16 = words.next().and_then(|port| port.parse().ok()).ok_or_else(bad)?;
-    let number: u8 = match codec {
-        CodecKind::Opus => 111,
-        other => other.static_payload_type().ok_or_else(bad)?,
-    };
+    let (number, _, _) = on_wire(codec);
     let word = number.to_string();
     if port == 0 || !words.skip(1).any(|offered| offered == word) {
         return Err(bad());

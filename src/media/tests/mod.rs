@@ -9,7 +9,7 @@ mod swarm;
 
 use super::plan::*;
 use super::{Channel, MediaSession, Uplink};
-use crate::codec::{CodecKind, Decoder};
+use crate::codec::{CodecFormat, CodecKind, Decoder};
 use crate::ground::{Entropy, Instant, Now, WallTime};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,6 +29,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
     let payload_type = kind.static_payload_type().unwrap_or(111);
     let codec = CodecPlan {
         kind,
+        format: CodecFormat::Usual,
         send_payload_type: payload_type,
         receive_payload_type: payload_type,
         ptime_ms,

@@ -4,6 +4,7 @@
 use super::problem::Report;
 use super::sections::Draft;
 use crate::billing::cdr::rfc3339;
+use crate::codec::{CodecKind, amr_wb};
 use crate::ground::WallTime;
 use crate::shell::clock::Clock;
 use crate::shell::tls::{self, Pem};
@@ -17,6 +18,8 @@ pub struct Machine {
     pub ephemeral: Option<RangeInclusive<u16>>,
     /// Ports that the kernel leaves alone (`ip_local_reserved_ports`).
     pub reserved: Vec<RangeInclusive<u16>>,
+    /// Codecs that can be coded here: AMR-WB is one where its libraries are installed.
+    pub codecs: Vec<CodecKind>,
     /// The wall time of the check.
     pub today: WallTime,
 }
@@ -38,7 +41,8 @@ impl Machine {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             Some(first.parse().ok()?..=last.parse().ok()?)
         });
-        Machine { ephemeral, reserved: reserved.collect(), today: Clock::now().wall }
+        let codecs = CodecKind::ALL.into_iter().filter(|kind| kind.is_available()).collect();
+        Machine { ephemeral, reserved: reserved.collect(), codecs, today: Clock::now().wall }
     }
 
     /// Ports of `wanted` that an outgoing connection may take from us, first and last.
@@ -53,9 +57,10 @@ impl Machine {
 }
 
 /// Adds to `report` what the sections say only together.
-pub fn check(draft: &Draft, machine: &Machine, report: &mut Report) {
+pub fn check(draft: &mut Draft, machine: &Machine, report: &mut Report) {
     check_advertise(draft, report);
     check_ports(draft, machine, report);
+    check_codecs(draft, machine, report);
     check_listeners(draft, report);
     check_admin(draft, report);
     check_expiry(draft, machine, report);
@@ -77,6 +82,24 @@ fn check_advertise(draft: &Draft, report: &mut Report) {
         let what = "cannot be sent to a caller".to_owned();
         let fix = "give the address that callers reach, such as \"203.0.113.5\"".to_owned();
         report.error(&places.media_address, "media.advertise", what, fix);
+    }
+}
+
+/// A codec that cannot be coded here is left out: the operator should know it of one that the file
+/// names, and may of one that it does not. With none left no call could be answered.
+fn check_codecs(draft: &mut Draft, machine: &Machine, report: &mut Report) {
+    let codecs = &mut draft.config.media.codecs;
+    let wanted = codecs.clone();
+    codecs.retain(|kind| machine.codecs.contains(kind));
+    for kind in wanted.iter().filter(|kind| !machine.codecs.contains(kind)) {
+        let name = kind.encoding_name();
+        let what = format!("{name} is neither offered nor answered: its libraries are missing");
+        let fix = format!("apt-get install {}", amr_wb::PACKAGES);
+        match &draft.places.codecs {
+            Some(span) if codecs.is_empty() => report.error(span, "media.codecs", what, fix),
+            Some(span) => report.warning(span, "media.codecs", what, fix),
+            None => report.note("media.codecs", what, fix),
+        }
     }
 }
 

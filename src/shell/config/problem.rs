@@ -8,6 +8,8 @@ use std::ops::Range;
 pub enum Severity {
     Error,
     Warning,
+    /// Nothing is wrong; the machine lacks what the file does not ask for by name.
+    Note,
 }
 
 /// One problem.
@@ -56,6 +58,12 @@ impl Report {
         self.add(Severity::Warning, span, key, what, fix);
     }
 
+    /// Adds a note on the whole file.
+    pub fn note(&mut self, key: &str, what: String, fix: String) {
+        let (severity, key) = (Severity::Note, key.to_owned());
+        self.problems.push(Problem { severity, line: 0, key, what, fix });
+    }
+
     fn add(
         &mut self,
         severity: Severity,
@@ -99,6 +107,7 @@ impl fmt::Display for Report {
             f.write_str(match problem.severity {
                 Severity::Error => ": error: ",
                 Severity::Warning => ": warning: ",
+                Severity::Note => ": note: ",
             })?;
             if !problem.key.is_empty() {
                 write!(f, "{}: ", problem.key)?;

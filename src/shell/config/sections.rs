@@ -27,6 +27,7 @@ pub struct Places {
     pub tls_section: Range<usize>,
     pub media_address: Range<usize>,
     pub ports: Range<usize>,
+    pub codecs: Option<Range<usize>>,
     pub admin: Range<usize>,
     pub cidr_ranges: Range<usize>,
     pub cidr_range: Vec<Range<usize>>,
@@ -39,14 +40,6 @@ pub struct Places {
     pub handler_secrets: Range<usize>,
     pub handler_secret: Vec<Range<usize>>,
 }
-
-/// Codecs by the names that the file uses.
-const CODECS: [(&str, CodecKind); 4] = [
-    ("opus", CodecKind::Opus),
-    ("G722", CodecKind::G722),
-    ("PCMU", CodecKind::Pcmu),
-    ("PCMA", CodecKind::Pcma),
-];
 
 /// Reads every section of the root.
 pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
@@ -262,6 +255,7 @@ fn read_media(
         .integer("refuse_lateness_ms", 1..=1_000, report)
         .map_or(limits::REFUSE_LATENESS_MS, |found| found.value as u16);
     let codecs = read_codecs(section, report);
+    places.codecs = section.key_span("codecs");
     let rates = [8_000, 12_000, 16_000, 24_000, 48_000];
     let opus_output_hz = match section.integer("opus_output_hz", 8_000..=48_000, report) {
         Some(found) if !rates.contains(&found.value) => {
@@ -330,14 +324,14 @@ fn read_ports(section: &mut Section<'_>, report: &mut Report) -> RangeInclusive<
 }
 
 fn read_codecs(section: &mut Section<'_>, report: &mut Report) -> Vec<CodecKind> {
-    let all = || CODECS.iter().map(|(_, kind)| *kind).collect();
+    let all = || CodecKind::ALL.to_vec();
     let Some(names) = section.texts("codecs", report) else { return all() };
-    let known = CODECS.map(|(name, _)| name).join(", ");
+    let known = CodecKind::ALL.map(CodecKind::encoding_name).join(", ");
     let mut codecs: Vec<CodecKind> = Vec::new();
     for name in &names {
-        let hit = CODECS.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name.value));
-        match hit {
-            Some((_, kind)) if !codecs.contains(kind) => codecs.push(*kind),
+        let is_named = |kind: &CodecKind| kind.encoding_name().eq_ignore_ascii_case(&name.value);
+        match CodecKind::ALL.into_iter().find(is_named) {
+            Some(kind) if !codecs.contains(&kind) => codecs.push(kind),
             Some(_) => {
                 let what = format!("names {} twice", name.value);
                 report.error(&name.span, "media.codecs", what, "remove one of the two".into());

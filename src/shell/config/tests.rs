@@ -5,7 +5,12 @@ use crate::ground::WallTime;
 use crate::shell::tls;
 
 fn machine() -> Machine {
-    Machine { ephemeral: Some(32_768..=60_999), reserved: Vec::new(), today: WallTime::default() }
+    Machine {
+        ephemeral: Some(32_768..=60_999),
+        reserved: Vec::new(),
+        codecs: CodecKind::ALL.to_vec(),
+        today: WallTime::default(),
+    }
 }
 
 fn report(text: &str) -> String {
@@ -81,7 +86,7 @@ f.toml:5: error: media.ports: "40000-20000" is no range of ports
 f.toml:6: error: media.ptime_ms: must be a whole number, not text
     fix: write it as ptime_ms = 10
 f.toml:7: error: media.codecs: "g729" is no codec of this daemon
-    fix: use some of opus, G722, PCMU, PCMA
+    fix: use some of opus, G722, AMR-WB, G7221, PCMU, PCMA, iLBC
 f.toml:8: error: media.opus_output_hz: 44100 is no rate that Opus decodes to
     fix: use 16000, 24000 or 48000 (8000 and 12000 work as well)
 f.toml:10: error: ultravox.api_key_file: /nowhere/no-such-key cannot be read: there is no such file
@@ -350,4 +355,22 @@ fn a_handler_is_read_and_told_of_when_it_would_never_be_asked() {
         config.is_none() && report.contains("sip.fallback_handler.url: is missing"),
         "{report}"
     );
+}
+
+#[test]
+fn a_codec_that_the_machine_lacks_is_left_out_and_told() {
+    let lacking = CodecKind::ALL.into_iter().filter(|kind| *kind != CodecKind::AmrWb).collect();
+    let machine = Machine { codecs: lacking, ..machine() };
+    let check = |codecs: &str, severity: &str, left: Option<Vec<CodecKind>>| {
+        let text = format!("{GOOD}{codecs}");
+        let (config, found) = read("f.toml", &text, Path::new(""), &machine);
+        assert_eq!(config.map(|config| config.media.codecs), left);
+        let told = "media.codecs: AMR-WB is neither offered nor answered: its libraries are missing";
+        let fix = "    fix: apt-get install libopencore-amrwb0 libvo-amrwbenc0";
+        assert_eq!(found.to_string(), format!("f.toml{severity}: {told}\n{fix}\n"));
+    };
+    check("", ": note", Some(machine.codecs.clone()));
+    let two = "[media]\ncodecs = [\"amr-wb\", \"pcmu\"]\n";
+    check(two, ":12: warning", Some(vec![CodecKind::Pcmu]));
+    check("[media]\ncodecs = [\"AMR-WB\"]\n", ":12: error", None);
 }

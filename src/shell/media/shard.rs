@@ -475,7 +475,7 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::CodecKind;
+    use crate::codec::{CodecFormat, CodecKind};
     use crate::ground::StreamId;
     use crate::media::plan::{AgentRates, CodecPlan, Direction, LegPlan, RemoteMedia};
     use crate::shell::tls;
@@ -485,6 +485,7 @@ mod tests {
     fn open(call: CallKey, port: u16) -> Input {
         let codec = CodecPlan {
             kind: CodecKind::Pcma,
+            format: CodecFormat::Usual,
             send_payload_type: 8,
             receive_payload_type: 8,
             ptime_ms: 20,

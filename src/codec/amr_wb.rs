@@ -1,0 +1,416 @@
+//! AMR-WB (ITU-T G.722.2) on RTP (RFC 4867): frames of 20 ms at 16 kHz in nine modes, 6.60 to 23.85
+//! kbit/s, with comfort noise for pauses. [`payload`] packs frames, [`library`] codes speech, through
+//! two libraries that the machine may or may not have; without them there is no codec here.
+//!
+//! What the peer asks of our sending arrives in its packets: a mode request (CMR) is followed within
+//! the modes that the description allows, at the frames where the description lets a mode change.
+
+pub mod library;
+pub mod payload;
+
+use super::CodecFault;
+use super::leftover::Leftover;
+use library::{FRAME_SAMPLES, SpeechDecoder, SpeechEncoder};
+pub use payload::{Mode, Packing};
+use payload::{FRAMES_MAX, NO_DATA, Payload, SID, SPEECH_LOST, Stored};
+
+/// What a description says of the codec (RFC 4867 §8.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Format {
+    pub packing: Packing,
+    /// `mode-set`: the modes that either side may send; `None` where nothing restricts them.
+    pub modes: Option<ModeSet>,
+    /// `mode-change-period=2`: our mode changes at every second frame only.
+    pub every_second_frame: bool,
+    /// `mode-change-neighbor=1`: our mode changes to the next higher or lower one of the set only.
+    pub neighbours_only: bool,
+}
+
+/// A set of modes, never empty.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ModeSet(u16);
+
+impl ModeSet {
+    pub const ALL: ModeSet = ModeSet((1 << Mode::COUNT) - 1);
+
+    /// The set of these modes; `None` for no mode.
+    pub fn of(modes: impl Iterator<Item = Mode>) -> Option<ModeSet> {
+        let bits = modes.fold(0, |bits, mode| bits | 1 << mode.number());
+        (bits != 0).then_some(ModeSet(bits))
+    }
+
+    /// The modes from the lowest upwards.
+    pub fn modes(self) -> impl DoubleEndedIterator<Item = Mode> {
+        (0..Mode::COUNT).filter(move |number| self.0 >> number & 1 == 1).filter_map(Mode::new)
+    }
+
+    /// The highest mode up to `most`; the lowest when all are above.
+    fn up_to(self, most: Mode) -> Option<Mode> {
+        let below = self.modes().rfind(|mode| *mode <= most);
+        below.or_else(|| self.modes().next())
+    }
+}
+
+/// Debian's packages of the two libraries.
+pub const PACKAGES: &str = "libopencore-amrwb0 libvo-amrwbenc0";
+
+/// Whether both libraries are installed here.
+pub fn is_installed() -> bool {
+    library::functions().is_some()
+}
+
+/// Payloads in, PCM at 16 kHz out.
+pub struct Decoder {
+    speech: SpeechDecoder,
+    packing: Packing,
+    requested: Option<Mode>,
+    /// The sender told of a pause (SID): what is missing is its comfort noise.
+    pausing: bool,
+    leftover: Leftover,
+}
+
+impl Decoder {
+    /// # Errors
+    /// [`CodecFault::LibraryAbsent`].
+    pub fn new(packing: Packing) -> Result<Decoder, CodecFault> {
+        let speech = SpeechDecoder::new().ok_or(CodecFault::LibraryAbsent)?;
+        let leftover = Leftover::new(FRAME_SAMPLES);
+        Ok(Decoder { speech, packing, requested: None, pausing: false, leftover })
+    }
+
+    /// Decodes the frames of one payload to the front of `out`, 320 samples each; gives how many
+    /// samples. Frames without data are comfort noise, lost and damaged ones concealment.
+    pub fn decode(&mut self, payload: &[u8], out: &mut [i16]) -> Result<usize, CodecFault> {
+        let payload = Payload::read(self.packing, payload)?;
+        let samples = payload.frames * FRAME_SAMPLES;
+        let out = out.get_mut(..samples).ok_or(CodecFault::OutputTooSmall)?;
+        self.leftover.clear();
+        self.requested = payload.request.or(self.requested);
+        for (frame, pcm) in payload.frames().zip(out.chunks_exact_mut(FRAME_SAMPLES)) {
+            if let Ok(pcm) = pcm.try_into() {
+                self.decode_frame(frame, pcm);
+            }
+        }
+        Ok(samples)
+    }
+
+    fn decode_frame(&mut self, frame: Stored, pcm: &mut [i16; FRAME_SAMPLES]) {
+        self.pausing = match frame.frame_type() {
+            SID => true,
+            NO_DATA | SPEECH_LOST => self.pausing,
+            _ => false,
+        };
+        match frame.is_good() {
+            true => self.speech.decode(&frame, pcm),
+            false => self.speech.decode(&Stored::empty(self.missing()), pcm),
+        }
+    }
+
+    /// The frame type that stands for what did not come.
+    fn missing(&self) -> u8 {
+        if self.pausing { NO_DATA } else { SPEECH_LOST }
+    }
+
+    /// Fills all of `out` by the codec's own concealment; in a pause, with its comfort noise.
+    pub fn conceal(&mut self, out: &mut [i16]) {
+        let missing = Stored::empty(self.missing());
+        let speech = &mut self.speech;
+        self.leftover.fill(out, |pcm| {
+            if let Ok(pcm) = pcm.try_into() {
+                speech.decode(&missing, pcm);
+            }
+        });
+    }
+
+    /// The sender pauses: what is missing is not lost, and [`Decoder::conceal`] makes its comfort
+    /// noise for as long as the pause lasts.
+    pub fn is_pausing(&self) -> bool {
+        self.pausing
+    }
+
+    /// The mode that the peer last asked us to send in.
+    pub fn requested(&self) -> Option<Mode> {
+        self.requested
+    }
+}
+
+/// PCM at 16 kHz in, payloads out.
+pub struct Encoder {
+    speech: SpeechEncoder,
+    format: Format,
+    dtx: bool,
+    mode: Mode,
+    /// The mode that is striven for.
+    wanted: Mode,
+    /// Frames so far, even or odd.
+    odd: bool,
+}
+
+/// The highest mode.
+const BEST: u8 = Mode::COUNT - 1;
+
+impl Encoder {
+    /// An encoder that begins in the best mode of the set. `dtx`: pauses are sent as SID frames.
+    ///
+    /// # Errors
+    /// [`CodecFault::LibraryAbsent`].
+    pub fn new(format: Format, dtx: bool) -> Result<Encoder, CodecFault> {
+        let speech = SpeechEncoder::new().ok_or(CodecFault::LibraryAbsent)?;
+        let modes = format.modes.unwrap_or(ModeSet::ALL);
+        let mode = Mode::new(BEST).and_then(|best| modes.up_to(best));
+        let mode = mode.expect("a set of modes holds one");
+        Ok(Encoder { speech, format, dtx, mode, wanted: mode, odd: false })
+    }
+
+    /// Encodes whole frames of 20 ms as one payload; gives its length.
+    pub fn encode(&mut self, pcm: &[i16], out: &mut [u8]) -> Result<usize, CodecFault> {
+        let count = pcm.len() / FRAME_SAMPLES;
+        if count == 0 || count > FRAMES_MAX || !pcm.len().is_multiple_of(FRAME_SAMPLES) {
+            return Err(CodecFault::BadFrameLength);
+        }
+        let mut frames = [Stored::empty(NO_DATA); FRAMES_MAX];
+        for (frame, pcm) in frames.iter_mut().zip(pcm.chunks_exact(FRAME_SAMPLES)) {
+            if let Ok(pcm) = pcm.try_into() {
+                self.approach();
+                *frame = self.speech.encode(self.mode, pcm, self.dtx);
+            }
+        }
+        payload::write(self.format.packing, None, &frames[..count], out)
+    }
+
+    /// The peer asks for this mode: the highest of the set that is not above it is striven for.
+    pub fn request(&mut self, mode: Mode) {
+        let modes = self.format.modes.unwrap_or(ModeSet::ALL);
+        self.wanted = modes.up_to(mode).unwrap_or(self.wanted);
+    }
+
+    /// Forgets the words before: a frame of silence takes the place of what was looked ahead.
+    pub fn reset(&mut self) {
+        self.speech.encode(self.mode, &[0; FRAME_SAMPLES], false);
+    }
+
+    /// Changes the mode where the description lets it change.
+    fn approach(&mut self) {
+        self.odd = !self.odd;
+        let may_change = self.odd || !self.format.every_second_frame;
+        if self.mode == self.wanted || !may_change {
+            return;
+        }
+        let modes = self.format.modes.unwrap_or(ModeSet::ALL);
+        let next = match self.wanted > self.mode {
+            true => modes.modes().find(|mode| *mode > self.mode),
+            false => modes.modes().rfind(|mode| *mode < self.mode),
+        };
+        self.mode = next.filter(|_| self.format.neighbours_only).unwrap_or(self.wanted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the libraries are here. They belong to what tests install: without them a test of the
+    /// codec fails where CI=true, and says so elsewhere.
+    fn installed() -> bool {
+        let installed = is_installed();
+        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        assert!(installed || !ci, "apt-get install libopencore-amrwb0 libvo-amrwbenc0");
+        if !installed {
+            eprintln!("skipped: libopencore-amrwb0 or libvo-amrwbenc0 is not installed");
+        }
+        installed
+    }
+
+    fn speech() -> Vec<i16> {
+        let sentence = include_bytes!("../../fixtures/pcm/sentence_16k.s16le");
+        sentence.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
+    }
+
+    fn mode(number: u8) -> Mode {
+        Mode::new(number).unwrap()
+    }
+
+    fn set(numbers: &[u8]) -> Option<ModeSet> {
+        ModeSet::of(numbers.iter().map(|number| mode(*number)))
+    }
+
+    fn energy(pcm: &[i16]) -> f64 {
+        pcm.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / pcm.len().max(1) as f64
+    }
+
+    /// Frame type of the first frame.
+    fn frame_type(packing: Packing, payload: &[u8]) -> u8 {
+        Payload::read(packing, payload).unwrap().frames().next().unwrap().frame_type()
+    }
+
+    #[test]
+    fn speech_keeps_its_level_in_every_mode_and_packing() {
+        if !installed() {
+            return;
+        }
+        for packing in [Packing::BandwidthEfficient, Packing::OctetAligned] {
+            for number in [0, 2, 8] {
+                let format = Format { packing, modes: set(&[number]), ..Format::default() };
+                let mut encoder = Encoder::new(format, false).unwrap();
+                let mut decoder = Decoder::new(packing).unwrap();
+                let (mut payload, mut heard) = ([0; 200], Vec::new());
+                for pcm in speech().chunks_exact(3 * FRAME_SAMPLES) {
+                    let len = encoder.encode(pcm, &mut payload).unwrap();
+                    let mut out = [0; 3 * FRAME_SAMPLES];
+                    assert_eq!(decoder.decode(&payload[..len], &mut out), Ok(960));
+                    assert_eq!(frame_type(packing, &payload[..len]), number);
+                    heard.extend(out);
+                }
+                let ratio = energy(&heard) / energy(&speech());
+                assert!((0.6..1.4).contains(&ratio), "{packing:?} {number}: {ratio}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_mode_follows_requests_as_the_description_allows() {
+        if !installed() {
+            return;
+        }
+        let packing = Packing::OctetAligned;
+        let sent = |format: Format, request: u8, frames: usize| -> Vec<u8> {
+            let mut encoder = Encoder::new(format, false).unwrap();
+            encoder.encode(&[0; FRAME_SAMPLES], &mut [0; 62]).unwrap();
+            encoder.request(mode(request));
+            let next = |_| {
+                let mut out = [0; 62];
+                let len = encoder.encode(&[0; FRAME_SAMPLES], &mut out).unwrap();
+                frame_type(packing, &out[..len])
+            };
+            (0..frames).map(next).collect()
+        };
+        let free = Format { packing, ..Format::default() };
+        assert_eq!(sent(free, 2, 2), [2, 2]);
+        let some = Format { modes: set(&[0, 1, 4]), ..free };
+        assert_eq!(sent(some, 8, 1), [4], "the best of the set");
+        assert_eq!(sent(some, 3, 1), [1], "not above what is asked");
+        assert_eq!(sent(Format { modes: set(&[4, 7]), ..free }, 2, 1), [4], "the lowest there is");
+        let second = Format { every_second_frame: true, ..free };
+        assert_eq!(sent(second, 2, 3), [8, 2, 2], "frames 0 and 2 may change");
+        let steps = Format { modes: set(&[0, 1, 2, 8]), neighbours_only: true, ..free };
+        assert_eq!(sent(steps, 0, 4), [2, 1, 0, 0]);
+        let slow = Format { every_second_frame: true, ..steps };
+        assert_eq!(sent(slow, 1, 5), [8, 2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_request_stands_until_the_next_one() {
+        if !installed() {
+            return;
+        }
+        let mut decoder = Decoder::new(Packing::OctetAligned).unwrap();
+        let mut out = [0; FRAME_SAMPLES];
+        for (cmr, expected) in [(15, None), (2, Some(2)), (15, Some(2)), (0, Some(0))] {
+            decoder.decode(&[cmr << 4, NO_DATA << 3 | 4], &mut out).unwrap();
+            assert_eq!(decoder.requested().map(Mode::number), expected);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_comfort_noise_for_as_long_as_it_lasts() {
+        if !installed() {
+            return;
+        }
+        let mut encoder = Encoder::new(Format::default(), true).unwrap();
+        let mut decoder = Decoder::new(Packing::BandwidthEfficient).unwrap();
+        let mut seed = 1u32;
+        let mut noise = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 24) as i16 - 128
+        };
+        let (mut sids, mut out) = (0, [0; FRAME_SAMPLES]);
+        for _ in 0..100 {
+            let pcm: [i16; FRAME_SAMPLES] = std::array::from_fn(|_| noise());
+            let mut payload = [0; 62];
+            let len = encoder.encode(&pcm, &mut payload).unwrap();
+            match frame_type(Packing::BandwidthEfficient, &payload[..len]) {
+                NO_DATA => decoder.conceal(&mut out),
+                kind => {
+                    sids += u32::from(kind == SID);
+                    decoder.decode(&payload[..len], &mut out).unwrap();
+                    assert_eq!(decoder.is_pausing(), kind == SID);
+                }
+            }
+        }
+        assert!(sids > 3, "{sids} SID frames");
+        let mut long = [0; 16_000];
+        decoder.conceal(&mut long);
+        let (first, last) = (energy(&long[..1_600]), energy(&long[14_400..]));
+        assert!(first > 20.0 && last > first / 4.0, "{first} {last}");
+    }
+
+    #[test]
+    fn lost_speech_is_concealed_and_fades() {
+        if !installed() {
+            return;
+        }
+        let mut encoder = Encoder::new(Format::default(), false).unwrap();
+        let mut decoder = Decoder::new(Packing::BandwidthEfficient).unwrap();
+        let (mut payload, mut out) = ([0; 62], [0; FRAME_SAMPLES]);
+        for pcm in speech()[8_000..].chunks_exact(FRAME_SAMPLES).take(20) {
+            let len = encoder.encode(pcm, &mut payload).unwrap();
+            decoder.decode(&payload[..len], &mut out).unwrap();
+        }
+        let before = energy(&out);
+        decoder.conceal(&mut out[..200]);
+        assert!(!decoder.is_pausing() && energy(&out[..200]) > before / 20.0);
+        let mut long = [0; 16_000];
+        decoder.conceal(&mut long);
+        assert!(energy(&long[15_000..]) < before / 50.0, "{}", energy(&long[15_000..]));
+    }
+
+    #[test]
+    fn no_payload_makes_the_library_fail() {
+        if !installed() {
+            return;
+        }
+        let mut seed = 5u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            seed >> 16
+        };
+        let mut out = [0; FRAMES_MAX * FRAME_SAMPLES];
+        for packing in [Packing::BandwidthEfficient, Packing::OctetAligned] {
+            let mut decoder = Decoder::new(packing).unwrap();
+            let mut decoded = 0;
+            for _ in 0..4_000 {
+                // The right length for its type, and random in all else.
+                let mut frame = Stored::empty([0, 1, 2, 8, 8, SID, NO_DATA][next() as usize % 7]);
+                let mut octets = *frame.octets();
+                octets[1..].fill_with(|| next() as u8);
+                octets[0] ^= if next() % 8 == 0 { 4 } else { 0 };
+                frame = Stored::from_octets(octets);
+                let mut payload = [0; 62];
+                let len = payload::write(packing, None, &[frame], &mut payload).unwrap();
+                decoded += usize::from(decoder.decode(&payload[..len], &mut out).is_ok());
+                if next() % 5 == 0 {
+                    decoder.conceal(&mut out[..320]);
+                }
+            }
+            assert_eq!(decoded, 4_000);
+        }
+    }
+
+    #[test]
+    fn wrong_lengths_are_faults() {
+        if !installed() {
+            return;
+        }
+        let mut encoder = Encoder::new(Format::default(), false).unwrap();
+        for len in [0, 160, 319, 321, 13 * FRAME_SAMPLES] {
+            let encoded = encoder.encode(&vec![0; len], &mut [0; 1_000]);
+            assert_eq!(encoded, Err(CodecFault::BadFrameLength), "{len}");
+        }
+        let none = encoder.encode(&[0; FRAME_SAMPLES], &mut [0; 10]);
+        assert_eq!(none, Err(CodecFault::OutputTooSmall));
+        let mut decoder = Decoder::new(Packing::OctetAligned).unwrap();
+        let (sid, mut small) = ([0xF0, SID << 3 | 4, 0, 0, 0, 0, 0], [0; 319]);
+        assert_eq!(decoder.decode(&sid, &mut small), Err(CodecFault::OutputTooSmall));
+        assert_eq!(decoder.decode(&[], &mut [0; 320]), Err(CodecFault::BadPayload));
+    }
+}
