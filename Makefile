@@ -13,13 +13,15 @@ SHELL := /bin/bash
 
 # Packages by what shows that they are there already.
 BUILD_PACKAGES := cc:build-essential cmake:cmake
+# Libraries that are opened at run time, by what shows that they are there.
+CODEC_PACKAGES := libopencore-amrwb.so.0:libopencore-amrwb0 libvo-amrwbenc.so.0:libvo-amrwbenc0
 TEST_PACKAGES := sipp:sip-tester baresip:baresip-core kamailio:kamailio kamailio:kamailio-tls-modules ffmpeg:ffmpeg systemd-analyze:systemd
 
 # Installs what is missing: `$(call install,$(LIST))`.
 define install
 	missing=""
 	for pair in $(1); do
-		command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair#*:}"
+		command -v "$${pair%%:*}" >/dev/null 2>&1 || /sbin/ldconfig -p | grep -F "$${pair%%:*} (" >/dev/null || missing="$$missing $${pair#*:}"
 	done
 	if [ -n "$$missing" ]; then
 		root=""
@@ -38,7 +40,7 @@ help:
 	@sed -n '1,6s/^# \{0,1\}//p' $(MAKEFILE_LIST)
 
 demo:
-	@$(call install,$(BUILD_PACKAGES))
+	@$(call install,$(BUILD_PACKAGES) $(CODEC_PACKAGES))
 	echo "make: building (the first time takes some minutes)"
 	cargo build --release --bin voxedge
 	target="$${CARGO_TARGET_DIR:-target}"
@@ -50,7 +52,7 @@ demo:
 
 test:
 	@trap 'echo "make test: FAILED"' ERR
-	$(call install,$(BUILD_PACKAGES) $(TEST_PACKAGES))
+	$(call install,$(BUILD_PACKAGES) $(CODEC_PACKAGES) $(TEST_PACKAGES))
 	echo "make: build";  cargo build --all-targets
 	echo "make: lints";  cargo clippy --all-targets -- -D warnings
 	echo "make: format"; cargo fmt --check
@@ -66,7 +68,7 @@ test:
 
 bench:
 	@trap 'echo "make bench: FAILED"' ERR
-	$(call install,$(BUILD_PACKAGES))
+	$(call install,$(BUILD_PACKAGES) $(CODEC_PACKAGES))
 	quick="--warm-up-time 1 --measurement-time 2"
 	for bench in sip_parse offer_answer codecs media_session; do cargo bench --bench $$bench -- $$quick; done
 	cargo bench --bench registrations

@@ -11,8 +11,8 @@ pub mod payload;
 use super::CodecFault;
 use super::leftover::Leftover;
 use library::{FRAME_SAMPLES, SpeechDecoder, SpeechEncoder};
-pub use payload::{Mode, Packing};
 use payload::{FRAMES_MAX, NO_DATA, Payload, SID, SPEECH_LOST, Stored};
+pub use payload::{Mode, Packing};
 
 /// What a description says of the codec (RFC 4867 §8.2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

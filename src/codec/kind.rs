@@ -44,6 +44,19 @@ impl CodecKind {
         }
     }
 
+    /// The packages of the machine that code it, by Debian's names; `None` for what is built in.
+    pub fn packages(self) -> Option<&'static str> {
+        match self {
+            CodecKind::AmrWb => Some(amr_wb::PACKAGES),
+            CodecKind::Pcmu
+            | CodecKind::Pcma
+            | CodecKind::G722
+            | CodecKind::Opus
+            | CodecKind::Ilbc
+            | CodecKind::G7221 => None,
+        }
+    }
+
     /// Encoding name as it stands in `a=rtpmap` (RFC 3551 §6, RFC 3952 §4, RFC 4867 §8.2, RFC 5577
     /// §5, RFC 7587 §7). Compare without case.
     pub fn encoding_name(self) -> &'static str {

@@ -109,9 +109,7 @@ pub(super) fn write(
     };
     match (kind, form) {
         (CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722, _) => None,
-        (CodecKind::Opus, _) => {
-            Some(format!("minptime=10;useinbandfec={}", u8::from(opus_fec)))
-        }
+        (CodecKind::Opus, _) => Some(format!("minptime=10;useinbandfec={}", u8::from(opus_fec))),
         (CodecKind::Ilbc, _) => {
             let mode = agreed.map_or_else(|| offered_mode(ptime_ms), CodecFormat::ilbc);
             Some(format!("mode={}", if mode == IlbcMode::Ms20 { 20 } else { 30 }))
@@ -120,8 +118,13 @@ pub(super) fn write(
             Some(format!("bitrate={}", if rate == G7221Rate::K24 { 24_000 } else { 32_000 }))
         }
         (_, Form::AmrWb(packing)) => {
-            let usual = amr_wb::Format { packing, ..amr_wb::Format::default() };
-            write_amr_wb(agreed.map_or(usual, CodecFormat::amr_wb))
+            let parameters = match agreed {
+                Some(format) => write_amr_wb(format.amr_wb()),
+                // Our offers are kept short: an INVITE of 1,300 bytes has to go over TCP.
+                None if packing == Packing::OctetAligned => "octet-align=1".to_owned(),
+                None => return None,
+            };
+            Some(parameters)
         }
         (CodecKind::G7221 | CodecKind::AmrWb, Form::Only) => None,
     }
@@ -137,7 +140,7 @@ fn offered_mode(ptime_ms: u16) -> IlbcMode {
 
 /// What restricts both sides is repeated in full (§8.3.1). That our mode may keep to every
 /// second frame (`mode-change-capability=2`) is what gateways to GSM networks need to know.
-fn write_amr_wb(format: amr_wb::Format) -> Option<String> {
+fn write_amr_wb(format: amr_wb::Format) -> String {
     let mut words = Vec::new();
     if format.packing == Packing::OctetAligned {
         words.push("octet-align=1".to_owned());
@@ -153,7 +156,7 @@ fn write_amr_wb(format: amr_wb::Format) -> Option<String> {
     if format.neighbours_only {
         words.push("mode-change-neighbor=1".to_owned());
     }
-    Some(words.join(";"))
+    words.join(";")
 }
 
 #[cfg(test)]

@@ -64,10 +64,9 @@ impl Form {
     pub(super) fn all(kind: CodecKind) -> &'static [Form] {
         match kind {
             CodecKind::G7221 => &[Form::G7221(G7221Rate::K32), Form::G7221(G7221Rate::K24)],
-            CodecKind::AmrWb => &[
-                Form::AmrWb(Packing::BandwidthEfficient),
-                Form::AmrWb(Packing::OctetAligned),
-            ],
+            CodecKind::AmrWb => {
+                &[Form::AmrWb(Packing::BandwidthEfficient), Form::AmrWb(Packing::OctetAligned)]
+            }
             CodecKind::Pcmu
             | CodecKind::Pcma
             | CodecKind::G722

@@ -3,8 +3,8 @@
 //! only in who orders the candidates.
 
 use super::address::{self, MediaAddress};
-use super::offer_answer::{Agreed, LocalMedia, OfferFault};
 use super::fmtp;
+use super::offer_answer::{Agreed, LocalMedia, OfferFault};
 use super::payload::{self, Encoding, PayloadFormat};
 use super::text::{LocalSection, MediaSection, SessionDescription};
 use crate::codec::{CodecFormat, CodecKind};

@@ -1,6 +1,8 @@
 //! Offer/answer as text in, text out; the fixtures of `fixtures/sdp`; generated offers against a
 //! second reading of RFC 3264 §6; and hostile bodies.
 
+mod codecs;
+
 use super::*;
 use crate::codec::CodecKind::{G722, Opus, Pcma, Pcmu};
 use crate::ground::Entropy;

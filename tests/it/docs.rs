@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use voxedge::codec::CodecKind;
 use voxedge::shell::admin::metrics;
 use voxedge::shell::config::{self, Machine};
 
@@ -17,7 +18,7 @@ fn text_of(name: &str) -> String {
 
 /// What `config::read` finds wrong with `text`, line by line.
 fn problems(text: &str) -> Vec<String> {
-    let machine = Machine { ephemeral: None, ..Machine::this() };
+    let machine = Machine { ephemeral: None, codecs: CodecKind::ALL.to_vec(), ..Machine::this() };
     let (_, report) = config::read("f.toml", text, Path::new("absent"), &machine);
     report.to_string().lines().map(str::to_owned).collect()
 }

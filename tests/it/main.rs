@@ -11,6 +11,7 @@ mod ladders;
 mod loopback;
 mod media_plane;
 mod ops;
+mod oracle_amr_wb;
 mod oracle_g722;
 mod oracle_sdp;
 mod oracle_sip;

@@ -360,7 +360,8 @@ mod tests {
     #[test]
     fn requests_of_the_future_request_nothing() {
         for (cmr, request) in [(0, Mode::new(0)), (8, Mode::new(8)), (9, None), (14, None)] {
-            let read = Payload::read(OctetAligned, &[cmr << 4, NO_DATA << 3 | 4]).map(|p| p.request);
+            let read =
+                Payload::read(OctetAligned, &[cmr << 4, NO_DATA << 3 | 4]).map(|p| p.request);
             assert_eq!(read, Ok(request), "{cmr}");
         }
     }

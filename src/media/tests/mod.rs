@@ -1,6 +1,7 @@
 //! The session as a whole under a virtual clock: a [`Scene`] is one call, scripts and ladders are
 //! text.
 
+mod amr_wb;
 mod control;
 mod hearing;
 mod rates;
@@ -16,6 +17,15 @@ use std::time::Duration;
 
 const CALLER: &str = "192.0.2.1:4000";
 const STRANGER: &str = "198.51.100.66:4000";
+
+/// Whether a codec can be coded here. Its libraries belong to what tests install: where CI=true, one
+/// that is missing is a failure.
+fn is_here(kind: CodecKind) -> bool {
+    let is_here = kind.is_available();
+    let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    assert!(is_here || !is_ci, "{kind:?}: its libraries are missing");
+    is_here
+}
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")

@@ -3,7 +3,8 @@
 use super::*;
 use crate::codec::{Encoder, EncoderSettings};
 
-const KINDS: [CodecKind; 4] = [CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722, CodecKind::Opus];
+const KINDS: [CodecKind; 5] =
+    [CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722, CodecKind::Opus, CodecKind::AmrWb];
 
 fn planned(kind: CodecKind, hz: u32) -> MediaPlan {
     MediaPlan { agent: AgentRates { input_hz: hz, output_hz: hz }, ..plan(kind, 20) }
@@ -59,7 +60,7 @@ fn call_in(scene: &mut Scene, kind: CodecKind, (from_ms, first): (u64, u16), pac
 
 #[test]
 fn the_agent_hears_every_codec_at_every_rate_in_pitch_and_to_the_sample() {
-    for kind in KINDS {
+    for kind in KINDS.into_iter().filter(|kind| is_here(*kind)) {
         for hz in [8_000, 16_000, 24_000, 48_000] {
             let mut scene = Scene::joined(&planned(kind, hz));
             call_in(&mut scene, kind, (0, 1), 100);
@@ -90,7 +91,7 @@ fn what_is_missing_is_filled_at_every_rate() {
 
 #[test]
 fn the_caller_hears_every_rate_in_every_codec_whole() {
-    for kind in KINDS {
+    for kind in KINDS.into_iter().filter(|kind| is_here(*kind)) {
         for hz in [8_000, 16_000, 24_000, 48_000] {
             let mut scene = Scene::heard(&planned(kind, hz));
             let speech = tone(500.0, hz, 1_000);

@@ -4,7 +4,7 @@
 use super::problem::Report;
 use super::sections::Draft;
 use crate::billing::cdr::rfc3339;
-use crate::codec::{CodecKind, amr_wb};
+use crate::codec::CodecKind;
 use crate::ground::WallTime;
 use crate::shell::clock::Clock;
 use crate::shell::tls::{self, Pem};
@@ -92,9 +92,10 @@ fn check_codecs(draft: &mut Draft, machine: &Machine, report: &mut Report) {
     let wanted = codecs.clone();
     codecs.retain(|kind| machine.codecs.contains(kind));
     for kind in wanted.iter().filter(|kind| !machine.codecs.contains(kind)) {
+        let Some(packages) = kind.packages() else { continue };
         let name = kind.encoding_name();
         let what = format!("{name} is neither offered nor answered: its libraries are missing");
-        let fix = format!("apt-get install {}", amr_wb::PACKAGES);
+        let fix = format!("apt-get install {packages}");
         match &draft.places.codecs {
             Some(span) if codecs.is_empty() => report.error(span, "media.codecs", what, fix),
             Some(span) => report.warning(span, "media.codecs", what, fix),

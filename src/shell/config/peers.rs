@@ -117,6 +117,7 @@ pub fn settings(peers: &Peers, system_roots: bool) -> Result<PeerTlsSettings, Tl
 mod tests {
     use super::super::{Config, Machine, read as read_file};
     use super::*;
+    use crate::codec::CodecKind;
     use crate::shell::tls;
 
     const GOOD: &str = "[listen]\nudp = [\"127.0.0.1:5060\"]\n[ultravox]\nbase_url = \"embedded\"\n\
@@ -141,7 +142,8 @@ mod tests {
         }
 
         fn read(&self, text: &str) -> (Option<Config>, String) {
-            let machine = Machine { ephemeral: None, ..Machine::this() };
+            let machine =
+                Machine { ephemeral: None, codecs: CodecKind::ALL.to_vec(), ..Machine::this() };
             let text = format!("{GOOD}{text}");
             let (config, report) = read_file("f.toml", &text, &self.0, &machine);
             (config, report.to_string())

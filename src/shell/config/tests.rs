@@ -325,7 +325,8 @@ fn a_handler_is_read_and_told_of_when_it_would_never_be_asked() {
              allowed_cidr_ranges = [\"10.0.0.0/8\"]\n[sip.fallback_handler]\n{handler}\n\
              [fallback]\n{fallback}\n[admin]\napi_key = \"k\"\n"
         );
-        let machine = Machine { ephemeral: None, ..Machine::this() };
+        let machine =
+            Machine { ephemeral: None, codecs: CodecKind::ALL.to_vec(), ..Machine::this() };
         let (config, report) = read("f.toml", &text, Path::new(""), &machine);
         (config, report.to_string())
     };
@@ -365,7 +366,8 @@ fn a_codec_that_the_machine_lacks_is_left_out_and_told() {
         let text = format!("{GOOD}{codecs}");
         let (config, found) = read("f.toml", &text, Path::new(""), &machine);
         assert_eq!(config.map(|config| config.media.codecs), left);
-        let told = "media.codecs: AMR-WB is neither offered nor answered: its libraries are missing";
+        let told =
+            "media.codecs: AMR-WB is neither offered nor answered: its libraries are missing";
         let fix = "    fix: apt-get install libopencore-amrwb0 libvo-amrwbenc0";
         assert_eq!(found.to_string(), format!("f.toml{severity}: {told}\n{fix}\n"));
     };
