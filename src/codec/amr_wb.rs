@@ -5,11 +5,12 @@
 //! What the peer asks of our sending arrives in its packets: a mode request (CMR) is followed within
 //! the modes that the description allows, at the frames where the description lets a mode change.
 
+mod leftover;
 pub mod library;
 pub mod payload;
 
 use super::CodecFault;
-use super::leftover::Leftover;
+use leftover::Leftover;
 use library::{FRAME_SAMPLES, SpeechDecoder, SpeechEncoder};
 use payload::{FRAMES_MAX, NO_DATA, Payload, SID, SPEECH_LOST, Stored};
 pub use payload::{Mode, Packing};
@@ -74,7 +75,7 @@ impl Decoder {
     /// [`CodecFault::LibraryAbsent`].
     pub fn new(packing: Packing) -> Result<Decoder, CodecFault> {
         let speech = SpeechDecoder::new().ok_or(CodecFault::LibraryAbsent)?;
-        let leftover = Leftover::new(FRAME_SAMPLES);
+        let leftover = Leftover::default();
         Ok(Decoder { speech, packing, requested: None, pausing: false, leftover })
     }
 
@@ -115,11 +116,7 @@ impl Decoder {
     pub fn conceal(&mut self, out: &mut [i16]) {
         let missing = Stored::empty(self.missing());
         let speech = &mut self.speech;
-        self.leftover.fill(out, |pcm| {
-            if let Ok(pcm) = pcm.try_into() {
-                speech.decode(&missing, pcm);
-            }
-        });
+        self.leftover.fill(out, |pcm| speech.decode(&missing, pcm));
     }
 
     /// The sender pauses: what is missing is not lost, and [`Decoder::conceal`] makes its comfort

@@ -13,7 +13,6 @@ pub mod g711;
 pub mod g722;
 pub mod ilbc;
 pub mod kind;
-mod leftover;
 pub mod opus;
 pub mod plc;
 pub mod resample;

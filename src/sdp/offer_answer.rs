@@ -269,7 +269,12 @@ impl OfferAnswer {
         let mut formats = Vec::with_capacity(encodings.len());
         for encoding in encodings {
             let usual = payload::default_number(encoding);
-            let free = || [usual].into_iter().chain(96..=127).find(|number| !used.contains(number));
+            // A codec does not take the number that everybody knows events by.
+            let is_audio = matches!(encoding, Encoding::Audio(..));
+            let is_free = |number: &u8| {
+                !used.contains(number) && !(is_audio && *number == payload::EVENTS_USUAL)
+            };
+            let free = || [usual].into_iter().chain(96..=127).find(is_free);
             let Some(number) = self.numbers.get(&encoding).copied().or_else(free) else { continue };
             used.insert(number);
             formats.push((encoding, number));

@@ -209,12 +209,15 @@ fn static_name(number: u8) -> Option<Name> {
     CodecKind::ALL.into_iter().find(is_its).map(Name::Audio)
 }
 
+/// The number that most of the world gives to events at 8 kHz.
+pub(super) const EVENTS_USUAL: u8 = 101;
+
 /// The number that we give an encoding when nothing else is agreed (RFC 3551 §6; dynamic ones from
 /// 96 upwards).
 pub fn default_number(encoding: Encoding) -> u8 {
     match encoding {
         Encoding::Audio(kind, _) => kind.static_payload_type().unwrap_or(96),
-        Encoding::TelephoneEvent { clock_hz: 8_000 } => 101,
+        Encoding::TelephoneEvent { clock_hz: 8_000 } => EVENTS_USUAL,
         Encoding::TelephoneEvent { .. } => 100,
     }
 }
