@@ -1,14 +1,7 @@
 //! What a description settles of a codec beyond its name: frame length, bit rate, packing, limits.
 //! Values only; `sdp` reads and writes them, the coders are made by them.
 
-use super::{CodecKind, amr_wb, opus};
-
-/// Frame length of iLBC (RFC 3952 §5, `mode`).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum IlbcMode {
-    Ms20,
-    Ms30,
-}
+use super::{CodecKind, IlbcMode, amr_wb, opus};
 
 /// Bit rate of G.722.1 (RFC 5577 §5, `bitrate`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -38,8 +38,12 @@ impl CodecKind {
     /// AMR-WB needs two libraries of the machine.
     pub fn is_available(self) -> bool {
         match self {
-            CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 | CodecKind::Opus => true,
-            CodecKind::Ilbc | CodecKind::G7221 => false,
+            CodecKind::Pcmu
+            | CodecKind::Pcma
+            | CodecKind::G722
+            | CodecKind::Opus
+            | CodecKind::Ilbc => true,
+            CodecKind::G7221 => false,
             CodecKind::AmrWb => amr_wb::is_installed(),
         }
     }

@@ -1,5 +1,5 @@
-//! Codecs behind one enum with static dispatch: G.711, G.722, Opus and AMR-WB; later codecs are one
-//! more variant each. A decoder and an encoder take all their memory in `new`: nothing is allocated
+//! Codecs behind one enum with static dispatch: G.711, G.722, Opus, iLBC and AMR-WB; later codecs
+//! are one more variant each. A decoder and an encoder take all their memory in `new`: nothing is allocated
 //! per frame. The decoder carries its concealment with it, so that the caller only says which
 //! frame is missing.
 //!
@@ -17,7 +17,8 @@ pub mod opus;
 pub mod plc;
 pub mod resample;
 
-pub use format::{CodecFormat, G7221Rate, IlbcMode};
+pub use format::{CodecFormat, G7221Rate};
+pub use ilbc::Mode as IlbcMode;
 pub use kind::CodecKind;
 
 use std::fmt;
@@ -71,6 +72,7 @@ enum DecoderState {
     G711(g711::Law, Box<plc::Concealer>),
     G722(Box<g722::ConcealingDecoder>),
     Opus(opus::OpusDecoder),
+    Ilbc(IlbcMode, Box<ilbc::Decoder>),
     AmrWb(Box<amr_wb::Decoder>),
 }
 
@@ -96,7 +98,11 @@ impl Decoder {
             CodecKind::Pcma => g711(g711::Law::A),
             CodecKind::G722 => DecoderState::G722(Box::default()),
             CodecKind::Opus => DecoderState::Opus(opus::OpusDecoder::new(output_hz)?),
-            CodecKind::Ilbc | CodecKind::G7221 => return Err(CodecFault::LibraryAbsent),
+            CodecKind::Ilbc => {
+                let mode = format.ilbc();
+                DecoderState::Ilbc(mode, Box::new(ilbc::Decoder::new(mode)))
+            }
+            CodecKind::G7221 => return Err(CodecFault::LibraryAbsent),
             CodecKind::AmrWb => {
                 DecoderState::AmrWb(Box::new(amr_wb::Decoder::new(format.amr_wb().packing)?))
             }
@@ -116,6 +122,12 @@ impl Decoder {
             }
             DecoderState::G722(decoder) => decoder.decode(payload, out),
             DecoderState::Opus(decoder) => decoder.decode(payload, out),
+            DecoderState::Ilbc(mode, decoder) => {
+                if let Some(other) = sent_in_another(*mode, payload) {
+                    (*mode, **decoder) = (other, ilbc::Decoder::new(other));
+                }
+                decoder.decode(payload, out)
+            }
             DecoderState::AmrWb(decoder) => decoder.decode(payload, out),
         }
     }
@@ -128,6 +140,7 @@ impl Decoder {
             DecoderState::G711(_, concealer) => concealer.conceal(out),
             DecoderState::G722(decoder) => decoder.conceal(out),
             DecoderState::Opus(decoder) => decoder.conceal(out),
+            DecoderState::Ilbc(_, decoder) => decoder.conceal(out),
             DecoderState::AmrWb(decoder) => decoder.conceal(out),
         }
     }
@@ -136,7 +149,7 @@ impl Decoder {
     /// and [`Decoder::conceal`] makes its comfort noise for as long as the pause lasts.
     pub fn is_pausing(&self) -> bool {
         match &self.state {
-            DecoderState::G711(..) | DecoderState::G722(_) => false,
+            DecoderState::G711(..) | DecoderState::G722(_) | DecoderState::Ilbc(..) => false,
             DecoderState::Opus(decoder) => decoder.is_pausing(),
             DecoderState::AmrWb(decoder) => decoder.is_pausing(),
         }
@@ -145,7 +158,10 @@ impl Decoder {
     /// The mode that the peer last asked us to send in (CMR, RFC 4867 §4.3.1); only AMR-WB has them.
     pub fn requested_mode(&self) -> Option<amr_wb::Mode> {
         match &self.state {
-            DecoderState::G711(..) | DecoderState::G722(_) | DecoderState::Opus(_) => None,
+            DecoderState::G711(..)
+            | DecoderState::G722(_)
+            | DecoderState::Ilbc(..)
+            | DecoderState::Opus(_) => None,
             DecoderState::AmrWb(decoder) => decoder.requested(),
         }
     }
@@ -155,10 +171,24 @@ impl Decoder {
     /// carries none, and for codecs without FEC: conceal instead, then decode `next_payload`.
     pub fn decode_fec(&mut self, next_payload: &[u8], out: &mut [i16]) -> Option<usize> {
         match &mut self.state {
-            DecoderState::G711(..) | DecoderState::G722(_) | DecoderState::AmrWb(_) => None,
+            DecoderState::G711(..)
+            | DecoderState::G722(_)
+            | DecoderState::Ilbc(..)
+            | DecoderState::AmrWb(_) => None,
             DecoderState::Opus(decoder) => decoder.decode_fec(next_payload, out),
         }
     }
+}
+
+/// The mode that a payload of iLBC is in when it cannot be in the agreed one: some peers send what
+/// they like, and the length tells (RFC 3952 §3.2).
+fn sent_in_another(agreed: IlbcMode, payload: &[u8]) -> Option<IlbcMode> {
+    let fits = |mode: IlbcMode| payload.len().is_multiple_of(mode.frame_bytes());
+    let other = match agreed {
+        IlbcMode::Ms20 => IlbcMode::Ms30,
+        IlbcMode::Ms30 => IlbcMode::Ms20,
+    };
+    (!payload.is_empty() && !fits(agreed) && fits(other)).then_some(other)
 }
 
 /// What an encoder may vary on our own side. What does not concern a codec it ignores.
@@ -191,6 +221,7 @@ enum EncoderState {
     G711(g711::Law),
     G722(Box<g722::Encoder>),
     Opus(opus::OpusEncoder),
+    Ilbc(IlbcMode, Box<ilbc::Encoder>),
     AmrWb(Box<amr_wb::Encoder>),
 }
 
@@ -222,7 +253,11 @@ impl Encoder {
             CodecKind::Opus => {
                 EncoderState::Opus(opus::OpusEncoder::new(input_hz, format.opus(), settings)?)
             }
-            CodecKind::Ilbc | CodecKind::G7221 => return Err(CodecFault::LibraryAbsent),
+            CodecKind::Ilbc => {
+                let mode = format.ilbc();
+                EncoderState::Ilbc(mode, Box::new(ilbc::Encoder::new(mode)))
+            }
+            CodecKind::G7221 => return Err(CodecFault::LibraryAbsent),
             CodecKind::AmrWb => {
                 let encoder = amr_wb::Encoder::new(format.amr_wb(), settings.dtx)?;
                 EncoderState::AmrWb(Box::new(encoder))
@@ -232,13 +267,14 @@ impl Encoder {
     }
 
     /// Encodes one packet to the front of `out` and returns the number of bytes. G.711 takes any
-    /// length, G.722 any even one, Opus 2.5, 5, 10, 20, 40, 60, 80, 100 or 120 ms, AMR-WB whole frames
-    /// of 20 ms.
+    /// length, G.722 any even one, Opus 2.5, 5, 10, 20, 40, 60, 80, 100 or 120 ms, iLBC and AMR-WB whole
+    /// frames.
     pub fn encode(&mut self, pcm: &[i16], out: &mut [u8]) -> Result<usize, CodecFault> {
         match &mut self.state {
             EncoderState::G711(law) => law.encode(pcm, out),
             EncoderState::G722(encoder) => encoder.encode(pcm, out),
             EncoderState::Opus(encoder) => encoder.encode(pcm, out),
+            EncoderState::Ilbc(_, encoder) => encoder.encode(pcm, out),
             EncoderState::AmrWb(encoder) => encoder.encode(pcm, out),
         }
     }
@@ -250,6 +286,7 @@ impl Encoder {
             EncoderState::G711(_) => {}
             EncoderState::G722(encoder) => **encoder = g722::Encoder::default(),
             EncoderState::Opus(encoder) => encoder.reset(),
+            EncoderState::Ilbc(mode, encoder) => **encoder = ilbc::Encoder::new(*mode),
             EncoderState::AmrWb(encoder) => encoder.reset(),
         }
     }
@@ -257,7 +294,10 @@ impl Encoder {
     /// Sets the Opus complexity (0 to 10, above is 10): the overload ladder. Others ignore it.
     pub fn set_complexity(&mut self, complexity: u8) {
         match &mut self.state {
-            EncoderState::G711(_) | EncoderState::G722(_) | EncoderState::AmrWb(_) => {}
+            EncoderState::G711(_)
+            | EncoderState::G722(_)
+            | EncoderState::Ilbc(..)
+            | EncoderState::AmrWb(_) => {}
             EncoderState::Opus(encoder) => encoder.set_complexity(complexity),
         }
     }
@@ -265,7 +305,10 @@ impl Encoder {
     /// Turns Opus in-band FEC on for this expected loss in percent, or off with 0.
     pub fn set_expected_loss(&mut self, percent: u8) {
         match &mut self.state {
-            EncoderState::G711(_) | EncoderState::G722(_) | EncoderState::AmrWb(_) => {}
+            EncoderState::G711(_)
+            | EncoderState::G722(_)
+            | EncoderState::Ilbc(..)
+            | EncoderState::AmrWb(_) => {}
             EncoderState::Opus(encoder) => encoder.set_expected_loss(percent),
         }
     }
@@ -273,7 +316,10 @@ impl Encoder {
     /// The peer asks us to send in this mode; only AMR-WB has them.
     pub fn request_mode(&mut self, mode: amr_wb::Mode) {
         match &mut self.state {
-            EncoderState::G711(_) | EncoderState::G722(_) | EncoderState::Opus(_) => {}
+            EncoderState::G711(_)
+            | EncoderState::G722(_)
+            | EncoderState::Ilbc(..)
+            | EncoderState::Opus(_) => {}
             EncoderState::AmrWb(encoder) => encoder.request(mode),
         }
     }

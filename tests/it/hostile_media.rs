@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 use voxedge::codec::amr_wb::{self, Packing};
-use voxedge::codec::{CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings};
+use voxedge::codec::{CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings, IlbcMode};
 use voxedge::ground::Instant;
 use voxedge::rtp::packet::{RtpHeader, RtpPacket};
 use voxedge::rtp::rtcp::{Block, Compound, Part, Report, SenderInfo};
@@ -155,6 +155,7 @@ fn payloads_that_lie_decode_or_fail_and_leave_the_decoder_usable() {
         (CodecKind::Pcma, CodecFormat::Usual, 8_000),
         (CodecKind::G722, CodecFormat::Usual, 16_000),
         (CodecKind::Opus, CodecFormat::Usual, 8_000),
+        (CodecKind::Ilbc, CodecFormat::Ilbc(IlbcMode::Ms20), 8_000),
         (CodecKind::AmrWb, CodecFormat::Usual, 16_000),
         (CodecKind::AmrWb, CodecFormat::AmrWb(aligned), 16_000),
     ] {
