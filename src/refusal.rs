@@ -50,6 +50,8 @@ pub enum Refusal {
     BindFailed,
     /// The caller's connection closed while it rang: nobody is there to be answered.
     CallerLost,
+    /// A new offer came while the last one was not answered (RFC 3311 §5.2).
+    OfferPending,
     /// Our own bug.
     Bug,
 }
@@ -63,6 +65,30 @@ pub enum Stage {
     AgentCall,
     AgentStream,
     Media,
+}
+
+/// Why a REFER of the peer is not followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReferRefusal {
+    /// The configuration does not want it (`transfers.follow_refer`), or it came on another leg.
+    NotFollowed,
+    /// Refer-To is missing or cannot be read.
+    BadTarget,
+    /// `[outgoing]` does not allow the target.
+    NotAllowed,
+    /// Another transfer is under way.
+    Busy,
+}
+
+impl ReferRefusal {
+    pub fn status(self) -> StatusLine {
+        StatusLine::of(match self {
+            ReferRefusal::NotFollowed => 603,
+            ReferRefusal::BadTarget => 400,
+            ReferRefusal::NotAllowed => 403,
+            ReferRefusal::Busy => 491,
+        })
+    }
 }
 
 /// How a refusal looks on the wire and in the records.
@@ -94,6 +120,8 @@ impl Default for RefusalPolicy {
 
 /// `Retry-After` when nobody told us a better figure.
 const RETRY_AFTER_S: u32 = 5;
+/// `Retry-After` of an offer that came too early: 0 to 10 s (RFC 3311 §5.2).
+const OFFER_RETRY_S: u32 = 2;
 /// Warn-code for anything that no other code fits.
 const MISCELLANEOUS: u16 = 399;
 /// Warn-code "incompatible media format".
@@ -102,6 +130,11 @@ const INCOMPATIBLE_MEDIA: u16 = 305;
 const INCOMPATIBLE_ADDRESS: u16 = 301;
 
 impl Refusal {
+    /// A REFER of the peer that is followed (RFC 3515 §2.4.2).
+    pub fn accepted_referral() -> StatusLine {
+        StatusLine::of(202)
+    }
+
     /// The refusal in a word, for the log: it holds nothing that a peer sent.
     pub fn label(&self) -> &'static str {
         match self {
@@ -121,6 +154,7 @@ impl Refusal {
             Refusal::PortsExhausted => "no media port left",
             Refusal::BindFailed => "no media port can be bound",
             Refusal::CallerLost => "connection lost while ringing",
+            Refusal::OfferPending => "an offer is pending",
             Refusal::Bug => "internal error",
         }
     }
@@ -159,6 +193,10 @@ impl Refusal {
                 ..busy("no media port could be bound (media.address, media.ports)")
             },
             Refusal::CallerLost => plain(487, "the caller's connection closed while it rang"),
+            Refusal::OfferPending => Answer {
+                retry_after_s: Some(OFFER_RETRY_S),
+                ..plain(500, "the last offer has no answer yet")
+            },
             Refusal::Bug => {
                 Answer { alarm: true, ..plain(500, "internal error; the log has the details") }
             }
@@ -313,6 +351,16 @@ pub enum EndCause {
     HungUp,
     /// As long as `outgoing.length_max_s` allows.
     TooLong,
+    /// The caller has the target of a transfer, by a REFER that succeeded.
+    Transferred,
+    /// BYE of a transfer's target, after both legs were bridged.
+    TargetHungUp,
+    /// No media from a bridged target, or no sign of life on hold.
+    TargetSilent,
+    /// Bridged for as long as `transfers.bridged_max_s` allows.
+    BridgedTooLong,
+    /// A session timer ran out: no refresh came (RFC 4028 §10).
+    SessionExpired,
     /// Our own bug, after the answer.
     Bug,
 }
@@ -389,6 +437,11 @@ impl EndCause {
             EndCause::NeverAcked => Some("Q.850;cause=102;text=\"No ACK received\""),
             EndCause::BadAnswer => Some("SIP;cause=488;text=\"Not Acceptable Here\""),
             EndCause::Drained => Some("Q.850;cause=38;text=\"Edge is shutting down\""),
+            EndCause::Transferred => Some("Q.850;cause=16;text=\"Call transferred\""),
+            EndCause::TargetHungUp => Some("Q.850;cause=16;text=\"Target hung up\""),
+            EndCause::TargetSilent => Some("Q.850;cause=102;text=\"No media received\""),
+            EndCause::BridgedTooLong => Some("Q.850;cause=16;text=\"Longest call time reached\""),
+            EndCause::SessionExpired => Some("SIP;cause=408;text=\"Session timer expired\""),
             EndCause::Bug => Some("SIP;cause=500;text=\"Server Internal Error\""),
         }
     }
@@ -412,6 +465,11 @@ impl EndCause {
             | EndCause::BadAnswer
             | EndCause::CalleeHungUp
             | EndCause::TooLong
+            | EndCause::Transferred
+            | EndCause::TargetHungUp
+            | EndCause::TargetSilent
+            | EndCause::BridgedTooLong
+            | EndCause::SessionExpired
             | EndCause::Bug => EndCause::Refused(Refusal::Bug),
         }
     }
@@ -441,7 +499,10 @@ impl EndCause {
             | EndCause::CallerSilent
             | EndCause::HeldTooLong
             | EndCause::Refused(Refusal::CallerLost) => EndedBy::Caller,
-            EndCause::AgentHungUp | EndCause::AgentLost(_) => EndedBy::Agent,
+            EndCause::AgentHungUp | EndCause::AgentLost(_) | EndCause::Transferred => {
+                EndedBy::Agent
+            }
+            EndCause::TargetHungUp | EndCause::TargetSilent => EndedBy::Target,
             EndCause::CalleeHungUp | EndCause::CalleeRefused { .. } => EndedBy::Callee,
             EndCause::HungUp => EndedBy::Client,
             EndCause::NeverAcked
@@ -451,6 +512,8 @@ impl EndCause {
             | EndCause::NotReached(_)
             | EndCause::NoAnswer
             | EndCause::TooLong
+            | EndCause::BridgedTooLong
+            | EndCause::SessionExpired
             | EndCause::Bug => EndedBy::Edge,
         }
     }
@@ -474,6 +537,11 @@ impl EndCause {
             EndCause::NoAnswer => "no answer",
             EndCause::HungUp => "given up by the client",
             EndCause::TooLong => "longest call time",
+            EndCause::Transferred => "transferred",
+            EndCause::TargetHungUp => "target hung up",
+            EndCause::TargetSilent => "no media from the target",
+            EndCause::BridgedTooLong => "longest bridged time",
+            EndCause::SessionExpired => "session timer expired",
             EndCause::Bug => "internal error",
         }
     }
@@ -501,6 +569,13 @@ impl EndCause {
             EndCause::NoAnswer => "the callee did not answer in time".into(),
             EndCause::HungUp => "the client gave the call up".into(),
             EndCause::TooLong => "the call was as long as outgoing.length_max_s allows".into(),
+            EndCause::Transferred => "the call was transferred".into(),
+            EndCause::TargetHungUp => "the transfer's target hung up".into(),
+            EndCause::TargetSilent => "no media came from the transfer's target".into(),
+            EndCause::BridgedTooLong => {
+                "the legs were bridged for as long as transfers.bridged_max_s allows".into()
+            }
+            EndCause::SessionExpired => "the session was not refreshed in time".into(),
             EndCause::Bug => "internal error; the log has the details".into(),
         }
     }

@@ -5,9 +5,11 @@
 //! Every call that is listed here is in exactly one map; `Call::finish` is its only end.
 
 mod agents;
+mod carrying;
 mod creations;
 mod input;
 mod invited;
+mod legs;
 mod outgoing;
 mod registrations;
 mod setup;
@@ -21,13 +23,13 @@ pub use registrations::RegistrationState;
 use crate::account::SipConfig;
 use crate::billing::cdr::Cdr;
 use crate::call::ladder::Ladder;
+use crate::call::leg::JobPurpose;
 use crate::call::{Act, Call, CallSettings, MediaAddress, record};
 use crate::ground::ports::{PortPool, RtpPort};
 use crate::ground::{CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, TimerIndex};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
 use crate::outgoing::{DialRefusal, Limiter, OutgoingPolicy};
-use crate::refusal::{EndCause, Refusal};
-use crate::sip::status::StatusLine;
+use crate::refusal::EndCause;
 use crate::sip::ua::{Availability, Gone, SessionId, UaConfig, UaEvent, UaOutput, UserAgent};
 use agents::AgentCache;
 use creations::Creations;
@@ -87,9 +89,11 @@ enum Owner {
 #[derive(Clone, Debug)]
 struct Skeleton {
     key: CallKey,
+    /// Of the leg that the call began with, and its port; `None` while a new call has none yet.
     session: SessionId,
-    /// `None` while a new call has none yet.
     port: Option<RtpPort>,
+    /// The further legs and dialogs: a transfer's target, those on their way out.
+    others: Vec<(SessionId, Option<RtpPort>)>,
     /// The record of a new call that is in no map yet.
     cdr: Option<Box<Cdr>>,
 }
@@ -101,7 +105,7 @@ pub struct Switchboard {
     ua: UserAgent,
     calls: BTreeMap<CallKey, Call>,
     by_session: BTreeMap<SessionId, CallKey>,
-    jobs: BTreeMap<JobId, CallKey>,
+    jobs: BTreeMap<JobId, (CallKey, JobPurpose)>,
     /// Live calls on each stream connection: it is kept open while there are any.
     calls_on_flow: BTreeMap<FlowId, usize>,
     agents: AgentCache,
@@ -222,27 +226,23 @@ impl Switchboard {
         self.counters.broken += 1;
         let Some(skeleton) = self.in_hand.take() else { return };
         let mut outputs = Vec::new();
-        let reason = EndCause::Bug.reason_header();
-        let answered = self.ua.bye(now, skeleton.session, reason, &mut outputs).is_ok();
-        let cancelled =
-            !answered && self.ua.cancel(now, skeleton.session, reason, &mut outputs).is_ok();
-        if !answered && !cancelled {
-            let status = Refusal::Bug.answer(self.settings.call.refusals).status;
-            let _: Result<(), Gone> =
-                self.ua.refuse(now, skeleton.session, &status, &[], &mut outputs);
+        let answered = self.end_broken(now, skeleton.session, &mut outputs);
+        for (session, port) in &skeleton.others {
+            self.end_broken(now, *session, &mut outputs);
+            if let Some(port) = port {
+                self.ports.put_back(now.at, *port);
+            }
         }
-        self.by_session.remove(&skeleton.session);
-        self.jobs.retain(|_, key| *key != skeleton.key);
+        self.jobs.retain(|_, (key, _)| *key != skeleton.key);
         self.timers.set(Owner::Call(skeleton.key), None);
         if let Some(port) = skeleton.port {
             self.ports.put_back(now.at, port);
         }
-        self.creations.ended(now.at, skeleton.key, answered);
+        self.creations.forget(now.at, skeleton.key, answered);
         let policy = self.settings.call.refusals;
         if let Some(mut call) = self.calls.remove(&skeleton.key) {
             self.media(skeleton.key, MediaCommand::Close);
-            self.release_flow(call.first.flow.id);
-            self.dismiss_sources(&call);
+            self.release_call(&call);
             let asked = call.outgoing.as_mut().and_then(|outgoing| outgoing.asked.take());
             if let Some(asked) = asked {
                 let words = EndCause::Bug.words(self.settings.call.refusals);
@@ -361,49 +361,65 @@ impl Switchboard {
                 self.on_session(now, session, |call, out| call.on_confirmed(now, body, out));
             }
             UaEvent::NeverAcked { session } => {
-                self.on_session(now, session, |call, out| {
-                    call.finish(now, EndCause::NeverAcked, out);
-                });
+                self.on_session(now, session, |call, out| call.on_never_acked(now, session, out));
             }
             UaEvent::Reoffered { session, token, method, body } => {
                 self.on_session(now, session, |call, out| {
-                    call.on_reoffered(now, token, method, body, out);
+                    call.on_reoffered(now, session, (token, method), body, out);
                 });
             }
             UaEvent::ReoffersAck { session, body } => {
-                self.on_session(now, session, |call, out| call.on_reoffer_acked(now, body, out));
+                self.on_session(now, session, |call, out| {
+                    call.on_reoffer_acked(now, session, body, out);
+                });
             }
-            UaEvent::InDialog { session: _, token, request } => {
-                self.on_in_dialog(now, token, request.method());
+            UaEvent::InDialog { session, token, request } => {
+                self.on_in_dialog(now, session, token, &request);
             }
             UaEvent::Ended { session, reason } => self.on_ended(now, session, reason),
             UaEvent::Closed { session, outcome: _ } => {
-                self.on_session(now, session, |call, out| call.on_dialog_closed(out));
+                self.on_session(now, session, |call, out| call.on_dialog_closed(session, out));
             }
             UaEvent::FlowLost { session } => {
-                self.on_session(now, session, |call, out| call.on_flow_lost(now, out));
+                self.on_session(now, session, |call, out| call.on_flow_lost(now, session, out));
             }
             UaEvent::Moved { session, flow } => self.on_moved(session, flow),
             UaEvent::Progress { session, code, reason: _, body } => {
-                self.on_session(now, session, |call, out| call.on_progress(now, code, &body, out));
+                self.on_session(now, session, |call, out| match call.is_second(session) {
+                    true => call.on_target_progress(now, code, &body, out),
+                    false => call.on_progress(now, code, &body, out),
+                });
             }
             UaEvent::Answered { session, flow, body } => {
                 self.on_callee_answered(now, session, flow, body);
             }
             UaEvent::Refused { session, code, reason, contacts, retry_after: _ } => {
-                self.on_session(now, session, |call, out| {
-                    call.on_callee_refused(now, (code, reason), &contacts, out);
+                self.on_session(now, session, |call, out| match call.is_second(session) {
+                    true => call.on_target_refused(now, code, &contacts, out),
+                    false => call.on_callee_refused(now, (code, reason), &contacts, out),
                 });
             }
             UaEvent::DialFailed { session, fault } => {
-                self.on_session(now, session, |call, out| call.on_dial_failed(now, &fault, out));
+                self.on_session(now, session, |call, out| match call.is_second(session) {
+                    true => call.on_target_unreached(now, &fault, out),
+                    false => call.on_dial_failed(now, &fault, out),
+                });
             }
             UaEvent::RequestAnswered { .. }
             | UaEvent::ReofferAnswered { .. }
-            | UaEvent::ReofferRefused { .. }
-            | UaEvent::ReferProgress { .. }
-            | UaEvent::ReferDone { .. }
-            | UaEvent::Expired { .. } => {}
+            | UaEvent::ReofferRefused { .. } => {}
+            UaEvent::ReferProgress { session, code, reason: _ } => {
+                self.on_session(now, session, |call, _| call.on_refer_progress(now, code));
+            }
+            UaEvent::ReferDone { session, outcome } => {
+                self.on_session(now, session, |call, out| call.on_refer_done(now, &outcome, out));
+            }
+            UaEvent::Expired { session } => {
+                let cause = EndCause::SessionExpired;
+                self.on_session(now, session, |call, out| {
+                    call.on_leg_failed(now, session, cause, out);
+                });
+            }
             UaEvent::Responded { request, response, flow, hop: _, credentials } => {
                 let credentials = credentials.map(|credentials| *credentials);
                 self.on_registrar_answered(now, request, &response, flow, credentials);
@@ -429,182 +445,36 @@ impl Switchboard {
         self.step(now, key, |call, out| match event {
             MediaEvent::Opened => call.on_media_opened(now, out),
             MediaEvent::BindFailed => call.on_bind_failed(now, out),
-            MediaEvent::Prepared { .. } => call.on_prepared(now, out),
-            MediaEvent::PrepareFailed { fault, .. } | MediaEvent::JoinFailed { fault, .. } => {
-                call.on_stream_failed(now, fault, out);
+            MediaEvent::LegOpened { leg } => call.on_leg_opened(now, leg, out),
+            MediaEvent::LegBindFailed { leg } => call.on_leg_bind_failed(now, leg, out),
+            MediaEvent::LegClosed { leg, report } => call.on_leg_closed(leg, *report, out),
+            MediaEvent::Prepared { stream } => call.on_stream_prepared(now, stream, out),
+            MediaEvent::PrepareFailed { stream, fault } => {
+                call.on_prepare_failed(now, stream, fault, out);
             }
-            MediaEvent::Joined { .. } => call.on_joined(now, out),
-            MediaEvent::Changed { revision, .. } => call.on_media_changed(now, revision, out),
+            MediaEvent::JoinFailed { stream, fault } => {
+                call.on_join_failed(now, stream, fault, out);
+            }
+            MediaEvent::Joined { stream } => call.on_stream_joined(now, stream, out),
+            MediaEvent::Changed { leg, revision } => {
+                call.on_media_changed(now, leg, revision, out);
+            }
             MediaEvent::EarlyMedia(early) => call.on_early_media(now, early, out),
-            MediaEvent::LegHeard { source, .. } => call.on_caller_heard(now, source),
+            MediaEvent::LegHeard { leg, source } => call.on_leg_heard(now, leg, source),
             MediaEvent::AgentHeard => call.on_agent_heard(now),
             MediaEvent::Digit { duration_ms, .. } => call.on_digit(now, duration_ms),
-            MediaEvent::LegSilent { .. } => call.finish(now, EndCause::CallerSilent, out),
-            MediaEvent::HeldTooLong { .. } => call.finish(now, EndCause::HeldTooLong, out),
+            MediaEvent::LegSilent { leg } => call.on_leg_silent(now, leg, out),
+            MediaEvent::HeldTooLong { leg } => call.on_leg_held_too_long(now, leg, out),
             MediaEvent::AgentText { stream, text } => call.on_agent_text(now, stream, &text, out),
             MediaEvent::KeysSent { .. } => call.on_keys_sent(now, out),
-            MediaEvent::LegOpened { .. }
-            | MediaEvent::LegBindFailed { .. }
-            | MediaEvent::LegClosed { .. }
-            | MediaEvent::SoundPlayed => {}
-            MediaEvent::AgentEnded { .. } => call.on_agent_ended(now),
-            MediaEvent::AgentLeft { close, .. } => call.on_agent_left(now, close, out),
+            MediaEvent::SoundPlayed => {}
+            MediaEvent::AgentEnded { stream } => call.on_stream_ended(now, stream),
+            MediaEvent::AgentLeft { stream, close } => {
+                call.on_stream_left(now, stream, close, out);
+            }
             MediaEvent::Broken(_) => call.finish(now, EndCause::Bug, out),
             MediaEvent::Closed(report) => call.on_media_closed(now, *report, out),
         });
-    }
-
-    /// One step of one call: what happened, then what it asks for. The skeleton is kept in hand
-    /// for the case that the step panics.
-    fn step(&mut self, now: Now, key: CallKey, act: impl FnOnce(&mut Call, &mut Vec<Act>)) {
-        let Some(call) = self.calls.get_mut(&key) else { return };
-        let skeleton =
-            Skeleton { key, session: call.first.session, port: Some(call.first.port), cdr: None };
-        let before = self.in_hand.replace(skeleton);
-        let mut acts = Vec::new();
-        act(call, &mut acts);
-        self.timers.set(Owner::Call(key), call.poll_timeout());
-        self.carry_out(now, key, acts);
-        self.in_hand = before;
-    }
-
-    fn carry_out(&mut self, now: Now, key: CallKey, acts: Vec<Act>) {
-        for act in acts {
-            let Some(call) = self.calls.get_mut(&key) else { return };
-            let session = call.first.session;
-            match act {
-                Act::Ring => self.tell(now, |ua, out| ua.ring(now, session, 180, out)),
-                Act::Accept { description } => self.accept(now, key, session, &description),
-                Act::Refuse(answer) => self.refuse(now, key, session, &answer),
-                Act::Bye { reason } => self.bye(now, key, session, reason),
-                Act::AnswerReoffer { token, description } => {
-                    let body = description.as_deref().map(|text| (SDP, text.as_bytes()));
-                    self.tell(now, |ua, out| ua.answer(now, token, body, out));
-                }
-                Act::RejectReoffer { token, answer } => {
-                    let warning = self.warning(&answer);
-                    self.tell(now, |ua, out| {
-                        ua.reject(now, token, &answer.status, &[("Warning", &warning)], out)
-                    });
-                }
-                Act::AskFallback { question, budget } => {
-                    self.ask_fallback(now, key, &question, budget);
-                }
-                Act::FetchAgent { agent_id, again } => {
-                    self.fetch_agent(now, key, agent_id, again);
-                }
-                Act::AskTurn { until } => self.ask_turn(now, key, until),
-                Act::AgentDone { joined } => self.creations.ended(now.at, key, joined),
-                Act::CreateOutgoing { agent_id, query, body, budget } => {
-                    let job = self.begin_job(key);
-                    let create =
-                        Command::CreateOutgoing { call: key, job, agent_id, query, body, budget };
-                    self.out.push_back(create);
-                }
-                Act::AnswerDial { asked, result } => self.answer_dial(asked, *result),
-                Act::Dial => self.dial(now, key),
-                Act::Cancel { reason } => self.cancel(now, key, session, reason),
-                Act::CreateAgentCall { agent_id, body, budget } => {
-                    let job = self.begin_job(key);
-                    self.out.push_back(Command::CreateAgentCall {
-                        call: key,
-                        job,
-                        agent_id,
-                        body,
-                        budget,
-                    });
-                }
-                Act::AbortJob(job) => {
-                    self.jobs.remove(&job);
-                    self.out.push_back(Command::AbortJob(job));
-                }
-                Act::Media(command) => self.media(key, command),
-                Act::Record => {
-                    let (cdr, ladder) = (Box::new(call.cdr.clone()), call.ladder.clone());
-                    self.out.push_back(Command::Record { cdr, ladder });
-                }
-                Act::KeepEarlyMedia(early) => {
-                    self.out.push_back(Command::KeepEarlyMedia { call: key, early });
-                }
-                Act::AnotherPort => self.another_port(now, key),
-                Act::Gone => self.forget(now, key),
-            }
-        }
-    }
-
-    fn accept(&mut self, now: Now, key: CallKey, session: SessionId, description: &str) {
-        self.counters.answered += 1;
-        let mut outputs = Vec::new();
-        let body = Some((SDP, description.as_bytes()));
-        let accepted = self.ua.accept(now, session, &[], body, &mut outputs);
-        self.take_ua_outputs(now, outputs);
-        if accepted.is_err() {
-            self.step(now, key, |call, out| call.finish(now, EndCause::CallerCancelled, out));
-        }
-    }
-
-    /// Our BYE; a session that is gone already has nothing more to tell.
-    fn bye(&mut self, now: Now, key: CallKey, session: SessionId, reason: Option<&str>) {
-        let mut outputs = Vec::new();
-        let gone = self.ua.bye(now, session, reason, &mut outputs).is_err();
-        self.take_ua_outputs(now, outputs);
-        if gone {
-            self.step(now, key, Call::on_dialog_closed);
-        }
-    }
-
-    fn refuse(
-        &mut self,
-        now: Now,
-        key: CallKey,
-        session: SessionId,
-        answer: &crate::refusal::Answer,
-    ) {
-        self.counters.refused += 1;
-        if answer.alarm {
-            self.out.push_back(Command::Alarm { call: key, words: answer.detail.clone() });
-        }
-        self.send_refusal(now, session, answer);
-    }
-
-    /// Sends a final refusal with its `Warning` and `Retry-After`.
-    fn send_refusal(&mut self, now: Now, session: SessionId, answer: &crate::refusal::Answer) {
-        let warning = self.warning(answer);
-        let retry_after = answer.retry_after_s.map(|seconds| seconds.to_string());
-        let mut headers = vec![("Warning", warning.as_str())];
-        if let Some(seconds) = &retry_after {
-            headers.push(("Retry-After", seconds.as_str()));
-        }
-        if answer.status.code == 415 {
-            // What we would take (RFC 3261 §21.4.13).
-            headers.push(("Accept", SDP));
-        }
-        let status: &StatusLine = &answer.status;
-        self.tell(now, |ua, out| ua.refuse(now, session, status, &headers, out));
-    }
-
-    /// `Warning: 399 host "words"` (RFC 3261 §20.43); the words are quoted safely.
-    fn warning(&self, answer: &crate::refusal::Answer) -> String {
-        let clean: String = answer
-            .detail
-            .chars()
-            .filter(|c| !c.is_control())
-            .flat_map(|c| match c {
-                '"' | '\\' => vec!['\\', c],
-                _ => vec![c],
-            })
-            .collect();
-        format!("{} {} \"{clean}\"", answer.warn_code, self.settings.warn_agent)
-    }
-
-    fn begin_job(&mut self, key: CallKey) -> JobId {
-        self.jobs_begun += 1;
-        let job = JobId(self.jobs_begun);
-        self.jobs.insert(job, key);
-        if let Some(call) = self.calls.get_mut(&key) {
-            call.job = Some(job);
-        }
-        job
     }
 
     fn media(&mut self, call: CallKey, what: MediaCommand) {
@@ -615,14 +485,12 @@ impl Switchboard {
     fn forget(&mut self, now: Now, key: CallKey) {
         let Some(call) = self.calls.remove(&key) else { return };
         self.counters.ended += 1;
-        self.by_session.remove(&call.first.session);
-        if let Some(job) = call.job {
-            self.jobs.remove(&job);
+        for (job, _) in &call.jobs {
+            self.jobs.remove(job);
         }
         self.ports.put_back(now.at, call.first.port);
         self.timers.set(Owner::Call(key), None);
-        self.release_flow(call.first.flow.id);
-        self.dismiss_sources(&call);
+        self.release_call(&call);
         self.set_availability();
     }
 
@@ -647,9 +515,9 @@ impl Switchboard {
     fn on_moved(&mut self, session: SessionId, flow: Flow) {
         let key = self.by_session.get(&session);
         let Some(call) = key.and_then(|key| self.calls.get_mut(key)) else { return };
-        let old = std::mem::replace(&mut call.first.flow, flow);
+        let Some(old) = call.move_session(session, flow) else { return };
         self.hold_flow(flow.id);
-        self.release_flow(old.id);
+        self.release_flow(old);
     }
 
     fn begin_drain(&mut self, now: Now, grace: Duration) {

@@ -5,6 +5,7 @@
 
 use super::deciminute::Deciminutes;
 use super::stamp;
+use super::transfer::TransferRecord;
 use crate::ground::{CallKey, Transport, WallTime};
 use crate::media::plan::MediaReport;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -29,6 +30,8 @@ pub enum EndedBy {
     Caller,
     /// BYE or refusal of the callee of an outgoing call.
     Callee,
+    /// The target of a transfer, after both legs were bridged.
+    Target,
     /// The client that asked for an outgoing call.
     Client,
     /// The agent hung up, or its stream was lost.
@@ -110,6 +113,9 @@ pub struct Cdr {
     /// Detail of a refusal, as in the `Warning` header and the log.
     pub warning: Option<String>,
     pub media: Option<MediaSummary>,
+    /// Its transfers, in the order of their beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transfers: Vec<TransferRecord>,
 }
 
 impl Cdr {
@@ -152,6 +158,7 @@ impl Cdr {
             end: None,
             warning: None,
             media: None,
+            transfers: Vec::new(),
         }
     }
 

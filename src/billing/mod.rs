@@ -5,7 +5,9 @@ pub mod cdr;
 pub mod deciminute;
 pub mod ledger;
 mod stamp;
+pub mod transfer;
 
 pub use cdr::{CallDirection, Cdr, EndedBy, MediaSummary, Source};
 pub use deciminute::Deciminutes;
 pub use ledger::{Ledger, LegClock};
+pub use transfer::{TransferKind, TransferOutcome, TransferRecord};

@@ -107,7 +107,6 @@ impl Call {
         decided: Result<FallbackDecision, FallbackFault>,
         out: &mut Vec<Act>,
     ) {
-        self.job = None;
         let State::SettingUp { agent: AgentTrack::Deciding, .. } = self.state else { return };
         match decided {
             Ok(FallbackDecision::StartAgentCall { agent_id, body }) => {
@@ -154,7 +153,6 @@ impl Call {
         is_remembered: bool,
         out: &mut Vec<Act>,
     ) {
-        self.job = None;
         let State::SettingUp { agent: AgentTrack::Fetching { doubted }, .. } = &mut self.state
         else {
             return;
@@ -264,7 +262,8 @@ impl Call {
 
     pub(super) fn ask_turn(&mut self, now: Now, out: &mut Vec<Act>) {
         self.set_track(AgentTrack::Waiting);
-        out.push(Act::AskTurn { until: self.turn_until(now) });
+        let (stream, until) = (self.agent, self.turn_until(now));
+        out.push(Act::AskTurn { stream, until });
     }
 
     /// The last moment at which a creation is still of use.
@@ -294,7 +293,8 @@ impl Call {
         let budget = self.time_left(now).min(limits::CREATE_CALL);
         self.set_track(AgentTrack::Creating);
         self.note(now, Lane::Agent, "create call  edge → Ultravox");
-        out.push(Act::CreateAgentCall { agent_id: self.agent_id.clone(), body, budget });
+        let (stream, agent_id) = (self.agent, self.agent_id.clone());
+        out.push(Act::CreateAgentCall { stream, agent_id, body, budget });
     }
 
     /// How far ahead the agent may push: what the playout queue surely holds, at most 30 s.
@@ -319,7 +319,6 @@ impl Call {
         answer: Result<Created, CreateFault>,
         out: &mut Vec<Act>,
     ) {
-        self.job = None;
         let State::SettingUp { agent: AgentTrack::Creating, .. } = self.state else { return };
         let fault = match answer {
             Ok(created) => return self.on_agent_call_created(now, created, out),

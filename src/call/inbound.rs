@@ -4,21 +4,18 @@
 //! that is not answered, and nothing is answered that is not joined.
 
 use super::ladder::Lane;
+use super::outbound::PORTS_TRIED_MAX;
+use super::transfer::Happened;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
-use crate::codec::CodecFormat;
-use crate::ground::{LegId, Now, Secret, StreamId};
+use crate::ground::{LegId, Now, Secret};
 use crate::media::plan::{
-    AgentClose, AgentStreamFault, Direction, EarlyMedia, LegPlan, MediaCommand, MediaPlan,
-    RemoteMedia,
+    AgentClose, AgentStreamFault, EarlyMedia, LegPlan, MediaCommand, MediaPlan,
 };
 use crate::refusal::{EndCause, Refusal, Stage};
-use crate::sdp::Agreed;
-use crate::sdp::payload::{self, Encoding};
+use crate::sip::ua::SessionId;
 use bytes::Bytes;
 use std::net::SocketAddr;
 
-/// Ports that one call tries before it gives up on binding.
-const PORTS_TRIED_MAX: u8 = 5;
 /// Remarks on headers that the ladder shows; the record holds more.
 const REMARKS_SHOWN: usize = 4;
 
@@ -49,7 +46,8 @@ impl Call {
 
     /// Asks for the media session, with the leg as agreed or, for a late offer, as offered.
     pub fn open_media(&mut self, cname: String, out: &mut Vec<Act>) {
-        let leg = self.first.plan.unwrap_or_else(|| self.provisional_leg());
+        let ptime_ms = self.settings.ptime_ms;
+        let leg = self.first.plan.unwrap_or_else(|| self.first.provisional_plan(ptime_ms));
         let plan = MediaPlan {
             leg,
             agent: self.rates,
@@ -63,37 +61,6 @@ impl Call {
             address: self.first.media_address.bind,
             port: self.first.port.0,
         }));
-    }
-
-    /// The leg's plan from an agreed description.
-    pub fn leg_plan(&self, agreed: &Agreed) -> LegPlan {
-        LegPlan {
-            codec: agreed.codec,
-            telephone_event: agreed.telephone_event,
-            remote: agreed.remote,
-            direction: agreed.direction,
-            signalling_source: self.first.flow.peer.ip(),
-        }
-    }
-
-    /// What is known of the leg before the caller's answer came (late offer).
-    fn provisional_leg(&self) -> LegPlan {
-        let kind = self.first.kind;
-        let payload_type = payload::default_number(Encoding::audio(kind));
-        LegPlan {
-            codec: crate::media::plan::CodecPlan {
-                kind,
-                format: CodecFormat::Usual,
-                send_payload_type: payload_type,
-                receive_payload_type: payload_type,
-                ptime_ms: self.settings.ptime_ms,
-                fec: false,
-            },
-            telephone_event: None,
-            remote: RemoteMedia::default(),
-            direction: Direction::SendRecv,
-            signalling_source: self.first.flow.peer.ip(),
-        }
     }
 
     /// Sockets are bound and the session stands.
@@ -126,7 +93,7 @@ impl Call {
         let join_url: Secret = std::mem::take(join_url);
         *agent = AgentTrack::Preparing;
         self.note(now, Lane::Agent, "stream connect  edge → Ultravox");
-        out.push(Act::Media(MediaCommand::Prepare { stream: StreamId::FIRST, join_url }));
+        out.push(Act::Media(MediaCommand::Prepare { stream: self.agent, join_url }));
     }
 
     /// TCP and TLS stand: join at once, since nothing else is awaited.
@@ -137,7 +104,7 @@ impl Call {
         let State::SettingUp { agent: AgentTrack::Preparing, .. } = self.state else { return };
         self.note(now, Lane::Agent, "stream ready; upgrade  edge → Ultravox");
         self.state = State::Joining;
-        out.push(Act::Media(MediaCommand::Join { stream: StreamId::FIRST }));
+        out.push(Act::Media(MediaCommand::Join { stream: self.agent }));
     }
 
     /// The stream could not be prepared or joined: a 503, never an answered dead call.
@@ -189,7 +156,7 @@ impl Call {
         };
         match agreed {
             Some(agreed) => {
-                let leg = self.leg_plan(&agreed);
+                let leg = self.first.plan_of(&agreed);
                 self.take_leg(leg, out);
             }
             None => self.finish(now, EndCause::BadAnswer, out),
@@ -198,14 +165,8 @@ impl Call {
 
     /// Makes `leg` the plan in force.
     pub fn take_leg(&mut self, leg: LegPlan, out: &mut Vec<Act>) {
-        self.first.plan = Some(leg);
         self.cdr.codec = Some(leg.codec.kind.encoding_name().to_owned());
-        self.first.revision += 1;
-        out.push(Act::Media(MediaCommand::Change {
-            leg: LegId::CALLER,
-            revision: self.first.revision,
-            plan: Box::new(leg),
-        }));
+        self.first.take_plan(leg, out);
     }
 
     /// The first packet of the caller's media.
@@ -250,7 +211,10 @@ impl Call {
 
     /// The connection that the caller lives on closed. A call that is up goes on: its BYE may come on
     /// another connection, and silence ends it. One that still rings has nobody to be answered.
-    pub fn on_flow_lost(&mut self, now: Now, out: &mut Vec<Act>) {
+    pub fn on_flow_lost(&mut self, now: Now, session: SessionId, out: &mut Vec<Act>) {
+        if session != self.first.session {
+            return;
+        }
         match self.state {
             State::SettingUp { .. } | State::Joining if self.outgoing.is_none() => {
                 self.finish(now, EndCause::Refused(Refusal::CallerLost), out);
@@ -265,6 +229,10 @@ impl Call {
 
     /// A deadline of this call came: the set-up took too long, or a heartbeat is due.
     pub fn on_timeout(&mut self, now: Now, out: &mut Vec<Act>) {
+        self.drive(now, Happened::Timeout, out);
+        if self.deadline.is_none_or(|deadline| deadline > now.at) {
+            return;
+        }
         match &self.state {
             State::SettingUp { media_open, agent } => {
                 let stage = match agent {

@@ -1,13 +1,18 @@
-//! One SIP leg of a call: its session, its offer/answer, its media port. What it does is the call's
-//! matter; its clock is the ledger's.
+//! One SIP leg of a call: its session, its offer/answer, its media port. A call begins with one leg;
+//! a transfer's target is a second one. What a leg does is the call's matter; its clock is the
+//! ledger's.
 
-use super::{MediaAddress, reoffer};
-use crate::codec::CodecKind;
+use super::{Act, MediaAddress, reoffer};
+use crate::codec::{CodecFormat, CodecKind};
 use crate::ground::ports::RtpPort;
-use crate::ground::{Flow, LegId};
-use crate::media::plan::LegPlan;
-use crate::sdp::OfferAnswer;
+use crate::ground::{Flow, FlowId, LegId, StreamId};
+use crate::media::plan::{CodecPlan, Direction, LegPlan, MediaCommand, RemoteMedia};
+use crate::outgoing::Callee;
+use crate::sdp::payload::{self, Encoding};
+use crate::sdp::{Agreed, LocalMedia, OfferAnswer};
+use crate::sip::digest::DigestClient;
 use crate::sip::ua::SessionId;
+use std::net::IpAddr;
 
 /// A leg. It may be up, on its way up or down; its call knows.
 #[derive(Debug)]
@@ -29,4 +34,138 @@ pub struct Leg {
     pub pending_reoffer: Option<reoffer::Pending>,
     /// Of the plans that went to the shard.
     pub revision: u32,
+    /// Addresses that may send requests of this dialog, listed or not.
+    pub admitted: Vec<IpAddr>,
+}
+
+impl Leg {
+    /// The leg's plan from an agreed description.
+    pub fn plan_of(&self, agreed: &Agreed) -> LegPlan {
+        LegPlan {
+            codec: agreed.codec,
+            telephone_event: agreed.telephone_event,
+            remote: agreed.remote,
+            direction: agreed.direction,
+            signalling_source: self.flow.peer.ip(),
+        }
+    }
+
+    /// What is known of the leg before the peer's answer came.
+    pub fn provisional_plan(&self, ptime_ms: u16) -> LegPlan {
+        let payload_type = payload::default_number(Encoding::audio(self.kind));
+        LegPlan {
+            codec: CodecPlan {
+                kind: self.kind,
+                format: CodecFormat::Usual,
+                send_payload_type: payload_type,
+                receive_payload_type: payload_type,
+                ptime_ms,
+                fec: false,
+            },
+            telephone_event: None,
+            remote: RemoteMedia::default(),
+            direction: Direction::SendRecv,
+            signalling_source: self.flow.peer.ip(),
+        }
+    }
+
+    /// Makes `plan` the one in force.
+    pub(super) fn take_plan(&mut self, plan: LegPlan, out: &mut Vec<Act>) {
+        self.plan = Some(plan);
+        self.revision += 1;
+        out.push(Act::Media(MediaCommand::Change {
+            leg: self.id,
+            revision: self.revision,
+            plan: Box::new(plan),
+        }));
+    }
+
+    /// The media that we offer or answer with; `codecs` in preference order.
+    pub fn local_media(&self, codecs: Vec<CodecKind>, ptime_ms: u16) -> LocalMedia {
+        LocalMedia {
+            address: self.media_address.advertise,
+            port: self.port.0,
+            ptime_ms,
+            codecs,
+            telephone_event: true,
+            opus_fec: true,
+        }
+    }
+}
+
+/// Whom a second leg calls, and with what.
+#[derive(Clone, Debug)]
+pub struct Errand {
+    /// Who is dialled now: another one after a 3xx.
+    pub callee: Callee,
+    /// From as `name-addr`.
+    pub from: String,
+    pub headers: Vec<(String, String)>,
+    /// What answers challenges of the target that was asked for; nobody else's.
+    pub credentials: Option<DigestClient>,
+    /// Where that is.
+    pub home: String,
+    /// Everybody who was dialled, by Request-URI.
+    pub tried: Vec<String>,
+}
+
+impl Errand {
+    /// The credentials for the present target: those of another place stay at home.
+    pub fn credentials_here(&self) -> Option<DigestClient> {
+        self.credentials.clone().filter(|_| self.callee.place == self.home)
+    }
+}
+
+/// The second leg: a transfer's target.
+#[derive(Debug)]
+pub struct Second {
+    pub leg: Leg,
+    pub errand: Errand,
+    pub progress: Progress,
+}
+
+/// How far a leg that we dial is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// No INVITE is out.
+    Bound,
+    Ringing,
+    /// Answered: a BYE ends it.
+    Up,
+    /// Its session is gone.
+    Gone,
+}
+
+/// A dialog on its way out while the call goes on, or until it is gone; with the leg's port when the
+/// leg goes too.
+#[derive(Debug)]
+pub struct Closing {
+    pub session: SessionId,
+    pub flow: FlowId,
+    pub admitted: Vec<IpAddr>,
+    /// The port, until media has let go of it.
+    pub port: Option<(LegId, RtpPort)>,
+    /// The end of the dialog is awaited.
+    pub awaits_dialog: bool,
+    /// `LegClosed` is awaited.
+    pub awaits_media: bool,
+}
+
+impl Closing {
+    pub fn is_over(&self) -> bool {
+        !self.awaits_dialog && !self.awaits_media
+    }
+}
+
+/// The jobs of a call that the shell works on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JobPurpose {
+    /// The way to the agent call: who takes it, what the agent is like.
+    SetUp,
+    /// The agent call of this stream.
+    Creation(StreamId),
+    /// The stage of the caller's agent, to be restored.
+    Stage,
+    /// Audio of our own.
+    Sound,
 }

@@ -1,5 +1,5 @@
-//! One call: what it does from INVITE to its record (house §4, §9). A `Call` owns its leg (session,
-//! offer/answer, leg clock), its media port, its jobs and its record. It is a leaf machine: what
+//! One call: what it does from INVITE to its record (house §4, §9). A `Call` owns its legs (session,
+//! offer/answer, leg clock, media port), its transfer, its jobs and its record. It is a leaf machine: what
 //! happened comes in by `on_*`, what is to be done goes out as [`Act`]s, which the Switchboard turns
 //! into SIP, REST and media commands. It never sees a transaction, a socket or a codec.
 //!
@@ -16,14 +16,19 @@
 //! `finish` is the only teardown, from every state.
 
 pub mod creation;
+pub mod handover;
 pub mod inbound;
 pub mod ladder;
 pub mod leg;
 pub mod outbound;
 pub mod record;
+pub mod referring;
 pub mod reoffer;
+mod second;
 pub mod settings;
+mod streams;
 pub mod tool;
+pub mod transfer;
 
 use crate::billing::cdr::Cdr;
 use crate::billing::ledger::Ledger;
@@ -31,19 +36,22 @@ use crate::codec::CodecKind;
 use crate::context::Caller;
 use crate::fallback::Question;
 use crate::ground::ports::RtpPort;
-use crate::ground::{CallKey, Flow, Instant, JobId, LegId, Now, Secret};
-use crate::media::plan::{AgentRates, EarlyMedia, MediaCommand, MediaReport};
+use crate::ground::{CallKey, Flow, Instant, JobId, LegId, Now, Secret, StreamId};
+use crate::media::plan::{AgentClose, AgentRates, EarlyMedia, MediaCommand, MediaReport, Sound};
 use crate::outgoing::DialRefusal;
 use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
 use crate::sdp::{Agreed, OfferAnswer};
+use crate::sip::status::StatusLine;
 use crate::sip::ua::{RequestToken, SessionId};
 use crate::ultravox::agent::Agent;
 use bytes::Bytes;
 use creation::Creation;
+use handover::Transferring;
 use ladder::{Ladder, Lane};
-use leg::Leg;
+use leg::{Closing, Errand, JobPurpose, Leg, Second};
 use outbound::Outgoing;
+use referring::{Notified, ReferWish};
 use serde_json::{Map, Value};
 use settings::HandSettings;
 use std::net::IpAddr;
@@ -64,6 +72,7 @@ pub enum Act {
     Refuse(Answer),
     /// BYE, or its wait for the ACK first.
     Bye {
+        session: SessionId,
         reason: Option<&'static str>,
     },
     /// 200 to a re-INVITE or UPDATE.
@@ -86,8 +95,9 @@ pub enum Act {
         agent_id: String,
         again: bool,
     },
-    /// Ask for the turn to create the agent call; later than `until` it is of no use.
+    /// Ask for the turn to create the agent call of this stream; later than `until` it is of no use.
     AskTurn {
+        stream: StreamId,
         until: Instant,
     },
     /// Create the agent call of an outgoing call; the body is complete.
@@ -106,21 +116,44 @@ pub enum Act {
     Dial,
     /// Give up the INVITE of ours that is under way.
     Cancel {
+        session: SessionId,
         reason: Option<&'static str>,
     },
-    /// Create the agent call, with an agent or without; the body is complete.
+    /// Give the second leg of this transfer a port and an offer, another one when it has them.
+    AskLeg(Box<Errand>),
+    /// Call the second leg's target, with our description as the offer.
+    DialSecond,
+    /// Ask a peer to call somebody else.
+    Refer(Box<ReferWish>),
+    /// A final answer to an in-dialog request.
+    Respond {
+        token: RequestToken,
+        status: StatusLine,
+    },
+    /// Tell a peer how the REFER that it sent goes.
+    NotifyReferral {
+        notified: Notified,
+        code: u16,
+    },
+    /// Nothing is left of a dialog, and of the leg that it belonged to.
+    Release(Box<Closing>),
+    /// Create the agent call of this stream, with an agent or without; the body is complete.
     CreateAgentCall {
+        stream: StreamId,
         agent_id: Option<String>,
         body: Value,
         budget: Duration,
     },
-    /// The agent call is over, or will never be; `joined` when its stream was.
+    /// The agent call of this stream is over, or will never be; `joined` when it was.
     AgentDone {
+        stream: StreamId,
         joined: bool,
     },
     /// Give up a job that nobody waits for any more.
     AbortJob(JobId),
     Media(MediaCommand),
+    /// What a call's own port of sound plays from now on.
+    Play(Tune),
     /// Keep what an outgoing call heard before its agent joined, for diagnosis.
     KeepEarlyMedia(Box<EarlyMedia>),
     /// Write the record as it stands.
@@ -129,6 +162,14 @@ pub enum Act {
     AnotherPort,
     /// Nothing of this call is left to wait for; it is dropped and its port returned.
     Gone,
+}
+
+/// A sound of ours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tune {
+    Silence,
+    HoldMusic,
+    Given(Arc<Sound>),
 }
 
 /// Where a call stands.
@@ -199,7 +240,21 @@ pub struct Call {
     /// The INVITE's offer; `None` for a late offer.
     pub offer: Option<Bytes>,
     pub rates: AgentRates,
-    pub job: Option<JobId>,
+    /// The second leg: a transfer's target.
+    pub second: Option<Box<Second>>,
+    /// The transfer under way, or its bridge.
+    pub transfer: Option<Box<Transferring>>,
+    /// Dialogs and legs on their way out.
+    pub closing: Vec<Closing>,
+    /// Legs and agent streams that were numbered so far.
+    pub legs_begun: u32,
+    pub streams_begun: u32,
+    /// The stream of the agent that the call is for.
+    pub agent: StreamId,
+    /// How it ended, while the caller has a transfer to wait for.
+    pub agent_close: Option<AgentClose>,
+    /// What the shell works on for this call.
+    pub jobs: Vec<(JobId, JobPurpose)>,
     /// The creation under way.
     pub creation: Option<Box<Creation>>,
     /// What only an outgoing call has.
@@ -281,7 +336,15 @@ impl Call {
                 ports_tried: 0,
                 pending_reoffer: None,
                 revision: 0,
+                admitted: Vec::new(),
             },
+            second: None,
+            transfer: None,
+            closing: Vec::new(),
+            legs_begun: 1,
+            streams_begun: 1,
+            agent: StreamId::FIRST,
+            agent_close: None,
             settings: opening.settings,
             route: opening.route,
             agent_id: opening.agent_id,
@@ -291,7 +354,7 @@ impl Call {
             caller: opening.caller,
             offer: negotiated.offer,
             rates,
-            job: None,
+            jobs: Vec::new(),
             creation: None,
             outgoing: None,
             tools: Tools::default(),
@@ -302,7 +365,7 @@ impl Call {
             ladder: Ladder::new(now.at),
             cdr,
         };
-        call.first.plan = negotiated.agreed.map(|agreed| call.leg_plan(&agreed));
+        call.first.plan = negotiated.agreed.map(|agreed| call.first.plan_of(&agreed));
         call
     }
 
@@ -318,7 +381,8 @@ impl Call {
 
     /// When this call wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadline
+        let transfer = self.transfer.as_ref().and_then(|transfer| transfer.machine.deadline());
+        self.deadline.into_iter().chain(transfer).min()
     }
 
     /// Ends the call, whatever its state: the one teardown. Each part is told what its own state
@@ -333,11 +397,12 @@ impl Call {
             Some(_) => self.end_outgoing(&cause, out),
             None => self.end_dialog(answered, &cause, out),
         };
-        if let Some(job) = self.job.take() {
-            out.push(Act::AbortJob(job));
-        }
+        out.extend(self.jobs.drain(..).map(|(job, _)| Act::AbortJob(job)));
         self.ledger.stop_all(now.at);
-        out.push(Act::AgentDone { joined: self.cdr.joined_at.is_some() });
+        let (stream, joined) = (self.agent, self.cdr.joined_at.is_some());
+        out.push(Act::AgentDone { stream, joined });
+        self.close_transfer(now, out);
+        self.drop_second(now, cause.reason_header(), out);
         self.agent_left(now.at);
         self.first.pending_reoffer = None;
         self.deadline = None;
@@ -369,8 +434,14 @@ impl Call {
             | EndCause::NoAnswer
             | EndCause::HungUp
             | EndCause::TooLong
+            | EndCause::Transferred
+            | EndCause::TargetHungUp
+            | EndCause::TargetSilent
+            | EndCause::BridgedTooLong
+            | EndCause::SessionExpired
             | EndCause::Bug => {
-                out.push(Act::Bye { reason: cause.reason_header() });
+                let session = self.first.session;
+                out.push(Act::Bye { session, reason: cause.reason_header() });
                 true
             }
         }
@@ -387,13 +458,28 @@ impl Call {
         record::close(&mut self.cdr, now, clocks, cause, policy);
     }
 
-    /// The session is gone from the user agent's tables.
-    pub fn on_dialog_closed(&mut self, out: &mut Vec<Act>) {
-        if let State::Ending { dialog_closing, media_closing } = &mut self.state {
+    /// A session is gone from the user agent's tables.
+    pub fn on_dialog_closed(&mut self, session: SessionId, out: &mut Vec<Act>) {
+        for closing in self.closing.iter_mut().filter(|closing| closing.session == session) {
+            closing.awaits_dialog = false;
+        }
+        if let (State::Ending { dialog_closing, .. }, true) =
+            (&mut self.state, self.first.session == session)
+        {
             *dialog_closing = false;
-            if !*media_closing {
-                out.push(Act::Gone);
-            }
+        }
+        self.release_closed(out);
+    }
+
+    /// Lets go of what has ended, of the call itself at last.
+    fn release_closed(&mut self, out: &mut Vec<Act>) {
+        let over = self.closing.extract_if(.., |closing| closing.is_over());
+        out.extend(over.map(|closing| Act::Release(Box::new(closing))));
+        let State::Ending { dialog_closing: false, media_closing: false } = self.state else {
+            return;
+        };
+        if self.closing.is_empty() {
+            out.push(Act::Gone);
         }
     }
 
@@ -403,13 +489,14 @@ impl Call {
         if !self.is_ending() {
             self.finish(now, EndCause::Bug, out);
         }
-        if let State::Ending { dialog_closing, media_closing } = &mut self.state {
+        for closing in &mut self.closing {
+            closing.awaits_media = false;
+        }
+        if let State::Ending { media_closing, .. } = &mut self.state {
             *media_closing = false;
             out.push(Act::Record);
-            if !*dialog_closing {
-                out.push(Act::Gone);
-            }
         }
+        self.release_closed(out);
     }
 
     /// Adds a line to the ladder.

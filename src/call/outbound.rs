@@ -12,7 +12,7 @@
 
 use super::ladder::Lane;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
-use crate::ground::{Instant, LegId, Now, Secret, StreamId, limits};
+use crate::ground::{Instant, LegId, Now, Secret, limits};
 use crate::media::plan::{AgentStreamFault, MediaCommand};
 use crate::outgoing::{Callee, DialRefusal, OutgoingPolicy, Wanted};
 use crate::refusal::{EndCause, Refusal, Unreached};
@@ -22,8 +22,10 @@ use crate::sip::ua::{Body, DialFault};
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{CreateCall, CreateFault, Created};
 use serde_json::Value;
-use std::net::IpAddr;
 use std::sync::Arc;
+
+/// Ports that one leg tries before it gives up on binding.
+pub(super) const PORTS_TRIED_MAX: u8 = 5;
 
 /// The part of a call that only an outgoing one has.
 #[derive(Debug)]
@@ -47,8 +49,6 @@ pub struct Outgoing {
     /// The callee answered: a BYE ends it.
     pub is_up: bool,
     pub ends_at: Option<Instant>,
-    /// Addresses that may send requests of this dialog, listed or not.
-    pub admitted: Vec<IpAddr>,
 }
 
 /// The agent's stream while the callee rings.
@@ -85,7 +85,6 @@ impl Outgoing {
             is_ringing: false,
             is_up: false,
             ends_at: None,
-            admitted: Vec::new(),
         }
     }
 
@@ -135,7 +134,6 @@ impl Call {
         answer: Result<Created, ServiceRefusal>,
         out: &mut Vec<Act>,
     ) {
-        self.job = None;
         let State::SettingUp { agent: AgentTrack::Creating, .. } = self.state else { return };
         match answer {
             Ok(created) => self.on_outgoing_created(now, created, out),
@@ -187,7 +185,7 @@ impl Call {
         self.note(now, Lane::Sip, "INVITE  edge → callee");
         out.push(Act::Dial);
         self.note(now, Lane::Agent, "stream connect  edge → Ultravox");
-        out.push(Act::Media(MediaCommand::Prepare { stream: StreamId::FIRST, join_url }));
+        out.push(Act::Media(MediaCommand::Prepare { stream: self.agent, join_url }));
     }
 
     /// A provisional answer of the callee's side.
@@ -200,7 +198,7 @@ impl Call {
             .as_ref()
             .and_then(|(_, answer)| self.first.offer_answer.clone().accept_answer(answer).ok());
         if let Some(agreed) = agreed {
-            let leg = self.leg_plan(&agreed);
+            let leg = self.first.plan_of(&agreed);
             self.take_leg(leg, out);
         }
         if code >= 180 && self.cdr.ringing_at.is_none() {
@@ -227,7 +225,7 @@ impl Call {
         let Some(agreed) = agreed else { return self.finish(now, EndCause::BadAnswer, out) };
         self.cdr.source.address = self.first.flow.peer;
         self.cdr.source.transport = self.first.flow.transport;
-        let leg = self.leg_plan(&agreed);
+        let leg = self.first.plan_of(&agreed);
         self.take_leg(leg, out);
         out.push(Act::Record);
         match (stream, join_url) {
@@ -236,7 +234,7 @@ impl Call {
             (Stream::Broken, Some(join_url)) => {
                 self.note(now, Lane::Agent, "stream connect  edge → Ultravox");
                 self.set_stream(Stream::Preparing);
-                out.push(Act::Media(MediaCommand::Prepare { stream: StreamId::FIRST, join_url }));
+                out.push(Act::Media(MediaCommand::Prepare { stream: self.agent, join_url }));
             }
             (Stream::Broken, None) => self.finish(now, EndCause::AgentLost(None), out),
         }
@@ -247,7 +245,7 @@ impl Call {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.join_url = None;
         }
-        out.push(Act::Media(MediaCommand::Join { stream: StreamId::FIRST }));
+        out.push(Act::Media(MediaCommand::Join { stream: self.agent }));
     }
 
     fn set_stream(&mut self, stream: Stream) {
@@ -385,11 +383,13 @@ impl Call {
             return false;
         }
         if std::mem::take(&mut outgoing.is_ringing) {
-            out.push(Act::Cancel { reason: cause.reason_header() });
+            let session = self.first.session;
+            out.push(Act::Cancel { session, reason: cause.reason_header() });
             return true;
         }
         if outgoing.is_up {
-            out.push(Act::Bye { reason: cause.reason_header() });
+            let session = self.first.session;
+            out.push(Act::Bye { session, reason: cause.reason_header() });
         }
         outgoing.is_up
     }
@@ -406,7 +406,7 @@ impl Call {
 }
 
 /// The URIs of a 3xx's contacts, the most wanted first (RFC 3261 §20.10: `q`, 1 when absent).
-fn by_preference(contacts: &[String]) -> Vec<String> {
+pub(super) fn by_preference(contacts: &[String]) -> Vec<String> {
     let mut uris: Vec<(u32, String)> = contacts
         .iter()
         .filter_map(|contact| {

@@ -3,14 +3,15 @@
 //! request answered; one is outstanding at a time. A refused one leaves all as it was (RFC 6141).
 
 use super::ladder::Lane;
-use super::{Act, Call, State};
+use super::leg::Progress;
+use super::{Act, Call};
 use crate::codec::CodecKind;
-use crate::ground::Now;
+use crate::ground::{LegId, Now};
 use crate::media::plan::LegPlan;
-use crate::refusal::{EndCause, Refusal};
+use crate::refusal::Refusal;
 use crate::sdp::{LocalMedia, OfferFault};
 use crate::sip::msg::Method;
-use crate::sip::ua::RequestToken;
+use crate::sip::ua::{RequestToken, SessionId};
 use bytes::Bytes;
 
 /// A re-offer whose plan the shard has not acknowledged yet.
@@ -22,67 +23,92 @@ pub struct Pending {
 }
 
 impl Call {
-    /// The media that we offer or answer with; `codecs` in preference order.
-    pub fn local_media(&self, codecs: Vec<CodecKind>) -> LocalMedia {
-        LocalMedia {
-            address: self.first.media_address.advertise,
-            port: self.first.port.0,
-            ptime_ms: self.settings.ptime_ms,
-            codecs,
-            telephone_event: true,
-            opus_fec: true,
-        }
-    }
-
     /// Every codec, best first: the one in use, since a hold is no reason to change it; those that
     /// work at the rates of the agent's stream; the rest, which are resampled.
-    fn codecs_for_reoffer(&self) -> Vec<CodecKind> {
-        let current = self.first.plan.map(|leg| leg.codec.kind);
+    fn codecs_for_reoffer(&self, current: Option<CodecKind>) -> Vec<CodecKind> {
         let mut codecs = self.settings.codecs.clone();
         codecs.sort_by_key(|kind| (Some(*kind) != current, !self.rates.suit(*kind)));
         codecs
     }
 
-    /// A re-INVITE or UPDATE came in a confirmed dialog.
+    /// The leg of this session was answered and has not ended.
+    pub(super) fn is_leg_up(&self, session: SessionId) -> bool {
+        if session == self.first.session {
+            return self.is_answered() || (self.is_outgoing_up() && !self.is_ending());
+        }
+        let second = self.second.as_deref().filter(|second| second.leg.session == session);
+        second.is_some_and(|second| second.progress == Progress::Up)
+    }
+
+    /// Who is at the other end of this session, for the ladder.
+    pub(super) fn who(&self, session: SessionId) -> &'static str {
+        if session == self.first.session { self.far_end() } else { "target" }
+    }
+
+    /// A re-INVITE or UPDATE came in a dialog: of any leg that is up, whatever the call does just now.
     pub fn on_reoffered(
         &mut self,
         now: Now,
-        token: RequestToken,
-        method: Method,
+        session: SessionId,
+        (token, method): (RequestToken, Method),
         body: Option<(String, Bytes)>,
         out: &mut Vec<Act>,
     ) {
-        let State::Answered { .. } = self.state else {
-            return out.push(Act::RejectReoffer {
-                token,
-                answer: Refusal::Bug.answer(self.settings.refusals),
-            });
-        };
-        self.note(now, Lane::Sip, format!("{}  {} → edge", method.as_str(), self.far_end()));
+        let who = self.who(session);
+        self.note(now, Lane::Sip, format!("{}  {who} → edge", method.as_str()));
+        if !self.is_leg_up(session) {
+            // An UPDATE before the answer: the INVITE's own offer is not answered yet.
+            let answer = Refusal::OfferPending.answer(self.settings.refusals);
+            self.note(now, Lane::Sip, format!("{}  edge → {who}", answer.status.code));
+            return out.push(Act::RejectReoffer { token, answer });
+        }
         match body {
-            Some((_, offer)) => self.on_offer(now, token, &offer, out),
-            None if method == Method::Invite => self.offer_again(now, token, out),
+            Some((_, offer)) => self.on_offer(now, session, token, &offer, out),
+            None if method == Method::Invite => self.offer_again(now, session, token, out),
             None => {
-                self.note(now, Lane::Sip, format!("200 OK  edge → {}", self.far_end()));
+                self.note(now, Lane::Sip, format!("200 OK  edge → {who}"));
                 out.push(Act::AnswerReoffer { token, description: None });
             }
         }
     }
 
-    fn on_offer(&mut self, now: Now, token: RequestToken, offer: &Bytes, out: &mut Vec<Act>) {
-        let local = self.local_media(self.codecs_for_reoffer());
-        match self.first.offer_answer.answer(offer, &local) {
+    fn on_offer(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        token: RequestToken,
+        offer: &Bytes,
+        out: &mut Vec<Act>,
+    ) {
+        let Some(local) = self.local_media_again(session) else { return };
+        let Some(leg) = self.leg_mut(session) else { return };
+        match leg.offer_answer.answer(offer, &local) {
             Ok(answered) => {
-                let leg = self.leg_plan(&answered.agreed);
-                self.apply(now, token, leg, answered.text, out);
+                let plan = leg.plan_of(&answered.agreed);
+                self.apply(now, session, token, (plan, answered.text), out);
             }
-            Err(fault) => self.reject(now, token, fault, out),
+            Err(fault) => self.reject(now, session, token, fault, out),
         }
     }
 
-    fn reject(&mut self, now: Now, token: RequestToken, fault: OfferFault, out: &mut Vec<Act>) {
+    /// What this leg's description says when it is made anew.
+    fn local_media_again(&self, session: SessionId) -> Option<LocalMedia> {
+        let leg = self.leg(session)?;
+        let codecs = self.codecs_for_reoffer(leg.plan.map(|plan| plan.codec.kind));
+        Some(leg.local_media(codecs, self.settings.ptime_ms))
+    }
+
+    fn reject(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        token: RequestToken,
+        fault: OfferFault,
+        out: &mut Vec<Act>,
+    ) {
         let answer = Refusal::Offer(fault).answer(self.settings.refusals);
-        self.note(now, Lane::Sip, format!("{}  edge → {}", answer.status.code, self.far_end()));
+        let who = self.who(session);
+        self.note(now, Lane::Sip, format!("{}  edge → {who}", answer.status.code));
         out.push(Act::RejectReoffer { token, answer });
     }
 
@@ -90,26 +116,46 @@ impl Call {
     fn apply(
         &mut self,
         now: Now,
+        session: SessionId,
         token: RequestToken,
-        leg: LegPlan,
-        description: String,
+        (plan, description): (LegPlan, String),
         out: &mut Vec<Act>,
     ) {
-        if self.first.plan == Some(leg) {
-            self.note(now, Lane::Sip, format!("200 OK  edge → {}", self.far_end()));
+        let who = self.who(session);
+        if self.leg(session).is_some_and(|leg| leg.plan == Some(plan)) {
+            self.note(now, Lane::Sip, format!("200 OK  edge → {who}"));
             return out.push(Act::AnswerReoffer { token, description: Some(description) });
         }
-        self.note(now, Lane::Media, direction_words(&leg));
-        self.take_leg(leg, out);
-        self.first.pending_reoffer =
-            Some(Pending { token, revision: self.first.revision, description });
+        self.note(now, Lane::Media, direction_words(&plan, who));
+        self.take_plan(session, plan, out);
+        if let Some(leg) = self.leg_mut(session) {
+            leg.pending_reoffer = Some(Pending { token, revision: leg.revision, description });
+        }
+    }
+
+    /// Makes `plan` the one in force for the leg of this session.
+    pub(super) fn take_plan(&mut self, session: SessionId, plan: LegPlan, out: &mut Vec<Act>) {
+        if session == self.first.session {
+            return self.take_leg(plan, out);
+        }
+        if let Some(leg) = self.leg_mut(session) {
+            leg.take_plan(plan, out);
+        }
     }
 
     /// A re-INVITE without a body: our description goes out as an offer, the answer is in the ACK.
-    fn offer_again(&mut self, now: Now, token: RequestToken, out: &mut Vec<Act>) {
-        let local = self.local_media(self.codecs_for_reoffer());
-        let description = self.first.offer_answer.offer(&local);
-        self.note(now, Lane::Sip, format!("200 OK with our offer  edge → {}", self.far_end()));
+    fn offer_again(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        token: RequestToken,
+        out: &mut Vec<Act>,
+    ) {
+        let Some(local) = self.local_media_again(session) else { return };
+        let who = self.who(session);
+        let Some(leg) = self.leg_mut(session) else { return };
+        let description = leg.offer_answer.offer(&local);
+        self.note(now, Lane::Sip, format!("200 OK with our offer  edge → {who}"));
         out.push(Act::AnswerReoffer { token, description: Some(description) });
     }
 
@@ -117,34 +163,35 @@ impl Call {
     pub fn on_reoffer_acked(
         &mut self,
         now: Now,
+        session: SessionId,
         body: Option<(String, Bytes)>,
         out: &mut Vec<Act>,
     ) {
-        let (State::Answered { .. }, true) = (&self.state, self.first.offer_answer.awaits_answer())
-        else {
+        if !self.is_leg_up(session) {
             return;
-        };
-        let agreed =
-            body.and_then(|(_, answer)| self.first.offer_answer.accept_answer(&answer).ok());
-        match agreed {
-            Some(agreed) => {
-                let leg = self.leg_plan(&agreed);
-                if self.first.plan != Some(leg) {
-                    self.take_leg(leg, out);
-                }
-            }
-            None => self.finish(now, EndCause::BadAnswer, out),
+        }
+        let Some(leg) = self.leg_mut(session) else { return };
+        if !leg.offer_answer.awaits_answer() {
+            return;
+        }
+        let agreed = body.and_then(|(_, answer)| leg.offer_answer.accept_answer(&answer).ok());
+        match agreed.map(|agreed| leg.plan_of(&agreed)) {
+            Some(plan) if leg.plan == Some(plan) => {}
+            Some(plan) => self.take_plan(session, plan, out),
+            None => self.on_leg_unusable(now, session, out),
         }
     }
 
-    /// The shard runs by the new plan: now the caller gets its answer.
-    pub fn on_media_changed(&mut self, now: Now, revision: u32, out: &mut Vec<Act>) {
-        let Some(pending) =
-            self.first.pending_reoffer.take_if(|pending| pending.revision == revision)
+    /// The shard runs by the new plan: now the peer gets its answer.
+    pub fn on_media_changed(&mut self, now: Now, id: LegId, revision: u32, out: &mut Vec<Act>) {
+        let Some(leg) = self.leg_named(id) else { return };
+        let session = leg.session;
+        let Some(pending) = leg.pending_reoffer.take_if(|pending| pending.revision == revision)
         else {
             return;
         };
-        self.note(now, Lane::Sip, format!("200 OK  edge → {}", self.far_end()));
+        let who = self.who(session);
+        self.note(now, Lane::Sip, format!("200 OK  edge → {who}"));
         out.push(Act::AnswerReoffer {
             token: pending.token,
             description: Some(pending.description),
@@ -152,11 +199,11 @@ impl Call {
     }
 }
 
-fn direction_words(leg: &LegPlan) -> &'static str {
-    match (leg.direction.receives(), leg.direction.sends()) {
-        (true, true) => "media both ways",
-        (true, false) => "hold: the caller only sends",
-        (false, true) => "hold: the caller only listens",
-        (false, false) => "hold: no media either way",
+fn direction_words(plan: &LegPlan, who: &str) -> String {
+    match (plan.direction.receives(), plan.direction.sends()) {
+        (true, true) => "media both ways".to_owned(),
+        (true, false) => format!("hold: the {who} only sends"),
+        (false, true) => format!("hold: the {who} only listens"),
+        (false, false) => "hold: no media either way".to_owned(),
     }
 }

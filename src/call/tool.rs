@@ -280,11 +280,44 @@ impl Call {
 
     fn obey(&mut self, now: Now, invocation: Invocation, call: ToolCall, out: &mut Vec<Act>) {
         match call {
-            ToolCall::Cold(_) | ToolCall::Warm(_) | ToolCall::Accept | ToolCall::Refuse { .. } => {
-                self.refuse_tool(&invocation, "calls cannot be transferred on this line", out);
+            ToolCall::Cold(cold) => {
+                if self.may_begin(&invocation, out) {
+                    self.begin_cold(now, invocation, cold, out);
+                }
+            }
+            ToolCall::Warm(warm) => {
+                if self.may_begin(&invocation, out) {
+                    self.begin_warm(now, invocation, warm, out);
+                }
+            }
+            ToolCall::Accept | ToolCall::Refuse { .. } if !self.briefs(invocation.stream) => {
+                self.refuse_tool(&invocation, "nobody is being asked to take a caller", out);
+            }
+            ToolCall::Accept => {
+                self.begin_tool(&invocation, "The caller is being connected.", out);
+                self.on_operator_accepts(now, &invocation, out);
+            }
+            ToolCall::Refuse { reason } => {
+                self.begin_tool(&invocation, "The caller will be told.", out);
+                self.on_operator_refuses(now, &invocation, reason, out);
             }
             ToolCall::Keys { keys, tone, gap } => {
                 self.press(now, invocation, keys, (tone, gap), out);
+            }
+        }
+    }
+
+    /// Answers the tool of a transfer at once: with a placeholder, or with what stands against it.
+    fn may_begin(&mut self, invocation: &Invocation, out: &mut Vec<Act>) -> bool {
+        match self.may_transfer() {
+            Ok(()) => {
+                let words = "The transfer has begun. Say nothing until you hear of its outcome.";
+                self.begin_tool(invocation, words, out);
+                true
+            }
+            Err(words) => {
+                self.refuse_tool(invocation, words, out);
+                false
             }
         }
     }

@@ -170,6 +170,7 @@ fn end(record: &Cdr) -> String {
     let who = match record.ended_by {
         Some(EndedBy::Caller) => "caller",
         Some(EndedBy::Callee) => "callee",
+        Some(EndedBy::Target) => "target",
         Some(EndedBy::Client) => "client",
         Some(EndedBy::Agent) => "agent",
         Some(EndedBy::Edge) => "edge",

@@ -201,6 +201,10 @@ pub const REFUSE_LATENESS_MS: u16 = 10;
 
 /// Calls whose early media is kept, 80 kB each at most; older ones make place.
 pub const EARLY_MEDIA_KEPT_MAX: usize = 32;
+/// Transfers that one call may try.
+pub const TRANSFERS_MAX: usize = 16;
+/// Legs and dialogs of one call that may be on their way out at once.
+pub const CLOSING_LEGS_MAX: usize = 4;
 /// Lines of one call's ladder that are kept.
 pub const LADDER_LINES_MAX: usize = 64;
 /// Addresses in the table of unlisted sources; the longest unseen one makes place.

@@ -182,6 +182,21 @@ fn text(
     }
 }
 
+/// From as `name-addr` for a call to `callee`: a SIP URI, or a number or name, which is put at the
+/// callee's host.
+///
+/// # Errors
+/// [`DialRefusal::Malformed`] when it is neither.
+pub fn from_address(from: &str, callee: &Callee) -> Result<String, DialRefusal> {
+    read_from(Some(from.to_owned()), callee).map(|(address, _)| address)
+}
+
+/// True for a number or a name that may stand in a From as it is.
+pub fn is_plain_user(user: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+-_.!~*'()".contains(c);
+    !user.is_empty() && user.chars().all(plain)
+}
+
 /// From as `name-addr`, and its user: a SIP URI as it is given, or a number or name at the callee's
 /// host, which is what trunks expect of their customers.
 fn read_from(from: Option<String>, callee: &Callee) -> Result<(String, String), DialRefusal> {
@@ -201,8 +216,7 @@ fn read_from(from: Option<String>, callee: &Callee) -> Result<(String, String), 
         Ok(_) => return malformed(path, "must be a number, a name or a SIP URI"),
         Err(_) => ("sip", from.clone(), callee.place.clone()),
     };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "+-_.!~*'()".contains(c);
-    if user.is_empty() || !user.chars().all(plain) {
+    if !is_plain_user(&user) {
         return malformed(path, "its user is missing or has unusual characters");
     }
     Ok((format!("<{scheme}:{user}@{place}>"), user))

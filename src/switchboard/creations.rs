@@ -9,7 +9,7 @@
 //!
 //! A leaf machine: it knows keys and times, and neither calls nor requests.
 
-use crate::ground::{CallKey, Instant, limits};
+use crate::ground::{CallKey, Instant, StreamId, limits};
 use crate::ultravox::create_call::CreateFault;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -42,6 +42,14 @@ impl Default for CreationLimits {
     }
 }
 
+/// Who wants to create an agent call: a stream of a call. In the order of the calls, whatever it is
+/// for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Claim {
+    pub key: CallKey,
+    pub stream: StreamId,
+}
+
 /// The answer to a caller that asks for its turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -56,8 +64,8 @@ pub enum Verdict {
 /// What becomes of a caller that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Turn {
-    Go(CallKey),
-    TooLate(CallKey, Duration),
+    Go(Claim),
+    TooLate(Claim, Duration),
 }
 
 /// Figures since the start.
@@ -96,9 +104,9 @@ pub struct Creations {
     /// When the last creations began, as many as the largest limit counts, oldest first.
     starts: VecDeque<Instant>,
     /// In the order of the keys, which is that of the callers' INVITEs.
-    waiting: BTreeMap<CallKey, Waiting>,
-    creating: BTreeSet<CallKey>,
-    up: BTreeSet<CallKey>,
+    waiting: BTreeMap<Claim, Waiting>,
+    creating: BTreeSet<Claim>,
+    up: BTreeSet<Claim>,
     /// When each call that nobody will join lapses, soonest first.
     lapsing: VecDeque<Instant>,
     closed_until: Instant,
@@ -123,7 +131,7 @@ impl Creations {
     }
 
     /// `key` wants to create its agent call; a turn after `until` would be of no use to it.
-    pub fn ask(&mut self, now: Instant, key: CallKey, until: Instant) -> Verdict {
+    pub fn ask(&mut self, now: Instant, key: Claim, until: Instant) -> Verdict {
         self.forget_lapsed(now);
         let ahead = self.waiting.range(..key).count();
         if ahead == 0 && matches!(self.opening(now), Opening::Now) {
@@ -175,7 +183,7 @@ impl Creations {
     }
 
     /// Ultravox answered a creation, or did not.
-    pub fn answered(&mut self, now: Instant, key: CallKey, fault: Option<CreateFault>) {
+    pub fn answered(&mut self, now: Instant, key: Claim, fault: Option<CreateFault>) {
         if !self.creating.remove(&key) {
             return;
         }
@@ -205,7 +213,7 @@ impl Creations {
     }
 
     /// The caller's call is over: it waits no more, and what was created for it is up no more.
-    pub fn ended(&mut self, now: Instant, key: CallKey, joined: bool) {
+    pub fn ended(&mut self, now: Instant, key: Claim, joined: bool) {
         if let Some(waiting) = self.waiting.remove(&key) {
             self.figures.wait_total += now.since(waiting.since);
         }
@@ -216,13 +224,29 @@ impl Creations {
         }
     }
 
+    /// A call is gone, whatever was under way for it; `joined` when its agents may have been.
+    pub fn forget(&mut self, now: Instant, key: CallKey, joined: bool) {
+        let of_call = |claim: &&Claim| claim.key == key;
+        let claims: BTreeSet<Claim> = self
+            .waiting
+            .keys()
+            .chain(&self.creating)
+            .chain(&self.up)
+            .filter(of_call)
+            .copied()
+            .collect();
+        for claim in claims {
+            self.ended(now, claim, joined);
+        }
+    }
+
     pub fn figures(&self, now: Instant) -> CreationFigures {
         let waiting = self.waiting.len();
         let lapsing = self.lapsing.iter().filter(|at| **at > now).count();
         CreationFigures { waiting, lapsing, ..self.figures }
     }
 
-    fn begin(&mut self, now: Instant, key: CallKey) {
+    fn begin(&mut self, now: Instant, key: Claim) {
         self.creating.insert(key);
         let most = self.windows().into_iter().flatten().map(|(count, _)| count).max();
         if let Some(most) = most {
@@ -297,6 +321,10 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(25);
 
+    fn claim(key: u64) -> Claim {
+        Claim { key: CallKey(key), stream: StreamId::FIRST }
+    }
+
     fn at(ms: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(ms)
     }
@@ -310,7 +338,7 @@ mod tests {
     }
 
     fn ask(creations: &mut Creations, ms: u64, key: u64) -> Verdict {
-        creations.ask(at(ms), CallKey(key), at(ms) + PATIENCE)
+        creations.ask(at(ms), claim(key), at(ms) + PATIENCE)
     }
 
     /// Who goes when, until nobody waits; each creation takes `takes_ms` and succeeds.
@@ -348,13 +376,13 @@ mod tests {
         assert_eq!(verdicts, expected);
         assert_eq!(creations.poll(at(999)), None);
         assert_eq!(creations.poll_timeout(), Some(at(1_000)));
-        assert_eq!(creations.poll(at(1_000)), Some(Turn::Go(CallKey(3))));
+        assert_eq!(creations.poll(at(1_000)), Some(Turn::Go(claim(3))));
         assert_eq!(creations.poll_timeout(), None);
         let patient = |creations: &mut Creations, ms, key| {
-            creations.ask(at(ms), CallKey(key), at(ms) + 2 * minute)
+            creations.ask(at(ms), claim(key), at(ms) + 2 * minute)
         };
         assert_eq!(patient(&mut creations, 59_999, 5), Verdict::Wait);
-        assert_eq!(creations.poll(at(60_000)), Some(Turn::Go(CallKey(5))));
+        assert_eq!(creations.poll(at(60_000)), Some(Turn::Go(claim(5))));
     }
 
     #[test]
@@ -365,7 +393,7 @@ mod tests {
         }
         let turns = run(&mut creations, 100);
         let expected = [(1_000, 2), (2_000, 3), (3_000, 4), (4_000, 5)];
-        assert_eq!(turns, expected.map(|(ms, key)| (ms, Turn::Go(CallKey(key)))));
+        assert_eq!(turns, expected.map(|(ms, key)| (ms, Turn::Go(claim(key)))));
         let figures = creations.figures(at(9_000));
         assert_eq!((figures.waited, figures.wait_total), (4, Duration::from_secs(10)));
     }
@@ -380,9 +408,9 @@ mod tests {
         assert_eq!(verdicts, expected);
         assert_eq!(creations.figures(at(0)).turned_away, 1);
         let busy = CreateFault::TooMany { retry_after: None };
-        creations.answered(at(100), CallKey(1), Some(busy));
+        creations.answered(at(100), claim(1), Some(busy));
         assert_eq!(ask(&mut creations, 100, 1), Verdict::Wait, "it is before the two");
-        assert_eq!(run(&mut creations, 0)[0], (2_100, Turn::Go(CallKey(1))));
+        assert_eq!(run(&mut creations, 0)[0], (2_100, Turn::Go(claim(1))));
     }
 
     #[test]
@@ -391,8 +419,8 @@ mod tests {
         for key in 1..=3 {
             ask(&mut creations, 0, key);
         }
-        creations.ended(at(500), CallKey(2), false);
-        assert_eq!(run(&mut creations, 0), [(1_000, Turn::Go(CallKey(3)))]);
+        creations.ended(at(500), claim(2), false);
+        assert_eq!(run(&mut creations, 0), [(1_000, Turn::Go(claim(3)))]);
         assert_eq!(creations.figures(at(500)).lapsing, 0, "it was never created");
     }
 
@@ -401,14 +429,14 @@ mod tests {
         let mut creations = Creations::new(CreationLimits::default());
         assert_eq!(ask(&mut creations, 0, 1), Verdict::Go);
         let busy = CreateFault::TooMany { retry_after: Some(Duration::from_secs(3)) };
-        creations.answered(at(100), CallKey(1), Some(busy));
+        creations.answered(at(100), claim(1), Some(busy));
         assert_eq!(ask(&mut creations, 100, 2), Verdict::Wait);
         assert_eq!(ask(&mut creations, 100, 1), Verdict::Wait, "the refused one asks again");
         assert_eq!(creations.poll(at(3_099)), None);
-        assert_eq!(creations.poll(at(3_100)), Some(Turn::Go(CallKey(1))), "it was there first");
+        assert_eq!(creations.poll(at(3_100)), Some(Turn::Go(claim(1))), "it was there first");
         assert_eq!(creations.poll(at(3_100)), None, "one at a time");
-        creations.answered(at(3_300), CallKey(1), None);
-        assert_eq!(creations.poll(at(3_300)), Some(Turn::Go(CallKey(2))));
+        creations.answered(at(3_300), claim(1), None);
+        assert_eq!(creations.poll(at(3_300)), Some(Turn::Go(claim(2))));
         assert_eq!(ask(&mut creations, 3_300, 3), Verdict::Go, "it is open again");
     }
 
@@ -419,15 +447,15 @@ mod tests {
             ask(&mut creations, 0, key);
         }
         let busy = CreateFault::Unavailable { retry_after: Some(Duration::from_secs(40)) };
-        creations.answered(at(100), CallKey(1), Some(busy));
+        creations.answered(at(100), claim(1), Some(busy));
         let forty = Duration::from_secs(40);
-        assert_eq!(creations.poll(at(100)), Some(Turn::TooLate(CallKey(2), forty)));
+        assert_eq!(creations.poll(at(100)), Some(Turn::TooLate(claim(2), forty)));
         let later = Duration::from_millis(39_900);
         assert_eq!(ask(&mut creations, 200, 3), Verdict::TooLate(later));
         assert_eq!(creations.poll_timeout(), None);
         let endless = CreateFault::TooMany { retry_after: Some(Duration::from_secs(86_400)) };
         assert_eq!(ask(&mut creations, 41_000, 4), Verdict::Go);
-        creations.answered(at(41_000), CallKey(4), Some(endless));
+        creations.answered(at(41_000), claim(4), Some(endless));
         assert_eq!(ask(&mut creations, 101_000, 5), Verdict::Go, "a minute at most");
     }
 
@@ -438,13 +466,13 @@ mod tests {
         // One creation times out, the other's caller gives up: both may exist.
         assert_eq!(ask(&mut creations, 0, 1), Verdict::Go);
         assert_eq!(ask(&mut creations, 0, 2), Verdict::Go);
-        creations.answered(at(10_000), CallKey(1), Some(CreateFault::TimedOut));
-        creations.ended(at(10_000), CallKey(1), false);
-        creations.ended(at(11_000), CallKey(2), false);
+        creations.answered(at(10_000), claim(1), Some(CreateFault::TimedOut));
+        creations.ended(at(10_000), claim(1), false);
+        creations.ended(at(11_000), claim(2), false);
         assert_eq!(ask(&mut creations, 11_000, 3), Verdict::Wait);
         assert_eq!(creations.poll_timeout(), Some(at(25_000)));
         assert_eq!(creations.poll(at(24_999)), None);
-        assert_eq!(creations.poll(at(25_000)), Some(Turn::Go(CallKey(3))));
+        assert_eq!(creations.poll(at(25_000)), Some(Turn::Go(claim(3))));
         assert_eq!(creations.figures(at(25_000)).lapsing, 1);
     }
 
@@ -453,14 +481,14 @@ mod tests {
         let limits = CreationLimits { concurrent: Some(1), ..CreationLimits::default() };
         let mut creations = Creations::new(limits);
         ask(&mut creations, 0, 1);
-        creations.answered(at(100), CallKey(1), None);
+        creations.answered(at(100), claim(1), None);
         assert_eq!(ask(&mut creations, 200, 2), Verdict::Wait);
         assert_eq!(creations.poll_timeout(), Some(at(200) + PATIENCE));
-        creations.ended(at(5_000), CallKey(1), true);
-        assert_eq!(creations.poll(at(5_000)), Some(Turn::Go(CallKey(2))));
+        creations.ended(at(5_000), claim(1), true);
+        assert_eq!(creations.poll(at(5_000)), Some(Turn::Go(claim(2))));
         assert_eq!(ask(&mut creations, 5_100, 3), Verdict::Wait);
         let second = Duration::from_secs(1);
-        assert_eq!(creations.poll(at(30_100)), Some(Turn::TooLate(CallKey(3), second)));
+        assert_eq!(creations.poll(at(30_100)), Some(Turn::TooLate(claim(3), second)));
     }
 
     /// Whatever comes: the rates hold in every window, everybody is served in order or told, and
@@ -492,12 +520,12 @@ mod tests {
                 }
                 now = next;
                 let until = now + Duration::from_millis(entropy.below(25_000));
-                match creations.ask(now, CallKey(key), until) {
+                match creations.ask(now, claim(key), until) {
                     Verdict::Go => {
                         starts.push(now);
-                        creations.answered(now, CallKey(key), None);
+                        creations.answered(now, claim(key), None);
                     }
-                    Verdict::Wait => drop(waiting.insert(CallKey(key), until)),
+                    Verdict::Wait => drop(waiting.insert(claim(key), until)),
                     Verdict::TooLate(wait) => assert!(wait >= SECOND),
                 }
                 if entropy.below(10) == 0

@@ -14,9 +14,8 @@ use crate::ground::{CallKey, Flow, Now};
 use crate::refusal::{EndCause, Refusal};
 use crate::routing::{self, Route};
 use crate::sdp::{Agreed, LocalMedia, OfferAnswer, OfferFault};
-use crate::sip::msg::{Method, Request};
-use crate::sip::status::StatusLine;
-use crate::sip::ua::{RequestToken, SessionId};
+use crate::sip::msg::Request;
+use crate::sip::ua::SessionId;
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -29,7 +28,8 @@ impl Switchboard {
         flow: Flow,
         request: &Request,
     ) {
-        let skeleton = Skeleton { key: CallKey(0), session, port: None, cdr: None };
+        let skeleton =
+            Skeleton { key: CallKey(0), session, port: None, others: Vec::new(), cdr: None };
         let before = self.in_hand.replace(skeleton);
         self.begin_call(now, session, flow, request);
         self.in_hand = before;
@@ -169,7 +169,7 @@ impl Switchboard {
     ) -> Result<Negotiated, Refusal> {
         match offer {
             Some(offer) => self.answer_offer(flow, offer, port),
-            None => self.make_offer(flow, port),
+            None => self.make_offer(flow, port, self.settings.call.codecs.clone()),
         }
     }
 
@@ -204,10 +204,14 @@ impl Switchboard {
 
     /// A late offer: ours has every codec. The stream is joined before the caller's choice is known,
     /// at a rate that suits any.
-    pub(super) fn make_offer(&mut self, flow: Flow, port: RtpPort) -> Result<Negotiated, Refusal> {
+    pub(super) fn make_offer(
+        &mut self,
+        flow: Flow,
+        port: RtpPort,
+        codecs: Vec<CodecKind>,
+    ) -> Result<Negotiated, Refusal> {
         let address = self.addresses_for(flow).into_iter().flatten().next();
         let address = address.ok_or(Refusal::Offer(OfferFault::BadAddress))?;
-        let codecs = self.settings.call.codecs.clone();
         let kind = *codecs.first().ok_or(Refusal::Offer(OfferFault::NoCommonCodec))?;
         let mut offer_answer = self.new_offer_answer();
         let description = offer_answer.offer(&self.local_media(address, port, codecs));
@@ -290,22 +294,6 @@ impl Switchboard {
         }
         self.send_refusal(now, session, &answer);
         self.out.push_back(Command::Record { cdr: Box::new(cdr), ladder });
-    }
-
-    /// Requests inside a dialog whose capability is not built in: each gets its RFC answer.
-    pub(super) fn on_in_dialog(&mut self, now: Now, token: RequestToken, method: &Method) {
-        let (code, reason) = match method {
-            // INFO that we do not use is harmless: 200 (RFC 6086 §4.2.2).
-            Method::Info | Method::Options => (200, "OK"),
-            Method::Notify => (481, "Subscription Does Not Exist"),
-            Method::Refer => (603, "Decline"),
-            _ => (405, "Method Not Allowed"),
-        };
-        let status = StatusLine { code, reason: reason.into() };
-        let allow = self.settings.ua.abilities.allow();
-        let headers = [("Allow", allow.as_str())];
-        let headers = if code == 405 { &headers[..] } else { &[] };
-        self.tell(now, |ua, out| ua.respond(now, token, &status, headers, None, out));
     }
 }
 

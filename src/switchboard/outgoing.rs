@@ -1,13 +1,14 @@
 //! Outgoing calls: a client's request on its way to a call, and what the user agent says of it. Who
 //! may be called is decided in `outgoing`, what the call does in `call::outbound`.
 
+use super::creations::Claim;
 use super::{Command, SDP, Switchboard};
 use crate::call::outbound::{Outgoing, ServiceRefusal};
 use crate::call::{Call, Opening, record};
 use crate::context::Caller;
-use crate::ground::{CallKey, Flow, FlowId, JobId, Now, Transport};
+use crate::ground::{CallKey, Flow, FlowId, JobId, Now, StreamId, Transport};
 use crate::outgoing::{DialRefusal, OutgoingCallRequest, Wanted};
-use crate::refusal::{EndCause, Refusal};
+use crate::refusal::Refusal;
 use crate::routing::Route;
 use crate::sip::msg::{Host, Method, NameAddr, Uri};
 use crate::sip::ua::{Body, OutgoingRequest, SessionId};
@@ -47,8 +48,8 @@ impl Switchboard {
             .map_err(|retry_after| DialRefusal::TooMany { retry_after })?;
         let port = self.ports.take(now.at, &mut self.entropy);
         let port = port.ok_or_else(|| unavailable(Refusal::PortsExhausted))?;
-        let flow = nowhere(&wanted);
-        let negotiated = match self.make_offer(flow, port) {
+        let flow = nowhere(&wanted.callee.uri);
+        let negotiated = match self.make_offer(flow, port, self.settings.call.codecs.clone()) {
             Ok(negotiated) => negotiated,
             Err(refusal) => {
                 self.ports.put_back(now.at, port);
@@ -87,9 +88,10 @@ impl Switchboard {
         job: JobId,
         result: Result<Created, ServiceRefusal>,
     ) {
-        let Some(key) = self.jobs.remove(&job) else { return };
+        let Some((key, _)) = self.job_done(job) else { return };
+        let claim = Claim { key, stream: StreamId::FIRST };
         let fault = result.as_ref().err().map(|refused| refused.fault);
-        self.creations.answered(now.at, key, fault);
+        self.creations.answered(now.at, claim, fault);
         self.step(now, key, |call, out| call.on_outgoing_call(now, result, out));
     }
 
@@ -125,7 +127,7 @@ impl Switchboard {
         let gone = self.ua.cancel(now, session, reason, &mut outputs).is_err();
         self.take_ua_outputs(now, outputs);
         if gone {
-            self.step(now, key, Call::on_dialog_closed);
+            self.step(now, key, |call, out| call.on_dialog_closed(session, out));
         }
     }
 
@@ -152,10 +154,13 @@ impl Switchboard {
             self.out.push_back(Command::AdmitSource { address: *address, admit: true });
         }
         self.on_session(now, session, |call, out| {
-            if let Some(outgoing) = &mut call.outgoing {
-                outgoing.admitted = addresses;
+            if let Some(leg) = call.leg_mut(session) {
+                leg.admitted = addresses;
             }
-            call.on_callee_answered(now, body, out);
+            match call.is_second(session) {
+                true => call.on_target_answered(now, body, out),
+                false => call.on_callee_answered(now, body, out),
+            }
         });
     }
 
@@ -175,28 +180,20 @@ impl Switchboard {
 
     /// Who ended a call by its BYE.
     pub(super) fn on_ended(&mut self, now: Now, session: SessionId, reason: Option<String>) {
-        self.on_session(now, session, |call, out| {
-            call.cdr.end_reason = reason;
-            let cause = match call.outgoing {
-                Some(_) => EndCause::CalleeHungUp,
-                None => EndCause::CallerHungUp,
-            };
-            call.finish(now, cause, out);
-        });
+        self.on_session(now, session, |call, out| call.on_peer_left(now, session, reason, out));
     }
 
     /// Sources that were let in for this call need not be heard for it any more.
-    pub(super) fn dismiss_sources(&mut self, call: &Call) {
-        let admitted = call.outgoing.as_ref().map(|outgoing| outgoing.admitted.clone());
-        for address in admitted.unwrap_or_default() {
-            self.out.push_back(Command::AdmitSource { address, admit: false });
+    pub(super) fn dismiss(&mut self, admitted: &[IpAddr]) {
+        for address in admitted {
+            self.out.push_back(Command::AdmitSource { address: *address, admit: false });
         }
     }
 }
 
 /// Where a call is before it is anywhere: no flow, in the address family of a literal host.
-fn nowhere(wanted: &Wanted) -> Flow {
-    let uri = Uri::parse(&wanted.callee.uri).ok();
+pub(super) fn nowhere(uri: &str) -> Flow {
+    let uri = Uri::parse(uri).ok();
     let v6 = uri.and_then(|uri| literal(&uri)).is_some_and(|ip| ip.is_ipv6());
     let any = if v6 { IpAddr::from([0; 16]) } else { IpAddr::from([0; 4]) };
     let place = SocketAddr::new(any, 0);

@@ -1,8 +1,9 @@
 //! The jobs of a call's set-up, from a call's wish to a command and from an answer back to the call:
 //! the fallback handler, the agent, the turn, the creation of the agent call.
 
-use super::creations::{Turn, Verdict};
+use super::creations::{Claim, Turn, Verdict};
 use super::{Command, Switchboard};
+use crate::call::leg::JobPurpose;
 use crate::fallback::{FallbackDecision, FallbackFault, Post, Question};
 use crate::ground::{CallKey, Instant, JobId, Now};
 use crate::ultravox::agent::Agent;
@@ -24,7 +25,7 @@ impl Switchboard {
         };
         let post = Box::new(Post::new(handler, question, now.wall));
         self.counters.fallback_asked += 1;
-        let job = self.begin_job(key);
+        let job = self.begin_job(key, JobPurpose::SetUp);
         self.out.push_back(Command::AskFallback { call: key, job, post, budget });
     }
 
@@ -34,7 +35,7 @@ impl Switchboard {
         job: JobId,
         decided: Result<FallbackDecision, FallbackFault>,
     ) {
-        let Some(key) = self.jobs.remove(&job) else { return };
+        let Some((key, _)) = self.job_done(job) else { return };
         self.counters.fallback_failed += u64::from(decided.is_err());
         self.step(now, key, |call, out| call.on_fallback_decided(now, decided, out));
     }
@@ -47,7 +48,7 @@ impl Switchboard {
                 self.step(now, key, |call, out| call.on_agent_fetched(now, Ok(agent), true, out));
             }
             None => {
-                let job = self.begin_job(key);
+                let job = self.begin_job(key, JobPurpose::SetUp);
                 self.out.push_back(Command::FetchAgent { call: key, job, agent_id });
             }
         }
@@ -59,7 +60,7 @@ impl Switchboard {
         job: JobId,
         result: Result<Agent, CreateFault>,
     ) {
-        let Some(key) = self.jobs.remove(&job) else { return };
+        let Some((key, _)) = self.job_done(job) else { return };
         let agent_id = self.calls.get(&key).and_then(|call| call.agent_id.clone());
         let Some(agent_id) = agent_id else { return };
         let fetched = result.map(Arc::new);
@@ -70,13 +71,14 @@ impl Switchboard {
         self.step(now, key, |call, out| call.on_agent_fetched(now, fetched, false, out));
     }
 
-    pub(super) fn ask_turn(&mut self, now: Now, key: CallKey, until: Instant) {
-        match self.creations.ask(now.at, key, until) {
-            Verdict::Go => self.step(now, key, |call, out| call.on_turn(now, out)),
+    pub(super) fn ask_turn(&mut self, now: Now, claim: Claim, until: Instant) {
+        let Claim { key, stream } = claim;
+        match self.creations.ask(now.at, claim, until) {
+            Verdict::Go => self.step(now, key, |call, out| call.on_stream_turn(now, stream, out)),
             Verdict::Wait => self.step(now, key, |call, _| call.on_turn_delayed(now)),
-            Verdict::TooLate(wait) => {
-                self.step(now, key, |call, out| call.on_turn_too_late(now, wait, out));
-            }
+            Verdict::TooLate(wait) => self.step(now, key, |call, out| {
+                call.on_stream_turn_too_late(now, stream, wait, out);
+            }),
         }
     }
 
@@ -84,10 +86,12 @@ impl Switchboard {
     pub(super) fn give_turns(&mut self, now: Now) {
         while let Some(turn) = self.creations.poll(now.at) {
             match turn {
-                Turn::Go(key) => self.step(now, key, |call, out| call.on_turn(now, out)),
-                Turn::TooLate(key, wait) => {
-                    self.step(now, key, |call, out| call.on_turn_too_late(now, wait, out));
+                Turn::Go(Claim { key, stream }) => {
+                    self.step(now, key, |call, out| call.on_stream_turn(now, stream, out));
                 }
+                Turn::TooLate(Claim { key, stream }, wait) => self.step(now, key, |call, out| {
+                    call.on_stream_turn_too_late(now, stream, wait, out);
+                }),
             }
         }
     }
@@ -98,13 +102,14 @@ impl Switchboard {
         job: JobId,
         result: Result<Created, CreateFault>,
     ) {
-        let Some(key) = self.jobs.remove(&job) else { return };
-        self.creations.answered(now.at, key, result.as_ref().err().copied());
+        let Some((key, purpose)) = self.job_done(job) else { return };
+        let JobPurpose::Creation(stream) = purpose else { return };
+        self.creations.answered(now.at, Claim { key, stream }, result.as_ref().err().copied());
         if let (Err(CreateFault::NotFound), Some(call)) = (&result, self.calls.get(&key))
             && let Some(agent_id) = &call.agent_id
         {
             self.agents.forget(agent_id);
         }
-        self.step(now, key, |call, out| call.on_agent_call(now, result, out));
+        self.step(now, key, |call, out| call.on_stream_call(now, stream, result, out));
     }
 }

@@ -306,6 +306,7 @@ fn a_hundred_storms_leave_nothing() {
                     .then(|| (chance.below(4_000), code, if code == 302 { there } else { "" })),
                 hangs_up: (chance.below(2) == 0).then(|| chance.below(5_000)),
                 answers_at_cancel: chance.below(3) == 0,
+                reinvites: (chance.below(4) == 0).then(|| (chance.below(900), "sendonly")),
             });
             let mut outgoing = target();
             outgoing["to"] = format!("sip:{number}@192.0.2.{}", 100 + number).into();

@@ -25,6 +25,8 @@ pub struct Manner {
     pub hangs_up: Option<u64>,
     /// Answers the INVITE with 200 when a CANCEL comes: both cross.
     pub answers_at_cancel: bool,
+    /// re-INVITE with this direction so long after the ACK.
+    pub reinvites: Option<(u64, &'static str)>,
 }
 
 impl Default for Manner {
@@ -38,6 +40,7 @@ impl Default for Manner {
             answers: Some((2_000, 200, "")),
             hangs_up: None,
             answers_at_cancel: false,
+            reinvites: None,
         }
     }
 }
@@ -67,6 +70,7 @@ pub enum Wake {
         waited: Duration,
     },
     HangUp,
+    Reinvite(&'static str),
 }
 
 /// One INVITE that came, by its branch.
@@ -91,6 +95,10 @@ pub struct Callee {
     invites: Vec<Invited>,
     said_bye: bool,
     pub bye_answered: bool,
+    /// The final answers to our re-INVITEs.
+    pub reoffered: Vec<String>,
+    cseq: u32,
+    version: u32,
 }
 
 impl Callee {
@@ -108,6 +116,9 @@ impl Callee {
             invites: Vec::new(),
             said_bye: false,
             bye_answered: false,
+            reoffered: Vec::new(),
+            cseq: 0,
+            version: 1,
         }
     }
 
@@ -115,8 +126,7 @@ impl Callee {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let head = text.split_once("\r\n\r\n").map_or(text.as_str(), |(head, _)| head).to_owned();
         if head.starts_with("SIP/2.0 ") {
-            self.bye_answered |= header(&head, "CSeq").is_some_and(|cseq| cseq.ends_with("BYE"));
-            return;
+            return self.on_response(&head, out);
         }
         let method = head.split(' ').next().unwrap_or_default().to_owned();
         self.heard.push(method.clone());
@@ -150,6 +160,7 @@ impl Callee {
                 out.push(Out::Wake(interval, again));
             }
             Wake::HangUp => self.hang_up(out),
+            Wake::Reinvite(direction) => self.reinvite(direction, out),
         }
     }
 
@@ -186,6 +197,9 @@ impl Callee {
         let Some(invited) = self.invites.iter_mut().find(fits) else { return };
         let first = !std::mem::replace(&mut invited.acked, true);
         let up = invited.answer.as_ref().is_some_and(|answer| answer.starts_with(b"SIP/2.0 200"));
+        if let Some((ms, direction)) = self.manner.reinvites.filter(|_| first && up) {
+            out.push(Out::Wake(Duration::from_millis(ms), Wake::Reinvite(direction)));
+        }
         if let Some(ms) = self.manner.hangs_up.filter(|_| first && up) {
             out.push(Out::Wake(Duration::from_millis(ms), Wake::HangUp));
         }
@@ -228,22 +242,64 @@ impl Callee {
         if std::mem::replace(&mut self.said_bye, true) {
             return;
         }
-        let up = self.invites.iter().find(|invited| invited.acked && invited.answer.is_some());
-        let Some(invited) = up else { return };
+        out.extend(self.request("BYE", None).map(Out::Send));
+    }
+
+    /// A new direction of the media, in a re-INVITE. One that is not answered is not repeated.
+    fn reinvite(&mut self, direction: &str, out: &mut Vec<Out>) {
+        if self.said_bye {
+            return;
+        }
+        self.version += 1;
+        let sdp = format!("{}a={direction}\r\n", self.sdp());
+        out.extend(self.request("INVITE", Some(sdp)).map(Out::Send));
+    }
+
+    /// The edge's answer to our BYE or re-INVITE.
+    fn on_response(&mut self, head: &str, out: &mut Vec<Out>) {
+        let cseq = header(head, "CSeq").unwrap_or_default().to_owned();
+        self.bye_answered |= cseq.ends_with("BYE");
+        if !cseq.ends_with("INVITE") || head.starts_with("SIP/2.0 1") {
+            return;
+        }
+        self.reoffered.push(head.get(8..11).unwrap_or_default().to_owned());
+        let number = cseq.split(' ').next().unwrap_or_default().to_owned();
+        let cseq = std::mem::replace(&mut self.cseq, number.parse::<u32>().unwrap_or(1) - 1);
+        let branch = if head.starts_with("SIP/2.0 2") { "ack" } else { "" };
+        if let Some(ack) = self.request("ACK", None) {
+            let text = String::from_utf8(ack).expect("our own text");
+            let own = format!("z9hG4bK{}ACK{number}", self.name);
+            let wanted = match branch {
+                "ack" => own.clone(),
+                _ => format!("z9hG4bK{}INVITE{number}", self.name),
+            };
+            out.push(Out::Send(text.replace(&own, &wanted).into_bytes()));
+        }
+        self.cseq = cseq;
+    }
+
+    /// A request in the dialog, its roles turned round.
+    fn request(&mut self, method: &str, body: Option<String>) -> Option<Vec<u8>> {
+        self.cseq += 1;
+        let invited = self.invites.iter().find(|one| one.acked && one.answer.is_some())?;
         let value = |name| header(&invited.head, name).unwrap_or_default();
         let contact = value("Contact").trim_matches(['<', '>']).to_owned();
+        let kind = if body.is_some() { "Content-Type: application/sdp\r\n" } else { "" };
+        let body = body.unwrap_or_default();
+        let (name, cseq) = (&self.name, self.cseq);
         let text = format!(
-            "BYE {contact} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bK{}bye\r\n\
-             Max-Forwards: 70\r\nFrom: {};tag={}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: 1 BYE\r\n\
-             Content-Length: 0\r\n\r\n",
+            "{method} {contact} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bK{name}{method}{cseq}\r\n\
+             Max-Forwards: 70\r\nFrom: {};tag={}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n\
+             Contact: <sip:{name}@{}>\r\n{kind}Content-Length: {}\r\n\r\n{body}",
             self.address,
-            self.name,
             value("To"),
             self.tag(),
             value("From"),
             value("Call-ID"),
+            self.address,
+            body.len(),
         );
-        out.push(Out::Send(text.into_bytes()));
+        Some(text.into_bytes())
     }
 
     fn tag(&self) -> String {
@@ -278,8 +334,9 @@ impl Callee {
     fn sdp(&self) -> String {
         let (ip, port) = (self.media.ip(), self.media.port());
         format!(
-            "v=0\r\no=callee 9 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
-             m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
+            "v=0\r\no=callee 9 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
+             m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n",
+            self.version
         )
     }
 }

@@ -60,10 +60,12 @@ pub fn message(bytes: &[u8]) -> String {
             format!("{method} {}", cseq.split(' ').next().unwrap_or_default())
         }
     };
-    if !body.is_empty() {
+    if body.starts_with("SIP/2.0 ") {
+        label.push_str(&format!("  [{}]", body.trim_end()));
+    } else if !body.is_empty() {
         label.push_str(&format!("  [{}]", description(body)));
     }
-    for name in ["Retry-After", "Warning", "Reason", "Accept"] {
+    for name in ["Retry-After", "Warning", "Reason", "Accept", "Refer-To", "Subscription-State"] {
         if let Some(value) = header(head, name) {
             label.push_str(&format!("  {name}: {value}"));
         }

@@ -1,5 +1,5 @@
 //! A small UAC, written apart from the product: it places one call over UDP, sends PCMU, holds,
-//! cancels and hangs up. Its transactions are those of RFC 3261 §17.1 (timers A, B, E and F) and
+//! cancels, hangs up, and does with a REFER what its manner says. Its transactions are those of RFC 3261 §17.1 (timers A, B, E and F) and
 //! nothing more. It never looks at a clock: it asks to be woken.
 
 use super::ladder::header;
@@ -39,6 +39,8 @@ pub enum Action {
     Options,
     StopVoice,
     StartVoice,
+    /// A REFER to this user at 192.0.2.100 and up.
+    Refer(&'static str),
 }
 
 /// What the INVITE brings.
@@ -55,6 +57,24 @@ pub enum Offer {
     Text,
 }
 
+/// What the PBX does with a REFER, in milliseconds after it came.
+#[derive(Clone, Debug)]
+pub struct Refers {
+    /// When it answers, and with which status.
+    pub answer: (u64, u16),
+    /// What it tells by NOTIFY after a 202: when, and the status of the target.
+    pub notifies: Vec<(u64, u16)>,
+    /// BYE.
+    pub leaves: Option<u64>,
+}
+
+impl Default for Refers {
+    /// Takes it, and has the target after two seconds.
+    fn default() -> Refers {
+        Refers { answer: (5, 202), notifies: vec![(10, 100), (2_000, 200)], leaves: None }
+    }
+}
+
 pub enum Out {
     Send(Vec<u8>),
     Rtp(SocketAddr, Vec<u8>),
@@ -65,6 +85,13 @@ pub enum Out {
 pub enum Wake {
     Resend(String),
     Speak,
+    /// The answer to a request of the edge.
+    Reply(Vec<u8>),
+    Notify {
+        code: u16,
+        id: u32,
+    },
+    Leave,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,6 +133,9 @@ pub struct Caller {
     pub ack_numbers: &'static str,
     pub answers_bye: bool,
     pub speaks: bool,
+    pub refers: Refers,
+    /// Refer-To and Referred-By of each REFER that came.
+    pub referred: Vec<(String, String)>,
     pub phase: Phase,
     /// Status and To tag of each final answer to the first INVITE, copies among them.
     pub finals: Vec<(u16, String)>,
@@ -127,6 +157,8 @@ pub struct Caller {
     sequence: u16,
     /// The payload number of the voice.
     voice: u8,
+    /// CSeq number of the last REFER that came.
+    refer_cseq: Option<u32>,
 }
 
 impl Caller {
@@ -145,6 +177,8 @@ impl Caller {
             ack_numbers: "0 101",
             answers_bye: true,
             speaks: true,
+            refers: Refers::default(),
+            referred: Vec::new(),
             phase: Phase::Idle,
             finals: Vec::new(),
             rtp_received: 0,
@@ -163,6 +197,7 @@ impl Caller {
             speaking: false,
             sequence: 100,
             voice: 0,
+            refer_cseq: None,
         }
     }
 
@@ -211,6 +246,10 @@ impl Caller {
                 out.extend(copies.map(|pending| Out::Send(pending.bytes.clone())));
             }
             Action::Options => self.request("OPTIONS", None, out),
+            Action::Refer(user) if up => {
+                let to = format!("Refer-To: <sip:{user}@192.0.2.100>\r\n");
+                self.request_with("REFER", &to, None, out);
+            }
             Action::StopVoice => self.speaking = false,
             Action::StartVoice if up => self.speak(out),
             _ => {}
@@ -221,6 +260,10 @@ impl Caller {
         match wake {
             Wake::Resend(key) => self.resend(key, out),
             Wake::Speak => self.on_speak(out),
+            Wake::Reply(bytes) => out.push(Out::Send(bytes.clone())),
+            Wake::Notify { code, id } => self.notify(*code, *id, out),
+            Wake::Leave if self.phase == Phase::Up => self.bye(out),
+            Wake::Leave => {}
         }
     }
 
@@ -277,9 +320,22 @@ impl Caller {
 
     /// A new request of ours, in the dialog when there is one.
     fn request(&mut self, method: &str, body: Option<(&str, String)>, out: &mut Vec<Out>) {
+        self.request_with(method, "", body, out);
+    }
+
+    /// The same with these header lines.
+    fn request_with(
+        &mut self,
+        method: &str,
+        lines: &str,
+        body: Option<(&str, String)>,
+        out: &mut Vec<Out>,
+    ) {
         self.cseq += 1;
         let (branch, tag) = (self.branch(method, self.cseq), self.to_tag.clone());
         let bytes = self.write(method, self.cseq, &branch, tag.as_deref(), body);
+        let text = String::from_utf8(bytes).expect("our own text");
+        let bytes = text.replacen("Contact:", &format!("{lines}Contact:"), 1).into_bytes();
         self.begin(format!("{branch} {method}"), bytes, method == "INVITE", out);
     }
 
@@ -404,23 +460,48 @@ impl Caller {
         self.target = contact.map(str::to_owned).or(self.target.take());
     }
 
-    /// BYE of the edge.
+    /// A request of the edge: BYE, REFER, NOTIFY.
     fn on_request(&mut self, head: &str, out: &mut Vec<Out>) {
-        if !head.starts_with("BYE ") || !self.answers_bye {
+        match head.split(' ').next().unwrap_or_default() {
+            "ACK" => {}
+            "BYE" if !self.answers_bye => {}
+            "BYE" => {
+                self.phase = Phase::Over;
+                self.speaking = false;
+                out.push(Out::Send(reply(head, 200)));
+            }
+            "REFER" => self.on_refer(head, out),
+            _ => out.push(Out::Send(reply(head, 200))),
+        }
+    }
+
+    /// A REFER: the first copy of it counts.
+    fn on_refer(&mut self, head: &str, out: &mut Vec<Out>) {
+        let value = |name| header(head, name).unwrap_or_default().to_owned();
+        let cseq = value("CSeq").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        if self.refer_cseq == Some(cseq) {
             return;
         }
-        self.phase = Phase::Over;
-        self.speaking = false;
-        let mut answer = String::from("SIP/2.0 200 OK\r\n");
-        for line in head.split("\r\n") {
-            let name = line.split(':').next().unwrap_or_default();
-            if ["Via", "From", "To", "Call-ID", "CSeq"].contains(&name) {
-                answer.push_str(line);
-                answer.push_str("\r\n");
-            }
+        self.refer_cseq = Some(cseq);
+        self.referred.push((value("Refer-To"), value("Referred-By")));
+        let Refers { answer: (ms, code), notifies, leaves } = self.refers.clone();
+        let at = |ms: u64, wake: Wake| Out::Wake(Duration::from_millis(ms), wake);
+        out.push(at(ms, Wake::Reply(reply(head, code))));
+        if code < 300 {
+            let told = |(ms, code)| at(ms, Wake::Notify { code, id: cseq });
+            out.extend(notifies.into_iter().map(told));
         }
-        answer.push_str("Content-Length: 0\r\n\r\n");
-        out.push(Out::Send(answer.into_bytes()));
+        out.extend(leaves.map(|ms| at(ms, Wake::Leave)));
+    }
+
+    fn notify(&mut self, code: u16, id: u32, out: &mut Vec<Out>) {
+        if self.phase != Phase::Up {
+            return;
+        }
+        let state = if code < 200 { "active;expires=60" } else { "terminated;reason=noresource" };
+        let lines = format!("Event: refer;id={id}\r\nSubscription-State: {state}\r\n");
+        let body = format!("SIP/2.0 {code} Status\r\n");
+        self.request_with("NOTIFY", &lines, Some(("message/sipfrag;version=2.0", body)), out);
     }
 
     fn speak(&mut self, out: &mut Vec<Out>) {
@@ -497,6 +578,20 @@ impl Caller {
 
 fn first_number(numbers: &str) -> u8 {
     numbers.split(' ').next().and_then(|number| number.parse().ok()).expect("a payload number")
+}
+
+/// The answer to a request of the edge.
+fn reply(head: &str, code: u16) -> Vec<u8> {
+    let mut answer = format!("SIP/2.0 {code} Status\r\n");
+    for line in head.split("\r\n") {
+        let name = line.split(':').next().unwrap_or_default();
+        if ["Via", "From", "To", "Call-ID", "CSeq"].contains(&name) {
+            answer.push_str(line);
+            answer.push_str("\r\n");
+        }
+    }
+    answer.push_str("Content-Length: 0\r\n\r\n");
+    answer.into_bytes()
 }
 
 /// Where a description wants its media.

@@ -1,0 +1,138 @@
+//! Why a transfer brought nobody together, in words for the agent, which explains it to the caller,
+//! and for the record. Never a number or a name of somebody.
+
+use super::ReferFault;
+use crate::refusal::Unreached;
+use std::borrow::Cow;
+
+/// Characters of an operator's reason that are passed on.
+const REASON_CHARS_MAX: usize = 500;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// No port, no room, not allowed now: in words.
+    NoLeg(Cow<'static, str>),
+    /// The target's side answered the INVITE with this status.
+    Refused {
+        code: u16,
+    },
+    NotReached(Unreached),
+    NoAnswer,
+    /// Its answer cannot be used.
+    BadAnswer,
+    /// It hung up before it had the caller.
+    TargetLeft,
+    /// Its media stopped.
+    TargetSilent,
+    /// The agent for the target cannot be had, or was lost.
+    NoAgent(&'static str),
+    /// The operator did not take the call.
+    Declined(Option<String>),
+    /// The briefing took too long.
+    Undecided,
+    /// The caller's side did not carry it out.
+    Refer(ReferFault),
+}
+
+impl Failure {
+    /// One or two sentences for the agent.
+    pub fn words(&self) -> String {
+        match self {
+            Failure::NoLeg(why) => format!("The transfer failed: {why}."),
+            Failure::Refused { code } => {
+                format!("The transfer failed: {} (SIP status {code}).", status_words(*code))
+            }
+            Failure::NotReached(unreached) => {
+                format!("The transfer failed: {}.", unreached.words())
+            }
+            Failure::NoAnswer => "The transfer failed: nobody answered in time.".into(),
+            Failure::BadAnswer => {
+                "The transfer failed: the target's telephone cannot be understood.".into()
+            }
+            Failure::TargetLeft => {
+                "The transfer failed: the person called hung up before taking the call.".into()
+            }
+            Failure::TargetSilent => {
+                "The transfer failed: nothing was heard from the person called.".into()
+            }
+            Failure::NoAgent(why) => {
+                format!("The transfer failed: the agent for the person called was lost ({why}).")
+            }
+            Failure::Declined(None) => "The person called did not take the call.".into(),
+            Failure::Declined(Some(reason)) => {
+                let reason: String =
+                    reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect();
+                format!("The person called did not take the call. Their reason: {reason}")
+            }
+            Failure::Undecided => {
+                "The transfer failed: the person called did not decide in time.".into()
+            }
+            Failure::Refer(fault) => refer_words(*fault),
+        }
+    }
+
+    /// The failure in a few fixed words, for the record and the ladder.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Failure::NoLeg(_) => "no line for the target",
+            Failure::Refused { .. } => "the target refused",
+            Failure::NotReached(_) => "the target was not reached",
+            Failure::NoAnswer => "the target did not answer",
+            Failure::BadAnswer => "unusable answer of the target",
+            Failure::TargetLeft => "the target hung up",
+            Failure::TargetSilent => "no media from the target",
+            Failure::NoAgent(_) => "no agent for the target",
+            Failure::Declined(_) => "the operator declined",
+            Failure::Undecided => "the briefing took too long",
+            Failure::Refer(ReferFault::Refused { .. }) => "REFER refused",
+            Failure::Refer(ReferFault::Failed { .. }) => "REFER failed",
+            Failure::Refer(ReferFault::Silent) => "no news of the REFER",
+            Failure::Refer(ReferFault::Unsent) => "REFER not sent",
+        }
+    }
+
+    /// The SIP status behind it, if there is one.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Failure::Refused { code }
+            | Failure::Refer(ReferFault::Refused { code } | ReferFault::Failed { code }) => {
+                Some(*code)
+            }
+            Failure::NoLeg(_)
+            | Failure::NotReached(_)
+            | Failure::NoAnswer
+            | Failure::BadAnswer
+            | Failure::TargetLeft
+            | Failure::TargetSilent
+            | Failure::NoAgent(_)
+            | Failure::Declined(_)
+            | Failure::Undecided
+            | Failure::Refer(ReferFault::Silent | ReferFault::Unsent) => None,
+        }
+    }
+}
+
+fn refer_words(fault: ReferFault) -> String {
+    let system = "The transfer failed: the caller's telephone system";
+    match fault {
+        ReferFault::Refused { code } => format!("{system} does not transfer (SIP status {code})."),
+        ReferFault::Failed { code } => {
+            format!("The transfer failed: {} (SIP status {code}).", status_words(code))
+        }
+        ReferFault::Silent => format!("{system} did not carry it out in time."),
+        ReferFault::Unsent => format!("{system} is busy with another change."),
+    }
+}
+
+/// What a final status tells a person.
+fn status_words(code: u16) -> &'static str {
+    match code {
+        404 | 410 | 484 | 604 => "the number is not in service",
+        408 | 480 | 487 => "nobody answered",
+        486 | 600 => "the line is busy",
+        403 | 603 | 606 => "the call was declined",
+        300..=399 => "the number has moved",
+        401 | 407 => "the telephone network wants other credentials",
+        _ => "the call could not be completed",
+    }
+}
