@@ -1,4 +1,4 @@
-//! The encoder (§3): PCM in, one payload out for each frame.
+//! The encoder (§3): PCM in, payloads out.
 
 use super::bitstream::{self, Parameters};
 use super::codebook::{self, MEMORY};
@@ -32,15 +32,19 @@ impl Encoder {
         }
     }
 
-    /// Encodes exactly one frame to the front of `out`; returns its number of bytes.
+    /// Encodes the frames of a packet, one or more (RFC 3952 §3.2), to the front of `out`; returns
+    /// the number of bytes. On a fault nothing was encoded.
     pub fn encode(&mut self, pcm: &[i16], out: &mut [u8]) -> Result<usize, CodecFault> {
-        if pcm.len() != self.mode.frame_samples() {
+        let (samples, bytes) = (self.mode.frame_samples(), self.mode.frame_bytes());
+        if pcm.is_empty() || !pcm.len().is_multiple_of(samples) {
             return Err(CodecFault::BadFrameLength);
         }
-        let bytes = self.mode.frame_bytes();
-        let out = out.get_mut(..bytes).ok_or(CodecFault::OutputTooSmall)?;
-        bitstream::pack(self.mode, &self.parameters(pcm), out);
-        Ok(bytes)
+        let bytes_all = pcm.len() / samples * bytes;
+        let out = out.get_mut(..bytes_all).ok_or(CodecFault::OutputTooSmall)?;
+        for (frame, payload) in pcm.chunks_exact(samples).zip(out.chunks_exact_mut(bytes)) {
+            bitstream::pack(self.mode, &self.parameters(frame), payload);
+        }
+        Ok(bytes_all)
     }
 
     fn parameters(&mut self, pcm: &[i16]) -> Parameters {

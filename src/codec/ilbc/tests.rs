@@ -389,17 +389,19 @@ fn a_wrong_length_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn the_encoder_takes_exactly_one_frame() {
+fn the_encoder_takes_whole_frames() {
+    let pcm = voice(1_920);
     for mode in MODES {
         let mut encoder = Encoder::new(mode);
-        let (pcm, mut out) = ([0; 480], [0; 50]);
-        for wrong in [0, mode.frame_samples() - 1, mode.frame_samples() + 1, 480] {
+        let mut out = [0; 12 * 50];
+        for wrong in [0, mode.frame_samples() - 1, mode.frame_samples() + 1, 600] {
             assert_eq!(encoder.encode(&pcm[..wrong], &mut out), Err(CodecFault::BadFrameLength));
         }
-        let short = &mut out[..mode.frame_bytes() - 1];
-        let frame = &pcm[..mode.frame_samples()];
-        assert_eq!(encoder.encode(frame, short), Err(CodecFault::OutputTooSmall));
-        assert_eq!(encoder.encode(frame, &mut out), Ok(mode.frame_bytes()));
+        let expected = encode(mode, &pcm);
+        let short = &mut out[..expected.len() - 1];
+        assert_eq!(encoder.encode(&pcm, short), Err(CodecFault::OutputTooSmall));
+        assert_eq!(encoder.encode(&pcm, &mut out), Ok(expected.len()));
+        assert_eq!(out[..expected.len()], expected);
     }
 }
 
