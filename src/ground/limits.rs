@@ -116,6 +116,10 @@ pub const CONNECT_WITH_OTHERS: Duration = Duration::from_secs(2);
 pub const FORKS_MAX: usize = 32;
 /// Requests of the call layer's in one dialog that may be under way: keys are sent as INFO.
 pub const DIALOG_REQUESTS_MAX: usize = 32;
+/// The session interval that is asked for (RFC 4028 §4 recommends it).
+pub const SESSION_INTERVAL: Duration = Duration::from_secs(1_800);
+/// Dialogs that ended, of which who wants to replace them is told so.
+pub const ENDED_DIALOGS_MAX: usize = 256;
 /// How long a re-INVITE of ours may ring: no person is asked for it.
 pub const REOFFER: Duration = Duration::from_secs(32);
 /// Calls that may be up at once, unless the configuration says otherwise.

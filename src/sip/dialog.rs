@@ -188,6 +188,11 @@ impl Dialog {
         self.local_cseq = self.local_cseq.max(cseq);
     }
 
+    /// The number of our last request; 0 before the first.
+    pub fn last_cseq(&self) -> u32 {
+        self.local_cseq
+    }
+
     /// The number of our next request. The first one of a UAS is 1.
     pub fn next_cseq(&self) -> u32 {
         self.local_cseq.saturating_add(1)

@@ -2,13 +2,15 @@
 //! that wait for their ACK, and the one offer that may be open. It repeats a 2xx itself, at T1,
 //! 2 × T1, … T2, on every transport, since each hop may be another. It never writes a message. One
 //! that we began exists from its first 2xx on; what comes before that is the dial's. Our own requests
-//! in it are leaf machines beside it: [`Offering`], [`Referring`].
+//! in it are leaf machines beside it: [`Offering`], [`Referring`], [`SessionTimer`], [`Reliable`].
 
 use super::dialog::Dialog;
 use super::digest::DigestClient;
 use super::offering::Offering;
 use super::peer::PeerAbilities;
 use super::refer::{ReferEffect, Referring};
+use super::reliable::{Reliable, ReliableEffect};
+use super::session_timer::{SessionTimer, TimerEffect};
 use super::transaction::Timing;
 use super::ua::{OwnContact, RequestToken};
 use crate::ground::{Flow, Instant};
@@ -34,6 +36,12 @@ pub struct InviteSession {
     pub(super) offering: Offering,
     /// The last REFER of ours.
     pub(super) referring: Option<Referring>,
+    /// When it is to be refreshed, and when it is over without that.
+    pub(super) timer: SessionTimer,
+    /// Provisional answers of ours that want a PRACK.
+    pub(super) reliable: Option<Reliable>,
+    /// The last description of ours that holds: what a refresh by re-INVITE repeats.
+    pub(super) description: Option<Bytes>,
     /// What the peer says that it can do.
     pub(super) peer: PeerAbilities,
     /// What our Contact says in every request of this dialog.
@@ -94,6 +102,8 @@ pub enum SessionEffect {
     /// The re-INVITE of ours goes out again.
     OfferAgain,
     Refer(ReferEffect),
+    Timer(TimerEffect),
+    Reliable(ReliableEffect),
 }
 
 impl InviteSession {
@@ -121,6 +131,9 @@ impl InviteSession {
             reoffer: None,
             offering: Offering::Idle,
             referring: None,
+            timer: SessionTimer::new(Duration::ZERO),
+            reliable: None,
+            description: None,
             peer: PeerAbilities::default(),
             own_contact: OwnContact::default(),
             asked: 0,
@@ -140,6 +153,9 @@ impl InviteSession {
         let first = self.stage == Stage::Early;
         if first {
             self.stage = Stage::Established;
+            if let Some(reliable) = &mut self.reliable {
+                reliable.finish();
+            }
         }
         self.unacknowledged.push(Unacknowledged {
             request,
@@ -178,6 +194,14 @@ impl InviteSession {
             referring.handle_timeout(now, &mut effects);
             out.extend(effects.into_iter().map(SessionEffect::Refer));
         }
+        if let Some(reliable) = &mut self.reliable {
+            let mut effects = Vec::new();
+            reliable.handle_timeout(now, timing, &mut effects);
+            out.extend(effects.into_iter().map(SessionEffect::Reliable));
+        }
+        let mut effects = Vec::new();
+        self.timer.handle_timeout(now, &mut effects);
+        out.extend(effects.into_iter().map(SessionEffect::Timer));
     }
 
     /// Repeats each due 2xx, gives up those that are too old.
@@ -201,7 +225,9 @@ impl InviteSession {
     pub fn next_deadline(&self) -> Option<Instant> {
         let answers = self.unacknowledged.iter().map(|waiting| waiting.next.min(waiting.until));
         let referring = self.referring.as_ref().and_then(Referring::next_deadline);
-        answers.chain(self.offering.next_deadline()).chain(referring).min()
+        let reliable = self.reliable.as_ref().and_then(Reliable::next_deadline);
+        let others = [self.offering.next_deadline(), self.timer.next_deadline()];
+        answers.chain(others.into_iter().flatten()).chain(referring).chain(reliable).min()
     }
 
     /// True while no re-INVITE of ours may begin: an INVITE or an offer is under way in either

@@ -143,6 +143,10 @@ pub fn judge(request: &Request, abilities: &Abilities) -> Result<(), ProtocolRef
         return Ok(());
     }
     judge_method(request, abilities)?;
+    if request.get(Name::Replaces).is_some() && *request.method() != Method::Invite {
+        // RFC 3891 §3.
+        return Err(ProtocolRefusal { status: StatusLine::of(400), headers: Vec::new() });
+    }
     if request.uri().scheme() == Scheme::Other {
         return Err(ProtocolRefusal { status: StatusLine::of(416), headers: Vec::new() });
     }

@@ -28,7 +28,10 @@ mod inside;
 mod outcome;
 mod outside;
 mod referring;
+mod refreshing;
+mod reliably;
 mod reoffering;
+mod replacing;
 mod reply;
 mod table;
 mod verb;
@@ -56,6 +59,7 @@ use super::session::{InviteSession, SessionEffect, Stage};
 use super::transaction::{ClientKey, Effect, ServerKey};
 use crate::ground::{Entropy, Flow, FlowId, Instant, Now, TimerIndex};
 use errand::{Answer, ErrandId, Errands};
+use replacing::EndedDialogs;
 use std::collections::BTreeMap;
 use table::{ClientMachine, ServerMachine, Transactions};
 
@@ -82,6 +86,7 @@ pub struct UserAgent {
     sessions: BTreeMap<SessionId, InviteSession>,
     /// Sessions by our tag.
     dialogs: BTreeMap<String, SessionId>,
+    ended: EndedDialogs,
     timers: TimerIndex<Owner>,
     last_session: u64,
     counters: UaCounters,
@@ -101,6 +106,7 @@ impl UserAgent {
             errands: Errands::default(),
             sessions: BTreeMap::new(),
             dialogs: BTreeMap::new(),
+            ended: EndedDialogs::default(),
             timers: TimerIndex::default(),
             last_session: 0,
             counters: UaCounters::default(),
@@ -274,6 +280,8 @@ impl UserAgent {
                 SessionEffect::NeverAcked => self.on_never_acked(now, session, out),
                 SessionEffect::OfferAgain => self.offer_again(now, session, out),
                 SessionEffect::Refer(effect) => self.tell_referring(session, effect, out),
+                SessionEffect::Timer(effect) => self.on_session_timer(now, session, effect, out),
+                SessionEffect::Reliable(effect) => self.on_reliable(now, session, effect, out),
             }
         }
         self.settle_session(session);
@@ -337,6 +345,8 @@ impl UserAgent {
         self.timers.set(Owner::Session(session), None);
         if state.stage == Stage::Early {
             self.transactions.end_early(state.source);
+        } else {
+            self.ended.note(&state.dialog);
         }
         if let Some(token) = state.invite {
             self.forget_answer(token);

@@ -123,6 +123,9 @@ impl UserAgent {
         let (dialog, credentials) = (state.dialog.clone(), state.credentials.clone());
         let mut draft = Draft::inside(&dialog, method, UNNUMBERED);
         draft.own_contact = state.own_contact.clone();
+        if matches!(draft.method, Method::Invite | Method::Update) {
+            draft.timer = state.timer.asks();
+        }
         draft.headers = headers;
         draft.body = body;
         self.begin_inside(now, purpose, draft, &dialog, credentials, out);

@@ -49,7 +49,10 @@ impl UserAgent {
         if !self.errands.get(id).is_some_and(|errand| errand.is_current(attempt.number)) {
             return;
         }
-        self.note_dialog_answered(id, &attempt, &answer.response, out);
+        self.note_dialog_answered(now, id, &attempt, &answer.response, out);
+        if self.ask_for_longer(now, id, &attempt, &answer.response, out) {
+            return;
+        }
         match self.answer_challenge(now, id, &attempt, &answer.response, out) {
             Some(Ok(())) => return,
             Some(Err(fault)) => return self.give_up_for(now, id, fault, answer, out),
@@ -64,6 +67,7 @@ impl UserAgent {
     /// A final answer to a request in a dialog tells where the peer is, and what it can do.
     pub(super) fn note_dialog_answered(
         &mut self,
+        now: Now,
         id: ErrandId,
         attempt: &Attempt,
         response: &Response,
@@ -76,11 +80,51 @@ impl UserAgent {
         if refreshes && response.code() < 300 {
             state.dialog.refresh_target(response);
             state.peer.note(response);
+            state.timer.answered(now.at, response);
         }
         let is_end = errand.draft.method == Method::Bye;
         if !is_end && state.dialog.settle_on(attempt.flow) {
             out.push(UaOutput::Event(UaEvent::Moved { session, flow: attempt.flow }));
         }
+        self.settle_session(session);
+    }
+
+    /// 422 (RFC 4028 §7.3): the request again, with the session interval that the peer takes.
+    pub(super) fn ask_for_longer(
+        &mut self,
+        now: Now,
+        id: ErrandId,
+        attempt: &Attempt,
+        response: &Response,
+        out: &mut Vec<UaOutput>,
+    ) -> bool {
+        let Some(errand) = self.errands.get_mut(id) else { return false };
+        let Some(asked) = errand.draft.timer.as_mut().filter(|_| response.code() == 422) else {
+            return false;
+        };
+        if errand.raised >= RAISED_MAX || !asked.raise(response) {
+            return false;
+        }
+        errand.raised += 1;
+        let (asked, session) = (*asked, errand.purpose.session());
+        if let Some(state) = session.and_then(|session| self.sessions.get_mut(&session)) {
+            state.timer.note_raised(&asked);
+        }
+        self.try_again(now, id, attempt, out);
+        true
+    }
+
+    /// The request again on the hop that wants it otherwise, with the next number. Other requests in
+    /// the dialog may have gone out meanwhile.
+    fn try_again(&mut self, now: Now, id: ErrandId, attempt: &Attempt, out: &mut Vec<UaOutput>) {
+        let Some(errand) = self.errands.get_mut(id) else { return };
+        let is_inside = match &errand.purpose {
+            Purpose::Prack { .. } => true,
+            purpose => purpose.session().is_some(),
+        };
+        errand.draft.cseq = if is_inside { UNNUMBERED } else { errand.draft.cseq + 1 };
+        let way = (attempt.flow, attempt.to.clone());
+        self.begin_attempt(now, id, way, attempt.hop.clone(), out);
     }
 
     /// Whether a hop lives, by what it answered.
@@ -111,12 +155,7 @@ impl UserAgent {
         if let Err(fault) = client.challenged(response) {
             return Some(Err(DialFault::Digest(fault)));
         }
-        let errand = self.errands.get_mut(id)?;
-        // Other requests in the dialog may have gone out meanwhile.
-        let is_inside = errand.purpose.session().is_some();
-        errand.draft.cseq = if is_inside { UNNUMBERED } else { errand.draft.cseq + 1 };
-        let way = (attempt.flow, attempt.to.clone());
-        self.begin_attempt(now, id, way, attempt.hop.clone(), out);
+        self.try_again(now, id, attempt, out);
         Some(Ok(()))
     }
 
@@ -267,3 +306,6 @@ impl UserAgent {
         }
     }
 }
+
+/// 422s that one request obeys: each proxy on the way may have one.
+const RAISED_MAX: u8 = 3;

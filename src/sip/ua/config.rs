@@ -43,6 +43,9 @@ pub struct UaConfig {
     pub connect_patience: Duration,
     /// The same while other hops are left.
     pub connect_patience_with_others: Duration,
+    /// The session interval that we ask for where the peer knows session timers (RFC 4028). Zero: only
+    /// what the peer asks for.
+    pub session_interval: Duration,
     /// What `Allow`, `Supported` and `Accept` say.
     pub abilities: Abilities,
     /// Unfinished transactions of one source address (security S19).
@@ -69,6 +72,7 @@ impl Default for UaConfig {
             locate_patience: limits::LOCATE,
             connect_patience: limits::CONNECT,
             connect_patience_with_others: limits::CONNECT_WITH_OTHERS,
+            session_interval: limits::SESSION_INTERVAL,
             abilities: Abilities {
                 methods: vec![
                     Method::Invite,
@@ -76,12 +80,13 @@ impl Default for UaConfig {
                     Method::Cancel,
                     Method::Bye,
                     Method::Options,
+                    Method::Prack,
                     Method::Update,
                     Method::Info,
                     Method::Refer,
                     Method::Notify,
                 ],
-                extensions: Vec::new(),
+                extensions: vec!["100rel", "replaces", "timer"],
                 accepts: vec!["application/sdp"],
             },
             transactions_per_source_max: limits::TRANSACTIONS_PER_SOURCE_MAX,

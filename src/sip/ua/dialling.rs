@@ -20,7 +20,9 @@ use crate::ground::{Flow, Now};
 use crate::sip::dialog::Dialog;
 use crate::sip::msg::{Headers, Method, Name, Response};
 use crate::sip::session::InviteSession;
+use crate::sip::session_timer::SessionTimer;
 use crate::sip::transaction::{Client, ClientKey, Effect};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl UserAgent {
@@ -37,7 +39,8 @@ impl UserAgent {
         let session = SessionId(self.last_session);
         let tag = request.from_tag.clone().unwrap_or_else(|| self.entropy.token(128));
         self.dialogs.insert(tag.clone(), session);
-        let dial = Dial { session, local_tag: tag.clone(), phase: Phase::Calling };
+        let (phase, forks) = (Phase::Calling, BTreeMap::new());
+        let dial = Dial { session, local_tag: tag.clone(), phase, forks };
         self.begin_outside(now, Purpose::Dial(dial), request, &tag, out);
         session
     }
@@ -109,7 +112,7 @@ impl UserAgent {
             self.on_reoffer_response(now, id, attempt, (flow, response), out);
         } else if passed_up {
             match response.code() {
-                ..200 => self.on_provisional(now, id, &attempt, &response, out),
+                ..200 => self.on_provisional(now, id, &attempt, (flow, &response), out),
                 200..300 => self.on_success(now, id, &attempt, (flow, response), out),
                 300.. => self.on_failure(now, id, attempt, (flow, response), out),
             }
@@ -122,7 +125,7 @@ impl UserAgent {
         now: Now,
         id: ErrandId,
         attempt: &Attempt,
-        response: &Response,
+        (flow, response): (Flow, &Response),
         out: &mut Vec<UaOutput>,
     ) {
         self.note_answered(now, attempt, response.code());
@@ -134,14 +137,16 @@ impl UserAgent {
         if is_current {
             errand.deadline = None;
         }
-        let Some(dial) = errand.dial_mut() else { return };
+        let Some(dial) = errand.dial() else { return };
+        let session = dial.session;
         if !is_current || dial.phase != Phase::Calling {
             // An abandoned try that rings after all, or a call that nobody wants any more.
             return self.cancel_attempt(now, id, attempt.number, out);
         }
-        if response.code() > 100 {
+        let is_news = self.take_provisional(now, id, attempt, (flow, response), out);
+        if is_news && response.code() > 100 {
             out.push(UaOutput::Event(UaEvent::Progress {
-                session: dial.session,
+                session,
                 code: response.code(),
                 reason: response.reason().to_owned(),
                 body: body_of(response),
@@ -167,20 +172,30 @@ impl UserAgent {
         let request_uri = errand.draft.request_uri.clone();
         let credentials = errand.credentials.clone();
         let own_contact = errand.draft.own_contact.clone();
-        let Some(dial) = errand.dial() else { return };
+        let description = errand.draft.body.as_ref().map(|(_, description)| description.clone());
+        let Some(dial) = errand.dial_mut() else { return };
         let (session, phase) = (dial.session, dial.phase.clone());
+        let fork = dial.forks.remove(response.to().tag().unwrap_or_default());
         if self.repeat_ack(id, &response, out) {
             return;
         }
         let mut dialog = Dialog::calling(&response, flow, &request_uri);
+        let answered_early = fork.and_then(|fork| {
+            dialog.sent(fork.dialog.last_cseq());
+            fork.answer
+        });
         self.send_ack(now, id, &dialog, attempt, None, out);
         if is_current && phase == Phase::Calling {
-            let body = body_of(&response);
+            let body = body_of(&response).or(answered_early);
             self.finish_dial(id);
             let mut state = InviteSession::answered(dialog, credentials);
             state.peer.note(&response);
             state.own_contact = own_contact;
+            state.description = description;
+            state.timer = SessionTimer::new(self.config.session_interval);
+            state.timer.answered(now.at, &response);
             self.sessions.insert(session, state);
+            self.settle_session(session);
             return out.push(UaOutput::Event(UaEvent::Answered { session, flow, body }));
         }
         let cseq = dialog.next_cseq();
@@ -209,6 +224,9 @@ impl UserAgent {
         let calling = matches!(errand.phase(), Some(Phase::Calling));
         let answer = Answer { response, flow, hop: attempt.hop.clone() };
         if calling {
+            if self.ask_for_longer(now, id, &attempt, &answer.response, out) {
+                return;
+            }
             match self.answer_challenge(now, id, &attempt, &answer.response, out) {
                 Some(Ok(())) => return,
                 Some(Err(fault)) => return self.give_up_for(now, id, fault, answer, out),

@@ -8,6 +8,7 @@ use crate::sip::destination::Destination;
 use crate::sip::dialog::Dialog;
 use crate::sip::digest::DigestClient;
 use crate::sip::msg::{Builder, Method, NameAddr, Response, Scheme, Uri};
+use crate::sip::session_timer::Asked;
 use crate::sip::target::{Target, TargetFault};
 use bytes::Bytes;
 
@@ -102,6 +103,8 @@ pub(super) struct Draft {
     pub(super) cseq: u32,
     pub(super) contact: Option<String>,
     pub(super) own_contact: OwnContact,
+    /// The session timer that an INVITE or UPDATE asks for.
+    pub(super) timer: Option<Asked>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Option<(String, Bytes)>,
 }
@@ -119,6 +122,7 @@ impl Draft {
             cseq: request.cseq.unwrap_or(1),
             contact: request.contact,
             own_contact: request.own_contact,
+            timer: None,
             headers: request.headers,
             body: request.body,
         }
@@ -138,6 +142,7 @@ impl Draft {
             cseq,
             contact: None,
             own_contact: OwnContact::default(),
+            timer: None,
             headers: Vec::new(),
             body: None,
         }
@@ -161,6 +166,9 @@ impl Draft {
         if matches!(self.method, Method::Invite | Method::Update) {
             builder = builder.header("Allow", &config.abilities.allow());
             builder = builder.header("Supported", &config.abilities.extensions.join(", "));
+        }
+        for (name, value) in self.timer.iter().flat_map(Asked::headers) {
+            builder = builder.header(name, &value);
         }
         if !config.user_agent.is_empty() {
             builder = builder.header("User-Agent", &config.user_agent);

@@ -8,6 +8,7 @@
 //! ```
 
 use super::draft::{Attempt, Draft};
+use super::event::Body;
 use super::hops::DeadHops;
 use super::{RequestId, SessionId};
 use crate::ground::{Flow, Instant, Transport};
@@ -15,6 +16,7 @@ use crate::sip::destination::Destination;
 use crate::sip::dialog::Dialog;
 use crate::sip::digest::DigestClient;
 use crate::sip::msg::Response;
+use crate::sip::reliable::Received;
 use crate::sip::target::{Hop, Target};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -49,6 +51,15 @@ pub(super) enum Purpose {
     },
     /// The REFER of a session.
     Refer(SessionId),
+    /// The UPDATE that keeps a session alive.
+    Refresh(SessionId),
+    /// The PRACK of a provisional answer to this INVITE, from the fork with this tag. `session` when
+    /// it is a re-INVITE.
+    Prack {
+        invite: ErrandId,
+        tag: String,
+        session: Option<SessionId>,
+    },
 }
 
 impl Purpose {
@@ -57,8 +68,10 @@ impl Purpose {
         match self {
             Purpose::Bye(session)
             | Purpose::Refer(session)
+            | Purpose::Refresh(session)
             | Purpose::Inside { session, .. }
             | Purpose::Reoffer { session, .. } => Some(*session),
+            Purpose::Prack { session, .. } => *session,
             Purpose::Dial(_) | Purpose::Send(_) | Purpose::Farewell | Purpose::Ack { .. } => None,
         }
     }
@@ -70,6 +83,16 @@ pub(super) struct Dial {
     pub(super) session: SessionId,
     pub(super) local_tag: String,
     pub(super) phase: Phase,
+    /// Early dialogs in which requests of ours went out, by the tag of their fork.
+    pub(super) forks: BTreeMap<String, Fork>,
+}
+
+/// An early dialog of an INVITE of ours.
+#[derive(Debug)]
+pub(super) struct Fork {
+    pub(super) dialog: Dialog,
+    /// The answer that a reliable provisional brought: the 2xx may leave it out (RFC 6337 §2.2).
+    pub(super) answer: Body,
 }
 
 /// How far a dial is, for the call layer.
@@ -132,6 +155,10 @@ pub(super) struct Errand {
     /// The ACKs of those who answered an INVITE with 2xx, by their tag. `None` while it waits for its
     /// way or for what it has to say.
     pub(super) acks: BTreeMap<String, Option<Sent>>,
+    /// Reliable provisional answers, by try and tag.
+    pub(super) received: BTreeMap<(u64, String), Received>,
+    /// 422s that were obeyed.
+    pub(super) raised: u8,
     /// A 503 for which other hops are asked; it is the answer when none of them has a better one.
     pub(super) unavailable: Option<Box<Answer>>,
     /// When the present step is given up.
@@ -161,6 +188,8 @@ impl Errand {
             step: Step::Over,
             attempts: Vec::new(),
             acks: BTreeMap::new(),
+            received: BTreeMap::new(),
+            raised: 0,
             unavailable: None,
             deadline: None,
         }

@@ -10,6 +10,7 @@ use crate::ground::{Flow, Now};
 use crate::sip::dialog::Sequence;
 use crate::sip::msg::{Method, Request};
 use crate::sip::session::{Acknowledged, InviteSession, Stage};
+use crate::sip::session_timer::too_small;
 use crate::sip::status::{StatusLine, judge};
 use crate::sip::transaction::{Server, ServerKey};
 use std::sync::Arc;
@@ -214,8 +215,7 @@ impl UserAgent {
                 let answer = OptionsAnswer::of(self);
                 self.end(now, *token, 200, &answer.headers(), out);
             }
-            // We never send a reliable provisional, so no PRACK fits one (RFC 3262 §3).
-            Method::Prack => self.end(now, *token, 481, &[], out),
+            Method::Prack => self.on_prack(now, *session, (*token, request), out),
             Method::Info | Method::Refer | Method::Notify | Method::Message => {
                 let request = request.as_ref().clone();
                 let event = UaEvent::InDialog { session: *session, token: *token, request };
@@ -267,6 +267,10 @@ impl UserAgent {
                 refusal.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
             return self.end(now, *token, refusal.status.code, &headers, out);
         }
+        if let Some(min_se_s) = too_small(request) {
+            let min_se = min_se_s.to_string();
+            return self.end(now, *token, 422, &[("Min-SE", &min_se)], out);
+        }
         let wait = self.retry_after();
         let Some(state) = self.sessions.get_mut(session) else { return };
         match verdict(state, request, wait) {
@@ -275,7 +279,7 @@ impl UserAgent {
                 state.peer.note(request);
                 let (method, body) = (request.method().clone(), body_of(request));
                 if method == Method::Invite || body.is_some() {
-                    self.withdraw_offer(*session, out);
+                    self.withdraw_offer(now, *session, out);
                 }
                 let event = UaEvent::Reoffered { session: *session, token: *token, method, body };
                 out.push(UaOutput::Event(event));

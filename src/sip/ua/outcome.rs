@@ -6,6 +6,7 @@ use super::table::ClientMachine;
 use super::{ByeOutcome, UaEvent, UaOutput, UserAgent};
 use crate::ground::Now;
 use crate::sip::msg::Response;
+use crate::sip::session::Stage;
 use crate::sip::status::StatusLine;
 
 impl UserAgent {
@@ -74,10 +75,11 @@ impl UserAgent {
                 let session = *session;
                 self.close(session, outcome, out);
             }
-            Purpose::Inside { .. } | Purpose::Reoffer { .. } | Purpose::Refer(_) => {
-                self.report_inside(now, id, last, out);
-            }
-            Purpose::Ack { .. } | Purpose::Farewell => {}
+            Purpose::Inside { .. }
+            | Purpose::Reoffer { .. }
+            | Purpose::Refer(_)
+            | Purpose::Refresh(_) => self.report_inside(now, id, last, out),
+            Purpose::Ack { .. } | Purpose::Farewell | Purpose::Prack { .. } => {}
         }
         self.settle_errand(id);
     }
@@ -111,19 +113,26 @@ impl UserAgent {
                 let (session, code) = (*session, answer.response.code());
                 self.close(session, ByeOutcome::Answered(code), out);
             }
-            Purpose::Inside { .. } | Purpose::Reoffer { .. } | Purpose::Refer(_) => {
+            Purpose::Inside { .. }
+            | Purpose::Reoffer { .. }
+            | Purpose::Refer(_)
+            | Purpose::Refresh(_) => {
                 self.report_inside(now, id, Final::of(answer.response), out);
             }
-            Purpose::Ack { .. } | Purpose::Farewell => {}
+            Purpose::Ack { .. } | Purpose::Farewell | Purpose::Prack { .. } => {}
         }
         self.settle_errand(id);
     }
 
-    /// The end of a request in a dialog. When the session is gone nobody asks any more.
+    /// The end of a request in a dialog. When the session is gone, or we said goodbye, nobody asks any
+    /// more.
     fn report_inside(&mut self, now: Now, id: ErrandId, last: Final, out: &mut Vec<UaOutput>) {
         let Some(errand) = self.errands.get(id) else { return };
         let Some(session) = errand.purpose.session() else { return };
         let Some(state) = self.sessions.get_mut(&session) else { return };
+        if state.stage != Stage::Established {
+            return;
+        }
         if errand.credentials.is_some() {
             // With the nonces that it learned.
             state.credentials.clone_from(&errand.credentials);
@@ -135,10 +144,12 @@ impl UserAgent {
             }
             Purpose::Reoffer { .. } => self.on_reoffer_refused(now, session, last, out),
             Purpose::Refer(_) => self.on_refer_answered(now, session, &last, out),
+            Purpose::Refresh(_) => self.on_refreshed(now, session, &last, out),
             Purpose::Dial(_)
             | Purpose::Send(_)
             | Purpose::Bye(_)
             | Purpose::Farewell
+            | Purpose::Prack { .. }
             | Purpose::Ack { .. } => {}
         }
     }

@@ -8,6 +8,7 @@ use crate::ground::{Flow, Now};
 use crate::sip::dialog::Dialog;
 use crate::sip::msg::{Method, Name, Request};
 use crate::sip::session::InviteSession;
+use crate::sip::session_timer::{SessionTimer, too_small};
 use crate::sip::status::{StatusLine, judge};
 use crate::sip::transaction::{ServerInvite, ServerKey};
 use std::sync::Arc;
@@ -91,6 +92,18 @@ impl UserAgent {
         if self.availability != Availability::Open || crowded || !self.has_room(&flow) {
             return self.shed(&request, &flow, out);
         }
+        if let Some(min_se_s) = too_small(&request) {
+            let min_se = min_se_s.to_string();
+            let headers = [("Min-SE", min_se.as_str())];
+            return self.refuse_statelessly((&request, &flow), &StatusLine::of(422), &headers, out);
+        }
+        let replaces = match self.replaced(&request) {
+            Ok(replaces) => replaces,
+            Err(code) => {
+                let status = StatusLine::of(code);
+                return self.refuse_statelessly((&request, &flow), &status, &[], out);
+            }
+        };
         self.last_session += 1;
         let session = SessionId(self.last_session);
         let local_tag = self.entropy.token(128);
@@ -103,9 +116,10 @@ impl UserAgent {
         self.transactions.begin_early(source);
         let mut state = InviteSession::new(dialog, token);
         state.peer.note(&request);
+        state.timer = SessionTimer::new(self.config.session_interval);
         self.sessions.insert(session, state);
         self.dialogs.insert(local_tag, session);
-        out.push(UaOutput::Event(UaEvent::Invited { session, flow, request, replaces: None }));
+        out.push(UaOutput::Event(UaEvent::Invited { session, flow, request, replaces }));
     }
 
     /// Makes the transaction of an INVITE, which sends the 100.

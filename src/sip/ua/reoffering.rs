@@ -66,7 +66,11 @@ impl UserAgent {
             Offering::Owed { .. } => {}
             Offering::Idle | Offering::Asked(_) | Offering::Waiting { .. } => return Err(Gone),
         }
+        let description = answer.clone();
         let answer = Some(("application/sdp".to_owned(), answer));
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.description = Some(description);
+        }
         if self.pay_ack(now, session, answer, out) { Ok(()) } else { Err(Gone) }
     }
 
@@ -99,11 +103,13 @@ impl UserAgent {
     }
 
     /// An offer of the peer's came while ours waited.
-    pub(super) fn withdraw_offer(&mut self, session: SessionId, out: &mut Vec<UaOutput>) {
+    pub(super) fn withdraw_offer(&mut self, now: Now, session: SessionId, out: &mut Vec<UaOutput>) {
         let Some(state) = self.sessions.get_mut(&session) else { return };
-        if let Some(offer) = state.offering.take_waiting()
-            && !offer.is_refresh
-        {
+        let dropped = state.offering.take_waiting();
+        if dropped.as_ref().is_some_and(|offer| offer.is_refresh) {
+            // What the peer asks for refreshes the session too.
+            state.timer.postpone(now.at);
+        } else if dropped.is_some() {
             let (code, reason) = (491, "Request Pending".to_owned());
             out.push(UaOutput::Event(UaEvent::ReofferRefused { session, code, reason }));
         }
@@ -122,6 +128,7 @@ impl UserAgent {
         match response.code() {
             ..200 => {
                 self.note_answered(now, &attempt, response.code());
+                self.take_provisional(now, id, &attempt, (flow, &response), out);
                 self.on_reoffer_provisional(now, id, &attempt, out);
             }
             200..300 => {
@@ -168,7 +175,7 @@ impl UserAgent {
         if self.repeat_ack(id, response, out) {
             return;
         }
-        self.note_dialog_answered(id, attempt, response, out);
+        self.note_dialog_answered(now, id, attempt, response, out);
         let Some(errand) = self.errands.get_mut(id) else { return };
         if let Some(client) = &mut errand.credentials {
             client.accepted(response);
@@ -192,6 +199,11 @@ impl UserAgent {
             return self.send_ack(now, id, &dialog, attempt, None, out);
         };
         let body = body_of(response);
+        if let (Some(state), Some(description)) =
+            (self.sessions.get_mut(&session), &offer.description)
+        {
+            state.description = Some(description.clone());
+        }
         if offer.description.is_none() && body.is_some() {
             let tag = dialog.remote_tag().unwrap_or_default().to_owned();
             self.keep_ack(id, &tag, None);
@@ -263,7 +275,12 @@ impl UserAgent {
         self.settle_session(session);
         let Some(offer) = given_up else { return };
         let Final { code, reason, .. } = last;
-        if !offer.is_refresh {
+        if offer.is_refresh {
+            if let Some(state) = self.sessions.get_mut(&session) {
+                state.timer.refresh_failed(now.at);
+            }
+            self.settle_session(session);
+        } else {
             out.push(UaOutput::Event(UaEvent::ReofferRefused { session, code, reason }));
         }
         if matches!(code, 408 | 481) {

@@ -2,8 +2,12 @@
 
 mod asking;
 mod client;
+mod inside_storm;
 mod referring;
+mod refreshing;
+mod reliably;
 mod reoffering;
+mod replacing;
 mod storm;
 
 use super::*;
@@ -645,7 +649,7 @@ fn update_refreshes_and_offers_and_waits_its_turn() {
     assert_eq!(world.agent.answer(world.now, RequestToken(4), None, &mut world.out), Ok(()));
     assert_eq!(world.shown(), ["200 UPDATE"]);
     assert_eq!(world.header("Contact"), ["<sip:192.0.2.10:5060;transport=udp>"]);
-    assert_eq!(world.header("Session-Expires"), Vec::<String>::new());
+    assert_eq!(world.header("Session-Expires"), ["1800;refresher=uas"]);
     world.receive(&request("BYE", 6, "TAG"));
     world.end_clean();
 }
@@ -732,16 +736,16 @@ fn what_needs_a_dialog_or_an_extension_is_refused_without_state() {
         ("NOTIFY", "481"),
         ("REGISTER", "405"),
         ("MESSAGE", "405"),
-        ("PRACK", "405"),
+        ("PRACK", "481"),
         ("RE%47IST", "501"),
     ];
     let mut world = World::udp();
     for (method, code) in cases {
         assert_eq!(world.receive(&request(method, 1, "")), [format!("{code} {method}")]);
     }
-    let required = request("INVITE", 1, "").replace("Max-", "Require: 100rel\nMax-");
+    let required = request("INVITE", 1, "").replace("Max-", "Require: timer, precondition\nMax-");
     assert_eq!(world.receive(&required), ["420 INVITE"]);
-    assert_eq!(world.header("Unsupported"), ["100rel"]);
+    assert_eq!(world.header("Unsupported"), ["precondition"]);
     assert_eq!(world.receive(&request("ACK", 1, "")), Vec::<String>::new());
     assert_eq!((world.agent.transactions(), world.agent.sessions()), (0, 0));
 }

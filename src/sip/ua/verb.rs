@@ -6,7 +6,7 @@ use super::reply::{Extra, Part};
 use super::table::ServerMachine;
 use super::{Gone, RequestToken, SessionId, UaOutput, UserAgent};
 use crate::ground::{Flow, Now};
-use crate::sip::msg::Method;
+use crate::sip::msg::{Method, Name, Request};
 use crate::sip::session::Stage;
 use crate::sip::status::StatusLine;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ impl UserAgent {
     /// Sends a provisional answer, 101 to 199; any other code is an error of the caller.
     pub fn ring(
         &mut self,
-        _now: Now,
+        now: Now,
         session: SessionId,
         code: u16,
         out: &mut Vec<UaOutput>,
@@ -23,6 +23,9 @@ impl UserAgent {
         debug_assert!((101..200).contains(&code), "a provisional that makes a dialog");
         let token = self.early(session)?;
         let record = self.transactions.server(token).ok_or(Gone)?;
+        if record.request.has_option(Name::Require, "100rel") {
+            return self.ring_reliably(now, (session, token), code.clamp(101, 199), out);
+        }
         let (request, flow, tag) = (record.request.clone(), record.flow, record.local_tag.clone());
         let status = StatusLine::of(code.clamp(101, 199));
         let builder = self.answer_to((&request, &flow), &status, &tag, Part::Contact, &[]);
@@ -84,7 +87,9 @@ impl UserAgent {
         if *request.method() == Method::Invite {
             self.succeed_invite(now, session, token, &[], body, out)?;
         } else {
-            self.finish_request(now, token, &StatusLine::of(200), &[], body, out);
+            let timer = self.take_refresh(now, session, &request, body);
+            let timer: Vec<(&str, &str)> = timer.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            self.finish_request(now, token, &StatusLine::of(200), &timer, body, out);
         }
         if let Some(state) = self.sessions.get_mut(&session) {
             state.reoffer = None;
@@ -173,6 +178,9 @@ impl UserAgent {
         let (request, flow, tag) = (record.request.clone(), record.flow, record.local_tag.clone());
         let ok = StatusLine::of(200);
         let mut builder = self.answer_to((&request, &flow), &ok, &tag, Part::Contact, headers);
+        for (name, value) in self.take_refresh(now, session, &request, body) {
+            builder = builder.header(name, &value);
+        }
         if let Some((content_type, body)) = body {
             builder = builder.body(content_type, body);
         }
@@ -187,6 +195,24 @@ impl UserAgent {
         }
         self.carry_out(token, effects, out);
         Ok(())
+    }
+
+    /// A 2xx of ours to an INVITE or UPDATE sets the session timer; gives what it says of it. A
+    /// description in it is the one that holds.
+    fn take_refresh(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        request: &Request,
+        body: Option<(&str, &[u8])>,
+    ) -> Vec<(&'static str, String)> {
+        let Some(state) = self.sessions.get_mut(&session) else { return Vec::new() };
+        if let Some((_, description)) = body {
+            state.description = Some(Bytes::copy_from_slice(description));
+        }
+        let headers = state.timer.answer(now.at, request);
+        self.settle_session(session);
+        headers
     }
 
     fn note_success(

@@ -9,12 +9,13 @@ use super::draft::{Attempt, Draft, OutgoingRequest, UNNUMBERED};
 use super::errand::{Errand, ErrandId, Purpose, Sent, Step};
 use super::event::DialFault;
 use super::table::{ClientMachine, ClientRecord};
-use super::{UaOutput, UserAgent};
+use super::{SessionId, UaOutput, UserAgent};
 use crate::ground::{Flow, Now, Transport};
 use crate::sip::destination::Destination;
 use crate::sip::dialog::{Dialog, Way};
 use crate::sip::digest::DigestClient;
 use crate::sip::msg::Method;
+use crate::sip::session_timer::Asked;
 use crate::sip::target::{ConnectFault, Hop, LocateFault};
 use crate::sip::transaction::{Client, ClientInvite, ClientKey};
 use bytes::Bytes;
@@ -88,7 +89,11 @@ impl UserAgent {
         let call_id = request.call_id.take().unwrap_or_else(|| self.entropy.token(128));
         let (credentials, first) = (request.credentials.take(), request.flow.take());
         let target = request.target();
-        let mut errand = Errand::new(purpose, Draft::outside(request, tag, call_id), credentials);
+        let mut draft = Draft::outside(request, tag, call_id);
+        if draft.method == Method::Invite {
+            draft.timer = Asked::first(self.config.session_interval);
+        }
+        let mut errand = Errand::new(purpose, draft, credentials);
         errand.first = first.map(|flow| (flow, Destination::Peer));
         let fault = match target {
             Ok(target) => {
@@ -250,19 +255,41 @@ impl UserAgent {
 
     /// Gives a request in a dialog its CSeq number when it has none yet. False when its session is gone.
     fn number(&mut self, id: ErrandId) -> bool {
-        let Some(errand) = self.errands.get_mut(id) else { return false };
-        let Some(session) = errand.purpose.session().filter(|_| errand.draft.cseq == UNNUMBERED)
-        else {
+        let Some(errand) = self.errands.get(id) else { return false };
+        if errand.draft.cseq != UNNUMBERED {
             return true;
+        }
+        let cseq = match &errand.purpose {
+            Purpose::Prack { invite, tag, session: None } => {
+                let (invite, tag) = (*invite, tag.clone());
+                self.number_in_fork(invite, &tag)
+            }
+            purpose => {
+                let (session, is_refer) = (purpose.session(), matches!(purpose, Purpose::Refer(_)));
+                session.and_then(|session| self.number_in_session(session, is_refer))
+            }
         };
-        let Some(state) = self.sessions.get_mut(&session) else { return false };
+        let (Some(cseq), Some(errand)) = (cseq, self.errands.get_mut(id)) else { return false };
+        errand.draft.cseq = cseq;
+        true
+    }
+
+    fn number_in_session(&mut self, session: SessionId, is_refer: bool) -> Option<u32> {
+        let state = self.sessions.get_mut(&session)?;
         let cseq = state.dialog.next_cseq();
         state.dialog.sent(cseq);
-        errand.draft.cseq = cseq;
-        if let (Purpose::Refer(_), Some(referring)) = (&errand.purpose, &mut state.referring) {
+        if let Some(referring) = state.referring.as_mut().filter(|_| is_refer) {
             referring.sent(cseq);
         }
-        true
+        Some(cseq)
+    }
+
+    fn number_in_fork(&mut self, invite: ErrandId, tag: &str) -> Option<u32> {
+        let dial = self.errands.get_mut(invite)?.dial_mut()?;
+        let dialog = &mut dial.forks.get_mut(tag)?.dialog;
+        let cseq = dialog.next_cseq();
+        dialog.sent(cseq);
+        Some(cseq)
     }
 
     /// The bytes of the request for one try, with the answer to a challenge; `None`, and counted,
