@@ -10,7 +10,8 @@
 //!                         the embedded agent service
 //! 4  switchboard  call  refusal            what a call does
 //! 3  account  admission  routing  context  fallback  outgoing  billing   the customer's rules
-//! 2  sip::{transaction, dialog, session, digest, registration, locator, ua}  sdp::offer_answer  media
+//! 2  sip::{transaction, dialog, session, session_timer, refer, digest, registration, locator, ua}
+//!    sdp::offer_answer  media
 //! 1  sip::{msg, status}  sdp::{text, payload}  rtp  codec  ultravox    what bytes mean
 //! 0  ground               time, entropy, ports, ids, timers, limits, secrets
 //! ```

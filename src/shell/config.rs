@@ -222,6 +222,8 @@ pub struct Limits {
     pub early_calls_per_source_max: usize,
     pub rtp_timeout: Duration,
     pub hold_max: Duration,
+    /// The session interval that is asked for (RFC 4028); zero: only the peer's.
+    pub session_interval: Duration,
     /// How long running calls may go on after SIGTERM.
     pub grace: Duration,
 }

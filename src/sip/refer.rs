@@ -364,7 +364,7 @@ mod tests {
                 }
                 ["bye"] => referring.handle_peer_left(&mut out),
                 ["wait", seconds] => {
-                    now = now + Duration::from_secs(seconds.parse().expect("seconds"));
+                    now += Duration::from_secs(seconds.parse().expect("seconds"));
                     referring.handle_timeout(now, &mut out);
                 }
                 [code, rest @ ..] => {
@@ -478,7 +478,8 @@ mod tests {
 
     #[test]
     fn fragments_of_many_peers_are_read() {
-        let cases: [(&[u8], Option<(u16, &str)>); 9] = [
+        type Row<'a> = (&'a [u8], Option<(u16, &'a str)>);
+        let cases: [Row<'_>; 9] = [
             (b"SIP/2.0 200 OK\r\n", Some((200, "OK"))),
             (b"SIP/2.0 200", Some((200, ""))),
             (b"\r\nsip/2.0  180 Ringing\nTo: <sip:a@b>\r\n", Some((180, "Ringing"))),

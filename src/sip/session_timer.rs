@@ -241,8 +241,10 @@ fn read_seconds(value: &str) -> Option<u32> {
     is_number.then(|| digits.parse().map_or(INTERVAL_MAX_S, |s: u32| s.min(INTERVAL_MAX_S)))
 }
 
+/// Of a wish: nothing, or at least what everyone takes.
 fn seconds_of(wish: Duration) -> u32 {
-    u32::try_from(wish.as_secs()).map_or(INTERVAL_MAX_S, |seconds| seconds.min(INTERVAL_MAX_S))
+    let seconds = u32::try_from(wish.as_secs()).unwrap_or(u32::MAX);
+    if seconds == 0 { 0 } else { seconds.clamp(MIN_SE_S, INTERVAL_MAX_S) }
 }
 
 /// How long before the end of the interval the BYE goes out, at most (§10).
@@ -400,5 +402,7 @@ mod tests {
         assert_eq!((timer.next_deadline(), timer.running()), (None, None), "it was turned off");
         assert_eq!(SessionTimer::new(Duration::ZERO).asks(), None);
         assert_eq!(Asked::first(Duration::ZERO), None);
+        let short = Asked::first(Duration::from_secs(9)).expect("a wish");
+        assert_eq!(shown(&short.headers()), "Session-Expires: 90");
     }
 }

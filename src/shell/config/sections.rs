@@ -509,6 +509,11 @@ fn read_limits(section: &mut Section<'_>, report: &mut Report) -> Limits {
             seconds(limits::RTP_TIMEOUT),
         )),
         hold_max: Duration::from_secs(number("hold_max_s", 30..=86_400, seconds(limits::HOLD_MAX))),
+        session_interval: Duration::from_secs(number(
+            "session_interval_s",
+            0..=86_400,
+            seconds(limits::SESSION_INTERVAL),
+        )),
         grace: Duration::from_secs(number("grace_s", 0..=86_400, seconds(limits::GRACE))),
     };
     section.finish(report);

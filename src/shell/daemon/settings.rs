@@ -64,6 +64,7 @@ fn ua(config: &Config, bound: &[(Transport, SocketAddr)]) -> UaConfig {
         advertise: config.listen.advertise.as_deref().map(bracketed),
         domain: Some(config.sip.account.domain().to_owned()),
         early_calls_per_source_max: config.limits.early_calls_per_source_max,
+        session_interval: config.limits.session_interval,
         timing: timing(),
         ..UaConfig::default()
     }

@@ -90,11 +90,9 @@ impl UserAgent {
         if !package.trim().eq_ignore_ascii_case("refer") {
             return None;
         }
-        let id = match Params::new(params).named("id").flatten() {
-            // An id that is no number names no REFER of ours.
-            Some(id) => Some(id.parse().unwrap_or(u32::MAX)),
-            None => None,
-        };
+        // An id that is no number names no REFER of ours.
+        let id = Params::new(params).named("id").flatten();
+        let id = id.map(|id| id.parse().unwrap_or(u32::MAX));
         let state = self.sessions.get(&session)?;
         if !state.referring.as_ref().is_some_and(|referring| referring.takes(id)) {
             return Some(481);
