@@ -97,10 +97,13 @@ pub enum UaEvent {
     RequestAnswered { session: SessionId, request: RequestId, code: u16, reason: String },
     /// A 2xx to our re-INVITE. With an offer of ours its ACK is out and `body` is the answer; else
     /// `body` is the peer's offer and the ACK waits for [`super::UserAgent::acknowledge`]. Without a
-    /// body the ACK is out in any case.
+    /// body the ACK is out in any case. Also the answer to a refresh of the session timer's, which
+    /// nobody asked for: then `body` answers the description that holds.
     ReofferAnswered { session: SessionId, body: Body },
-    /// Our re-INVITE was refused, tries after a glare included: all stays as it was. 408 when no
-    /// answer came; after that and after 481 the session ends ([`UaEvent::Ended`] follows).
+    /// Our re-INVITE was refused, tries after a glare included: all stays as it was. 491 also when an
+    /// offer of the peer's took the place of ours, which is told next: who still wants something offers
+    /// it anew after that. 408 when no answer came; after that and after 481 the session ends
+    /// ([`UaEvent::Ended`] follows).
     ReofferRefused { session: SessionId, code: u16, reason: String },
     /// How our REFER goes: its 2xx, then each provisional status that the peer notifies.
     ReferProgress { session: SessionId, code: u16, reason: String },

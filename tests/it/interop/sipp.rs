@@ -193,6 +193,60 @@ fn sipp_cancels_while_it_rings() {
 }
 
 #[test]
+fn sipp_requires_reliable_ringing() {
+    if !has("sipp") {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // The PRACK is to come before the answer, which SIPp could not tell from that of the PRACK.
+    let slow = FaultRule {
+        stage: Stage::Create,
+        agent_id: None,
+        fault: Fault::Slow { ms: 1_500 },
+        times: None,
+    };
+    let options = StandinOptions {
+        faults: vec![slow],
+        ..StandinOptions::local(Secret::new("interop"), Entropy::from_number(8))
+    };
+    let standin = runtime.block_on(Standin::start(options)).expect("loopback has free ports");
+    for transport in ["u1", "t1"] {
+        let edge = Edge::start_with(None, standin.base_url());
+        play(&edge, &Run { scenario: "reliable", transport, ..Run::default() });
+        for record in edge.closed(3) {
+            assert_held(&record, Duration::from_millis(280));
+        }
+    }
+    runtime.block_on(standin.stop());
+}
+
+#[test]
+fn sipp_times_its_session() {
+    for record in over_both(Run { scenario: "session_timer", ..Run::default() }) {
+        assert_held(&record, Duration::from_millis(380));
+    }
+}
+
+#[test]
+fn sipp_sends_whatever_a_pbx_may_send_in_a_call() {
+    for record in over_both(Run { scenario: "in_dialog", ..Run::default() }) {
+        assert_held(&record, Duration::from_millis(180));
+    }
+}
+
+#[test]
+fn sipp_wants_to_take_over_a_call_that_is_not_there() {
+    // Refused at the door: no record.
+    if has("sipp") {
+        let edge = Edge::start(None);
+        for transport in ["u1", "t1"] {
+            play(&edge, &Run { scenario: "takeover", transport, ..Run::default() });
+        }
+        assert_eq!(edge.closed(0), []);
+    }
+}
+
+#[test]
 fn sipp_never_acknowledges() {
     if !has("sipp") {
         return;
