@@ -1,7 +1,7 @@
 //! What a description settles of a codec beyond its name: frame length, bit rate, packing, limits.
 //! Values only; `sdp` reads and writes them, the coders are made by them.
 
-use super::{CodecKind, IlbcMode, amr_wb, opus};
+use super::{CodecKind, IlbcMode, OpusFormat, amr_wb};
 
 /// Bit rate of G.722.1 (RFC 5577 §5, `bitrate`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -18,7 +18,7 @@ pub enum CodecFormat {
     /// bandwidth-efficient in any mode, Opus without limits.
     #[default]
     Usual,
-    Opus(opus::Format),
+    Opus(OpusFormat),
     Ilbc(IlbcMode),
     G7221(G7221Rate),
     AmrWb(amr_wb::Format),
@@ -48,8 +48,8 @@ impl CodecFormat {
         lengths.iter().copied().find(fits).unwrap_or(shortest)
     }
 
-    pub fn opus(self) -> opus::Format {
-        if let CodecFormat::Opus(format) = self { format } else { opus::Format::default() }
+    pub fn opus(self) -> OpusFormat {
+        if let CodecFormat::Opus(format) = self { format } else { OpusFormat::default() }
     }
 
     pub fn ilbc(self) -> IlbcMode {

@@ -34,16 +34,24 @@ impl Encoder {
         let out = out.get_mut(..pcm.len() / 2).ok_or(CodecFault::OutputTooSmall)?;
         for (block, bytes) in pcm.chunks(2 * BLOCK).zip(out.chunks_mut(BLOCK)) {
             self.samples[HISTORY..HISTORY + block.len()].copy_from_slice(block);
-            let pairs = self.samples.windows(TAPS).step_by(2);
-            for (window, byte) in pairs.zip(bytes) {
-                let window = window.first_chunk().expect("windows have this length");
-                let low = dot(window, &ANALYSIS_LOW) >> 14;
-                let high = dot(window, &ANALYSIS_HIGH) >> 14;
-                *byte = self.bands.quantise(low, high);
+            let mut bands = [(0, 0); BLOCK];
+            self.analyse(&mut bands[..bytes.len()]);
+            for ((low, high), byte) in bands.iter().zip(bytes) {
+                *byte = self.bands.quantise(*low, *high);
             }
             self.samples.copy_within(block.len()..block.len() + HISTORY, 0);
         }
         Ok(pcm.len() / 2)
+    }
+
+    /// The transmitting QMF (§3.1) over the block that stands in `samples`: lower and upper band.
+    fn analyse(&self, bands: &mut [(i32, i32)]) {
+        let windows = self.samples.windows(TAPS).step_by(2);
+        for (window, (low, high)) in windows.zip(bands) {
+            let window = window.first_chunk().expect("windows have this length");
+            let (even, odd) = branches(window);
+            (*low, *high) = (odd.wrapping_add(even) >> 14, odd.wrapping_sub(even) >> 14);
+        }
     }
 }
 
@@ -85,8 +93,8 @@ impl Decoder {
         let windows = self.pairs.windows(TAPS).step_by(2);
         for (window, samples) in windows.zip(pcm.chunks_exact_mut(2)) {
             let window = window.first_chunk().expect("windows have this length");
-            samples[0] = clip16(dot(window, &SYNTHESIS_FIRST) >> 11);
-            samples[1] = clip16(dot(window, &SYNTHESIS_SECOND) >> 11);
+            let (even, odd) = branches(window);
+            (samples[0], samples[1]) = (clip16(odd >> 11), clip16(even >> 11));
         }
         self.pairs.copy_within(pcm.len()..pcm.len() + HISTORY, 0);
     }
@@ -132,31 +140,19 @@ const HISTORY: usize = TAPS - 2;
 /// scaling by 2^-13); the other half is its mirror image.
 const HALF: [i16; 12] = [3, -11, 12, 32, -210, 951, 3876, -805, 362, -156, 53, -11];
 
-/// The taps laid out over a window of alternating samples, with a factor for each of both phases.
-const fn taps(even: i16, odd: i16) -> [i16; TAPS] {
-    let mut taps = [0; TAPS];
-    let mut index = 0;
-    while index < HALF.len() {
-        taps[2 * index] = even * HALF[index];
-        taps[2 * index + 1] = odd * HALF[HALF.len() - 1 - index];
-        index += 1;
-    }
-    taps
-}
-
-static ANALYSIS_LOW: [i16; TAPS] = taps(1, 1);
-static ANALYSIS_HIGH: [i16; TAPS] = taps(-1, 1);
-static SYNTHESIS_FIRST: [i16; TAPS] = taps(0, 1);
-static SYNTHESIS_SECOND: [i16; TAPS] = taps(1, 0);
-
-/// Sum of products. The taps' magnitudes sum to 12,964, so that no window can overflow it.
+/// Both branches of the filters over a window of alternating samples: the even ones meet one half of
+/// the response, the odd ones its mirror image. The magnitudes of each half sum to 6,482, so that no
+/// window can overflow a sum.
 #[inline(always)]
-fn dot(window: &[i16; TAPS], taps: &[i16; TAPS]) -> i32 {
-    let mut sum = 0i32;
-    for (sample, tap) in window.iter().zip(taps) {
-        sum = sum.wrapping_add(i32::from(*sample).wrapping_mul(i32::from(*tap)));
+fn branches(window: &[i16; TAPS]) -> (i32, i32) {
+    let (mut even, mut odd) = (0i32, 0i32);
+    for (index, tap) in HALF.iter().enumerate() {
+        let mirrored = HALF[HALF.len() - 1 - index];
+        let (first, second) = (window[2 * index], window[2 * index + 1]);
+        even = even.wrapping_add(i32::from(first).wrapping_mul(i32::from(*tap)));
+        odd = odd.wrapping_add(i32::from(second).wrapping_mul(i32::from(mirrored)));
     }
-    sum
+    (even, odd)
 }
 
 /// Both sub-bands. Encoder and decoder run the same prediction on the same quantised differences,

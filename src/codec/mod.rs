@@ -20,6 +20,7 @@ pub mod resample;
 pub use format::{CodecFormat, G7221Rate};
 pub use ilbc::Mode as IlbcMode;
 pub use kind::CodecKind;
+pub use opus::Format as OpusFormat;
 
 use std::fmt;
 

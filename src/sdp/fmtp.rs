@@ -6,7 +6,7 @@
 
 use super::payload::{Encoding, Form, parameter};
 use crate::codec::amr_wb::{self, Mode, ModeSet, Packing};
-use crate::codec::{CodecFormat, CodecKind, G7221Rate, IlbcMode, opus};
+use crate::codec::{CodecFormat, CodecKind, G7221Rate, IlbcMode, OpusFormat};
 
 /// What the parameters of a payload number make of its codec; `None` for none of ours.
 pub(super) fn read(kind: CodecKind, fmtp: &str) -> Option<(Form, CodecFormat)> {
@@ -29,11 +29,11 @@ pub(super) fn read(kind: CodecKind, fmtp: &str) -> Option<(Form, CodecFormat)> {
 
 /// Limits on what we send. What makes no sense limits nothing. `stereo` asks for what we need not
 /// give: we answer, and send, mono (§7).
-fn read_opus(fmtp: &str) -> opus::Format {
+fn read_opus(fmtp: &str) -> OpusFormat {
     let number = |name| parameter(fmtp, name).and_then(|value| value.parse::<u32>().ok());
-    let usual = opus::Format::default();
+    let usual = OpusFormat::default();
     let within = |range: std::ops::RangeInclusive<u32>| move |value: &u32| range.contains(value);
-    opus::Format {
+    OpusFormat {
         playback_hz: number("maxplaybackrate")
             .filter(within(8_000..=48_000))
             .unwrap_or(usual.playback_hz),
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn opus(playback_hz: u32, bitrate_max: u32, constant: bool, dtx: bool) -> CodecFormat {
-        CodecFormat::Opus(opus::Format { playback_hz, bitrate_max, constant, dtx })
+        CodecFormat::Opus(OpusFormat { playback_hz, bitrate_max, constant, dtx })
     }
 
     #[test]

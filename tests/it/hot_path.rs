@@ -6,7 +6,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
-use voxedge::codec::{CodecFormat, CodecKind, Encoder, EncoderSettings};
+use voxedge::codec::resample::Resampler;
+use voxedge::codec::{CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings, IlbcMode};
 use voxedge::ground::{Entropy, Now};
 use voxedge::media::plan::*;
 use voxedge::media::{MediaSession, Uplink};
@@ -75,6 +76,14 @@ fn allocations(work: impl FnOnce()) -> u64 {
 
 const FRAMES: u16 = 1_000;
 
+/// In packets of 20 ms.
+fn format(kind: CodecKind) -> CodecFormat {
+    match kind {
+        CodecKind::Ilbc => CodecFormat::Ilbc(IlbcMode::Ms20),
+        _ => CodecFormat::Usual,
+    }
+}
+
 fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
     let payload_type = kind.static_payload_type().unwrap_or(111);
     let rtp: SocketAddr = "192.0.2.1:4000".parse().expect("an address");
@@ -82,7 +91,7 @@ fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
         leg: LegPlan {
             codec: CodecPlan {
                 kind,
-                format: CodecFormat::Usual,
+                format: format(kind),
                 send_payload_type: payload_type,
                 receive_payload_type: payload_type,
                 ptime_ms: 20,
@@ -114,7 +123,8 @@ fn tone(rate_hz: u32, samples: usize) -> Vec<i16> {
 /// comfort noise now and then.
 fn packets(kind: CodecKind, rate_hz: u32) -> Vec<Vec<u8>> {
     let settings = EncoderSettings { fec: true, ..EncoderSettings::default() };
-    let mut encoder = Encoder::new(kind, rate_hz, settings).expect("a rate of the codec");
+    let encoder = Encoder::with_format(kind, format(kind), rate_hz, settings);
+    let mut encoder = encoder.expect("a rate of the codec");
     let frame = rate_hz as usize / 50;
     let pcm = tone(rate_hz, frame * 50);
     let mut packets = Vec::new();
@@ -222,6 +232,8 @@ fn a_thousand_frames_each_way_allocate_nothing() {
         (CodecKind::Pcmu, rates(48_000, 48_000)),
         (CodecKind::G722, rates(8_000, 8_000)),
         (CodecKind::G722, rates(24_000, 48_000)),
+        (CodecKind::Ilbc, rates(8_000, 8_000)),
+        (CodecKind::Ilbc, rates(16_000, 16_000)),
         (CodecKind::AmrWb, rates(16_000, 16_000)),
         (CodecKind::AmrWb, rates(8_000, 24_000)),
     ] {
@@ -238,6 +250,91 @@ fn a_thousand_frames_each_way_allocate_nothing() {
         assert!(report.concealed_ms > 0 && report.silence_ms > 0, "{report:?}");
         assert!(report.agent_played_ms > 8_000 && report.agent_cleared_ms > 0, "{report:?}");
         assert_eq!(report.digits, 10, "{report:?}");
+    }
+}
+
+/// From one codec's payloads to another's: decoder, resampler where rates differ, encoder.
+struct Bridge {
+    decoder: Decoder,
+    resampler: Option<Resampler>,
+    encoder: Encoder,
+    pcm: Vec<i16>,
+    frame: usize,
+}
+
+impl Bridge {
+    fn new(from: CodecKind, to: CodecKind) -> Bridge {
+        let (from_hz, to_hz) = (from.pcm_rate(48_000), to.pcm_rate(48_000));
+        let settings = EncoderSettings::default();
+        let resampler = (from_hz != to_hz)
+            .then(|| Resampler::continuous(from_hz, to_hz).expect("rates of codecs"));
+        Bridge {
+            decoder: Decoder::with_format(from, format(from), from_hz).expect("its own rate"),
+            resampler,
+            encoder: Encoder::with_format(to, format(to), to_hz, settings).expect("its own rate"),
+            pcm: Vec::with_capacity(8 * 960),
+            frame: to_hz as usize / 50,
+        }
+    }
+
+    /// Takes a payload, or a gap of a frame; gives the payloads that it fills.
+    fn carry(&mut self, payload: Option<&[u8]>, out: &mut [u8]) -> usize {
+        let (mut decoded, mut resampled) = ([0; 2_880], [0; 2_880]);
+        let count = match payload {
+            Some(payload) => self.decoder.decode(payload, &mut decoded).expect("a payload of ours"),
+            None => {
+                self.decoder.conceal(&mut decoded[..160]);
+                160
+            }
+        };
+        match &mut self.resampler {
+            None => self.pcm.extend_from_slice(&decoded[..count]),
+            Some(resampler) => {
+                let grown = resampler.resample(&decoded[..count], &mut resampled);
+                self.pcm.extend_from_slice(&resampled[..grown.expect("there is room")]);
+            }
+        }
+        let mut sent = 0;
+        while self.pcm.len() >= self.frame {
+            let len = self.encoder.encode(&self.pcm[..self.frame], out).expect("a whole frame");
+            assert!(len > 0);
+            self.pcm.drain(..self.frame);
+            sent += 1;
+        }
+        sent
+    }
+}
+
+#[test]
+fn every_pair_of_codecs_is_bridged_without_an_allocation() {
+    let here: Vec<CodecKind> = CodecKind::ALL.into_iter().filter(|kind| is_here(*kind)).collect();
+    for from in here.iter().copied() {
+        let rate_hz = from.pcm_rate(48_000);
+        let settings = EncoderSettings::default();
+        let mut encoder = Encoder::with_format(from, format(from), rate_hz, settings).expect("ok");
+        let payloads: Vec<Vec<u8>> = tone(rate_hz, rate_hz as usize)
+            .chunks_exact(rate_hz as usize / 50)
+            .map(|frame| {
+                let mut payload = [0; 400];
+                let len = encoder.encode(frame, &mut payload).expect("a whole frame");
+                payload[..len].to_vec()
+            })
+            .collect();
+        for to in here.iter().copied() {
+            let mut bridge = Bridge::new(from, to);
+            let (mut out, mut sent) = ([0; 400], 0);
+            // The first gap takes its room.
+            bridge.carry(Some(&payloads[0]), &mut out);
+            bridge.carry(None, &mut out);
+            let made = allocations(|| {
+                for (number, payload) in payloads.iter().cycle().take(200).enumerate() {
+                    let payload = (number % 17 != 3).then_some(payload.as_slice());
+                    sent += bridge.carry(payload, &mut out);
+                }
+            });
+            assert_eq!(made, 0, "{from:?} to {to:?}");
+            assert!(sent > 180, "{from:?} to {to:?}: {sent} packets of 200");
+        }
     }
 }
 

@@ -10,7 +10,7 @@ mod swarm;
 
 use super::plan::*;
 use super::{Channel, MediaSession, Uplink};
-use crate::codec::{CodecFormat, CodecKind, Decoder};
+use crate::codec::{CodecFormat, CodecKind, Decoder, IlbcMode};
 use crate::ground::{Entropy, Instant, Now, WallTime};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,11 +35,19 @@ fn milliseconds(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
+/// The codec as it fills packets of 20 ms.
+fn format(kind: CodecKind) -> CodecFormat {
+    match kind {
+        CodecKind::Ilbc => CodecFormat::Ilbc(IlbcMode::Ms20),
+        _ => CodecFormat::Usual,
+    }
+}
+
 fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
     let payload_type = kind.static_payload_type().unwrap_or(111);
     let codec = CodecPlan {
         kind,
-        format: CodecFormat::Usual,
+        format: format(kind),
         send_payload_type: payload_type,
         receive_payload_type: payload_type,
         ptime_ms,

@@ -3,8 +3,7 @@
 use super::*;
 use crate::codec::{Encoder, EncoderSettings};
 
-const KINDS: [CodecKind; 5] =
-    [CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722, CodecKind::Opus, CodecKind::AmrWb];
+const KINDS: [CodecKind; 7] = CodecKind::ALL;
 
 fn planned(kind: CodecKind, hz: u32) -> MediaPlan {
     MediaPlan { agent: AgentRates { input_hz: hz, output_hz: hz }, ..plan(kind, 20) }
@@ -30,7 +29,7 @@ fn loudness(pcm: &[i16]) -> f64 {
 /// What the caller hears of packets `sent`, by their payload numbers.
 fn heard_by_caller(sent: &[Sent], kind: CodecKind) -> (Vec<i16>, u32) {
     let rate_hz = kind.pcm_rate(48_000);
-    let mut decoder = Decoder::new(kind, rate_hz).unwrap();
+    let mut decoder = Decoder::with_format(kind, format(kind), rate_hz).unwrap();
     let mut heard = Vec::new();
     for packet in sent {
         let mut pcm = [0; 2_880];
@@ -43,7 +42,8 @@ fn heard_by_caller(sent: &[Sent], kind: CodecKind) -> (Vec<i16>, u32) {
 /// Packets of a tone by a caller, one each 20 ms from `from_ms`, numbered from `first`.
 fn call_in(scene: &mut Scene, kind: CodecKind, (from_ms, first): (u64, u16), packets: u16) {
     let rate_hz = kind.pcm_rate(48_000);
-    let mut encoder = Encoder::new(kind, rate_hz, EncoderSettings::default()).unwrap();
+    let settings = EncoderSettings::default();
+    let mut encoder = Encoder::with_format(kind, format(kind), rate_hz, settings).unwrap();
     let pcm = tone(500.0, rate_hz, usize::from(packets) * 20);
     for (number, frame) in (0..packets).zip(pcm.chunks(rate_hz as usize / 50)) {
         let mut payload = [0; 400];
