@@ -163,7 +163,7 @@ fn packets(kind: CodecKind, rate_hz: u32) -> Vec<Vec<u8>> {
 pub fn is_here(kind: CodecKind) -> bool {
     let is_here = kind.is_available();
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(is_here || !is_ci, "{kind:?}: its libraries are missing");
+    assert!(is_here || !is_ci || kind.packages().is_none(), "{kind:?}: libraries are missing");
     if !is_here {
         eprintln!("skipped: {kind:?} needs libraries that are missing");
     }

@@ -23,7 +23,7 @@ const STRANGER: &str = "198.51.100.66:4000";
 fn is_here(kind: CodecKind) -> bool {
     let is_here = kind.is_available();
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(is_here || !is_ci, "{kind:?}: its libraries are missing");
+    assert!(is_here || !is_ci || kind.packages().is_none(), "{kind:?}: libraries are missing");
     is_here
 }
 
