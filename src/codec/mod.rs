@@ -11,6 +11,7 @@ pub mod amr_wb;
 pub mod format;
 pub mod g711;
 pub mod g722;
+pub mod g7221;
 pub mod ilbc;
 pub mod kind;
 pub mod opus;

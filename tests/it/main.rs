@@ -28,3 +28,4 @@ mod standin;
 mod swarm;
 mod tidy;
 mod torture_parse;
+mod vectors_g7221;
