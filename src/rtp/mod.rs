@@ -1,9 +1,10 @@
-//! RTP and its companions: packets, reception accounting, RTCP and telephone-events. This floor
+//! RTP and its companions: packets, reception accounting, RTCP, telephone-events and SRTP. This floor
 //! says what bytes mean; pacing, jitter buffers and sockets live above.
 
 pub mod packet;
 pub mod rtcp;
 pub mod sequence;
+pub mod srtp;
 pub mod telephone_event;
 
 /// Whether a packet that came on a multiplexed port is RTCP: its second byte is an RTCP packet

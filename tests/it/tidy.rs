@@ -49,14 +49,17 @@ const WALLS: [(&str, &str, &str); 4] = [
 
 /// Each third-party crate and the rooms that may name it. `*` is the whole house: crates that are
 /// vocabulary rather than machinery.
-const DOORS: [(&str, &[&str]); 36] = [
+const DOORS: [(&str, &[&str]); 40] = [
+    ("aes", &["rtp/srtp"]),
+    ("aes_gcm", &["rtp/srtp"]),
     ("axum", &["shell/admin", "standin"]),
     ("base64", &["ultravox/stream"]),
     ("bytes", &["*"]),
     ("clap", &["cli/mod"]),
+    ("ctr", &["rtp/srtp"]),
     ("getrandom", &["shell/entropy"]),
     ("hickory_resolver", &["shell/resolver"]),
-    ("hmac", &["fallback"]),
+    ("hmac", &["fallback", "rtp/srtp"]),
     ("httpdate", &["ultravox/create_call"]),
     ("ipnet", &["account/range"]),
     ("libloading", &["codec/amr_wb/library"]),
@@ -76,7 +79,7 @@ const DOORS: [(&str, &[&str]); 36] = [
     ("sdp_types", &["sdp/text"]),
     ("serde", &["*"]),
     ("serde_json", &["*"]),
-    ("sha1", &["ultravox/stream"]),
+    ("sha1", &["ultravox/stream", "rtp/srtp"]),
     ("sha2", &["sip/digest", "fallback"]),
     ("socket2", &["shell/flow/bind", "shell/media/sockets"]),
     ("time", &["billing/stamp"]),
@@ -86,6 +89,7 @@ const DOORS: [(&str, &[&str]); 36] = [
     ("tracing", &["*"]),
     ("tracing_subscriber", &["shell/log"]),
     ("webpki_roots", &["shell/tls"]),
+    ("zeroize", &["rtp/srtp"]),
 ];
 
 /// What pure code never says, and why.
