@@ -6,9 +6,9 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::Duration;
 use voxedge::codec::{CodecFormat, CodecKind, Encoder, EncoderSettings};
-use voxedge::ground::{Entropy, Now};
+use voxedge::ground::{Entropy, LegId, Now, StreamId};
+use voxedge::media::MediaSession;
 use voxedge::media::plan::*;
-use voxedge::media::{MediaSession, Uplink};
 use voxedge::rtp::packet::RtpHeader;
 
 const FRAMES: usize = 100;
@@ -16,7 +16,6 @@ const FRAMES: usize = 100;
 /// A call that is up, with a second or two of speech for either side.
 struct Call {
     session: MediaSession,
-    uplink: Uplink,
     now: Now,
     source: SocketAddr,
     sequence: u16,
@@ -64,8 +63,7 @@ impl Call {
         };
         let now = Now::default();
         let mut session = MediaSession::new(now, &plan, Entropy::from_number(1)).expect("sound");
-        let mut uplink = Uplink::new(agent.input_hz);
-        session.handle_agent_joined(now, &mut uplink);
+        session.handle_agent_joined(now, StreamId::FIRST);
         let settings = EncoderSettings::default();
         let mut encoder = Encoder::new(kind, agent.input_hz, settings).expect("a rate");
         let frame = agent.input_hz as usize / 50;
@@ -82,7 +80,7 @@ impl Call {
         let bytes = |pcm: &[i16]| pcm.iter().flat_map(|sample| sample.to_le_bytes()).collect();
         let speech = pcm.chunks(frame).map(bytes).collect();
         let (sequence, timestamp) = (0, 0);
-        Call { session, uplink, now, source, sequence, timestamp, kind, payloads, speech, frame: 0 }
+        Call { session, now, source, sequence, timestamp, kind, payloads, speech, frame: 0 }
     }
 
     /// 20 ms of the call. `caller` and `agent` say who talks.
@@ -96,16 +94,21 @@ impl Call {
             header.write(&mut buffer);
             buffer[12..12 + payload.len()].copy_from_slice(payload);
             let packet = &buffer[..12 + payload.len()];
-            self.session.handle_rtp(self.now, self.source, packet, &mut self.uplink);
+            self.session.handle_rtp(self.now, LegId::CALLER, self.source, packet);
         }
         if agent {
-            self.session.handle_agent_audio(self.now, &self.speech[self.frame % FRAMES]);
+            self.session.handle_agent_audio(
+                self.now,
+                StreamId::FIRST,
+                &self.speech[self.frame % FRAMES],
+            );
         }
-        self.session.handle_timeout(self.now, &mut self.uplink);
+        self.session.handle_timeout(self.now);
         while let Some(transmit) = self.session.poll_transmit(self.now, &mut buffer) {
             black_box(transmit);
         }
-        while let Some(frame) = self.uplink.pop() {
+        let uplink = self.session.uplink(StreamId::FIRST).expect("the first stream");
+        while let Some(frame) = uplink.pop() {
             black_box(frame);
         }
         while let Some(event) = self.session.poll_event() {

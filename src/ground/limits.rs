@@ -191,6 +191,12 @@ pub const AGENT_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 pub const PLAYOUT_BYTES_MAX: usize = 256 * 1024;
 /// PCM frames that wait for the agent's socket before the oldest is dropped (house §5).
 pub const UPLINK_FRAMES_MAX: usize = 25;
+/// Keys that wait to be pressed towards one leg; what goes beyond is left out.
+pub const KEYS_WAITING_MAX: usize = 256;
+/// Legs that one call has at once: its first, and two beside it.
+pub const LEGS_MAX: usize = 3;
+/// Agent streams that one call has at once.
+pub const STREAMS_MAX: usize = 2;
 /// `clientBufferSizeMs` that is asked of Ultravox.
 pub const CLIENT_BUFFER_MS: u32 = 30_000;
 /// `mediaIdleTimeout` that is asked of Ultravox.

@@ -1,21 +1,24 @@
-//! The caller's audio to the agent: jitter buffer, decoder, and the sample clock that makes every
+//! A leg's audio to those who hear it: jitter buffer, decoder, and the sample clock that makes every
 //! second of the call a second of audio. Sequence numbers give the order, timestamps the size of a
 //! gap, and the clock the amount: whatever timestamps say, no more is filled than is missing.
 //!
-//! | what is missing | what the agent hears |
+//! | what is missing | what is heard |
 //! |---|---|
 //! | a packet, after the jitter target | FEC or concealment, then the packets that waited |
 //! | packets, none behind them | concealment for 60 ms, then silence |
 //! | comfort noise, telephone-event, hold | silence |
 //! | nothing: packets come after their place was filled | nothing; they are late |
 
+use super::bridge::Bridge;
 use super::clock::{SampleClock, Ticks};
 use super::jitter::{Arrival, JitterBuffer};
+use super::key_ear::KeyEar;
 use super::plan::{CodecPlan, TelephoneEventPlan};
-use super::uplink::{FRAME_MS, Uplink};
+use super::stream::Stream;
+use super::uplink::FRAME_MS;
 use crate::codec::resample::{GROWTH_MAX, Resampler};
 use crate::codec::{CodecFault, CodecKind, Decoder, amr_wb};
-use crate::ground::Instant;
+use crate::ground::{Instant, LegId};
 use crate::rtp::packet::RtpHeader;
 use std::time::Duration;
 
@@ -60,6 +63,30 @@ pub(super) struct InboundCounters {
     pub(super) late: u64,
     pub(super) duplicate: u64,
     pub(super) refused: u64,
+}
+
+/// Who hears a leg: agents that hear it alone, and the bridge.
+pub(super) struct Hearers<'a> {
+    pub(super) now: Instant,
+    pub(super) speaker: LegId,
+    pub(super) streams: &'a mut [Stream],
+    pub(super) bridge: Option<&'a mut Bridge>,
+    /// Listens for keys, where they come as tones.
+    pub(super) ear: Option<&'a mut KeyEar>,
+}
+
+impl Hearers<'_> {
+    fn any_stream(&self) -> bool {
+        self.streams.iter().any(|stream| stream.hears_alone(self.speaker))
+    }
+
+    fn push(&mut self, pcm: &[i16]) {
+        for stream in self.streams.iter_mut() {
+            if stream.hears_alone(self.speaker) {
+                stream.push(pcm);
+            }
+        }
+    }
 }
 
 /// The receiving half of a leg.
@@ -135,9 +162,22 @@ impl Inbound {
         self.speech.content(payload_type).or(previous)
     }
 
-    /// The agent joined: from now on every second is a second of audio.
-    pub(super) fn join(&mut self, now: Instant) {
-        self.speech.clock = Some(SampleClock::start(now, self.speech.rate_hz));
+    /// Somebody hears the leg, or nobody any more. While it is heard every second is a second of
+    /// audio.
+    pub(super) fn set_heard(&mut self, now: Instant, heard: bool) {
+        self.speech.clock = match (heard, self.speech.clock) {
+            (true, None) => Some(SampleClock::start(now, self.speech.rate_hz)),
+            (true, running) => running,
+            (false, _) => None,
+        };
+        if !heard {
+            (self.speech.filled, self.speech.stall_until) = (0, None);
+        }
+    }
+
+    /// Samples a second of what is decoded.
+    pub(super) fn rate_hz(&self) -> u32 {
+        self.speech.rate_hz
     }
 
     /// Follows a new plan; decoding starts afresh only when the codec is another.
@@ -171,15 +211,15 @@ impl Inbound {
         now: Instant,
         header: RtpHeader,
         payload: &[u8],
-        uplink: &mut Uplink,
+        out: &mut Hearers<'_>,
     ) {
         match self.jitter.arrive(now, header, payload) {
             Arrival::InOrder { restarted } => {
                 if restarted {
                     self.speech.restart();
                 }
-                self.speech.play(now, header, 0, payload, uplink);
-                self.release(now, uplink);
+                self.speech.play(now, header, 0, payload, out);
+                self.release(now, out);
             }
             Arrival::Waits => {}
             Arrival::Late => self.speech.counters.late += 1,
@@ -187,17 +227,17 @@ impl Inbound {
             Arrival::Probation => self.speech.counters.refused += 1,
             Arrival::Full => {
                 self.jitter.give_up();
-                self.release(now, uplink);
-                self.receive_once_more(now, header, payload, uplink);
+                self.release(now, out);
+                self.receive_once_more(now, header, payload, out);
             }
         }
     }
 
     /// Gives gaps up whose time has come, and fills what is missing by the clock.
-    pub(super) fn handle_timeout(&mut self, now: Instant, uplink: &mut Uplink) {
-        self.release(now, uplink);
+    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Hearers<'_>) {
+        self.release(now, out);
         if self.jitter.is_empty() {
-            self.speech.fill(now, uplink);
+            self.speech.fill(now, out);
         }
     }
 
@@ -221,12 +261,12 @@ impl Inbound {
         now: Instant,
         header: RtpHeader,
         payload: &[u8],
-        uplink: &mut Uplink,
+        out: &mut Hearers<'_>,
     ) {
         match self.jitter.arrive(now, header, payload) {
             Arrival::InOrder { .. } => {
-                self.speech.play(now, header, 0, payload, uplink);
-                self.release(now, uplink);
+                self.speech.play(now, header, 0, payload, out);
+                self.release(now, out);
             }
             Arrival::Waits => {}
             Arrival::Late => self.speech.counters.late += 1,
@@ -235,9 +275,9 @@ impl Inbound {
         }
     }
 
-    fn release(&mut self, now: Instant, uplink: &mut Uplink) {
+    fn release(&mut self, now: Instant, out: &mut Hearers<'_>) {
         while let Some(ready) = self.jitter.pop(now) {
-            self.speech.play(now, ready.header, ready.lost, ready.payload, uplink);
+            self.speech.play(now, ready.header, ready.lost, ready.payload, out);
         }
     }
 }
@@ -294,21 +334,21 @@ impl Speech {
         header: RtpHeader,
         lost: u16,
         payload: &[u8],
-        uplink: &mut Uplink,
+        out: &mut Hearers<'_>,
     ) {
         if self.content(header.payload_type) != Some(Content::Audio) {
             self.quiet = true;
             return;
         }
         let gap = self.gap_before(now, header);
-        self.bridge(now, gap, lost, payload, uplink);
+        self.bridge(now, gap, lost, payload, out);
         let late = gap.filter(|gap| (0..self.filled).contains(gap));
         let spoken = match self.plan.kind {
             CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => {
-                self.decode_pieces(now, payload, late, uplink)
+                self.decode_pieces(now, payload, late, out)
             }
             CodecKind::Opus | CodecKind::Ilbc | CodecKind::G7221 | CodecKind::AmrWb => {
-                self.decode_whole(now, payload, late, uplink)
+                self.decode_whole(now, payload, late, out)
             }
         };
         let Some(spoken) = spoken else {
@@ -350,7 +390,7 @@ impl Speech {
         gap: Option<i64>,
         lost: u16,
         payload: &[u8],
-        uplink: &mut Uplink,
+        out: &mut Hearers<'_>,
     ) {
         let early = samples(EARLY_GAP_MS, self.rate_hz) as i64;
         let room = self.clock.map_or(early, |clock| clock.lag(now).max(0));
@@ -362,26 +402,26 @@ impl Speech {
         let step = i64::from(self.rate_hz / 400);
         let missing = (missing - missing % step) as usize;
         if lost == 0 || self.quiet {
-            self.push_silence(missing, uplink);
+            self.push_silence(missing, out);
             return;
         }
         let last = self.packet_samples.min(missing);
-        self.push_concealment(missing - last, uplink);
-        self.recover(last, payload, uplink);
+        self.push_concealment(missing - last, out);
+        self.recover(last, payload, out);
     }
 
     /// The last lost packet before `payload`: its redundant copy when there is one.
-    fn recover(&mut self, missing: usize, payload: &[u8], uplink: &mut Uplink) {
+    fn recover(&mut self, missing: usize, payload: &[u8], out: &mut Hearers<'_>) {
         let mut pcm = [0; CONCEAL_SAMPLES * 3];
         let whole = missing > 0 && missing == self.packet_samples && missing <= pcm.len();
         if whole && self.plan.kind == CodecKind::Opus {
             let recovered = self.decoder.decode_fec(payload, &mut pcm[..missing]);
             if recovered == Some(missing) {
-                self.push(&pcm[..missing], uplink);
+                self.push(&pcm[..missing], out);
                 return;
             }
         }
-        self.push_concealment(missing, uplink);
+        self.push_concealment(missing, out);
     }
 
     fn decode_whole(
@@ -389,12 +429,12 @@ impl Speech {
         now: Instant,
         payload: &[u8],
         late: Option<i64>,
-        uplink: &mut Uplink,
+        out: &mut Hearers<'_>,
     ) -> Option<usize> {
         let mut pcm = [0; PACKET_SAMPLES_MAX];
         let count = self.decoder.decode(payload, &mut pcm).ok()?;
         if self.takes(now, count, late) {
-            self.push(&pcm[..count], uplink);
+            self.push(&pcm[..count], out);
         }
         Some(count)
     }
@@ -404,7 +444,7 @@ impl Speech {
         now: Instant,
         payload: &[u8],
         late: Option<i64>,
-        uplink: &mut Uplink,
+        out: &mut Hearers<'_>,
     ) -> Option<usize> {
         let per_byte = if self.plan.kind == CodecKind::G722 { 2 } else { 1 };
         let whole = payload.len() * per_byte;
@@ -416,7 +456,7 @@ impl Speech {
             let mut pcm = [0; PIECE_SAMPLES];
             let count = self.decoder.decode(piece, &mut pcm).ok()?;
             if takes {
-                self.push(&pcm[..count], uplink);
+                self.push(&pcm[..count], out);
             }
         }
         Some(whole)
@@ -451,7 +491,7 @@ impl Speech {
     }
 
     /// Fills by the clock while no packet comes.
-    fn fill(&mut self, now: Instant, uplink: &mut Uplink) {
+    fn fill(&mut self, now: Instant, out: &mut Hearers<'_>) {
         let Some(clock) = &mut self.clock else { return };
         let longest = samples(LAG_MAX.as_millis() as u32, self.rate_hz) as i64;
         if clock.lag(now) > longest {
@@ -461,15 +501,15 @@ impl Speech {
         while self.clock.is_some_and(|clock| clock.lag(now) >= self.patience() as i64) {
             self.filled += frame as i64;
             if self.quiet {
-                self.push_silence(frame, uplink);
+                self.push_silence(frame, out);
             } else {
-                self.push_concealment(frame, uplink);
+                self.push_concealment(frame, out);
             }
         }
     }
 
     /// Concealment while it convinces, silence after that.
-    fn push_concealment(&mut self, count: usize, uplink: &mut Uplink) {
+    fn push_concealment(&mut self, count: usize, out: &mut Hearers<'_>) {
         let concealed = if self.decoder.is_pausing() { 0 } else { count.min(self.conceal_left) };
         self.conceal_left -= concealed;
         self.counters.concealed += Ticks::of(concealed, self.rate_hz);
@@ -478,14 +518,14 @@ impl Speech {
         while left > 0 {
             let piece = left.min(samples(FRAME_MS, self.rate_hz)).min(CONCEAL_SAMPLES);
             self.decoder.conceal(&mut pcm[..piece]);
-            self.push(&pcm[..piece], uplink);
+            self.push(&pcm[..piece], out);
             left -= piece;
         }
-        self.push_silence(count - concealed, uplink);
+        self.push_silence(count - concealed, out);
     }
 
     /// Silence; in a pause that the codec tells of, the sender's comfort noise.
-    fn push_silence(&mut self, count: usize, uplink: &mut Uplink) {
+    fn push_silence(&mut self, count: usize, out: &mut Hearers<'_>) {
         self.counters.silent += Ticks::of(count, self.rate_hz);
         let mut pcm = [0; CONCEAL_SAMPLES];
         let frame = samples(FRAME_MS, self.rate_hz).min(CONCEAL_SAMPLES);
@@ -495,22 +535,29 @@ impl Speech {
             if self.decoder.is_pausing() {
                 self.decoder.conceal(&mut pcm[..piece]);
             }
-            self.push(&pcm[..piece], uplink);
+            self.push(&pcm[..piece], out);
             left -= piece;
         }
     }
 
-    fn push(&mut self, pcm: &[i16], uplink: &mut Uplink) {
+    fn push(&mut self, pcm: &[i16], out: &mut Hearers<'_>) {
+        if let Some(bridge) = &mut out.bridge {
+            bridge.push(out.now, out.speaker, pcm);
+        }
+        if let Some(ear) = &mut out.ear {
+            ear.hear(pcm);
+        }
         match &mut self.resampler {
-            None => uplink.push(pcm),
-            Some(resampler) => {
+            None => out.push(pcm),
+            Some(resampler) if out.any_stream() => {
                 for piece in pcm.chunks(RESAMPLED_SAMPLES) {
-                    let mut out = [0; RESAMPLED_SAMPLES * GROWTH_MAX];
+                    let mut grown = [0; RESAMPLED_SAMPLES * GROWTH_MAX];
                     // Never refused: there is room for the greatest ratio.
-                    let count = resampler.resample(piece, &mut out).unwrap_or(0);
-                    uplink.push(&out[..count]);
+                    let count = resampler.resample(piece, &mut grown).unwrap_or(0);
+                    out.push(&grown[..count]);
                 }
             }
+            Some(_) => {}
         }
         if let Some(clock) = &mut self.clock {
             clock.push(pcm.len());

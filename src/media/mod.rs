@@ -6,28 +6,44 @@
 //! caller ◀─RTP─ latch ◀─ pacer  ◀─ encode ◀─ PlayoutQueue ◀─ (shard) ◀────────── agent
 //! ```
 //!
+//! That is the usual call. Where legs hear each other, an agent hears several, or a sound is played,
+//! it goes by the bridge:
+//!
+//! ```text
+//! leg ─decode─▶ lane ─┐
+//! leg ─decode─▶ lane ─┼─▶ frame of a leg (with its agent's words) ─▶ encode, or of an agent
+//! sound ──▶ player ───┘
+//! ```
+//!
 //! Codec and agent mostly have one rate; where they do not, audio is resampled behind the decoder,
 //! and before the playout queue.
 //!
 //! Nothing here allocates, locks, logs or makes a system call once a session is built; signalling
 //! and SDP are never seen: `plan` is the whole vocabulary.
 
+mod bridge;
 mod clock;
 mod control;
 mod early;
 mod inbound;
 pub mod jitter;
+mod key_ear;
+mod keys;
+mod lane;
 pub mod latch;
+mod leg;
 mod outbound;
 pub mod plan;
+mod player;
 pub mod playout;
 mod session;
+pub mod sound;
+mod stream;
 mod supply;
-pub mod topology;
 pub mod uplink;
 
 #[cfg(test)]
 mod tests;
 
-pub use session::{Channel, MediaSession, Transmit};
+pub use session::{Channel, LegFault, MediaSession, Transmit};
 pub use uplink::Uplink;

@@ -1,5 +1,6 @@
-//! Agent audio to the caller: playout queue, encoder and pacer. Frames leave at absolute deadlines;
-//! a frame that missed its deadline is skipped and counted, never sent in a burst (house §5).
+//! What a leg hears: its agent's playout queue, encoder and pacer. Frames leave at absolute deadlines;
+//! a frame that missed its deadline is skipped and counted, never sent in a burst (house §5). Where
+//! the leg hears more than an agent, the bridge adds it to each frame, and spurts begin at slots.
 //!
 //! Timestamps follow a grid of real time, one slot for each frame, without overlap or gap (RFC 3550
 //! §5.1). Silence leaves at its slot; a talk spurt leaves up to one frame before its slots, in the
@@ -10,12 +11,16 @@
 //! sent      s         s    W         w         w         w    s        W: marker, first word
 //! ```
 
+use super::bridge::Bridge;
 use super::clock::{Ticks, samples_in};
-use super::plan::CodecPlan;
+use super::keys::{Keypad, Press, Slot};
+use super::lane::FADE_MS;
+use super::plan::{CodecPlan, Port, TelephoneEventPlan};
 use super::supply::{Successor, Supply, law};
 use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings, amr_wb};
-use crate::ground::{Entropy, Instant};
+use crate::ground::{Entropy, Instant, LegId, StreamId};
 use crate::rtp::packet::RtpHeader;
+use crate::rtp::telephone_event::{EVENT_BYTES, EventPacket};
 use std::time::Duration;
 
 /// Frames that a talk spurt may be held back for at its start, when the agent sends them one by one.
@@ -63,6 +68,14 @@ pub(super) struct Voice {
     frame_ticks: u32,
 }
 
+/// A frame as its packet's header says it.
+struct Frame {
+    len: usize,
+    marker: bool,
+    payload_type: u8,
+    timestamp: u32,
+}
+
 /// What another plan needs: an encoder, and a form for what waits; `None` where the present one
 /// serves.
 pub(super) struct Change {
@@ -74,6 +87,13 @@ pub(super) struct Change {
 pub(super) struct Outbound {
     voice: Voice,
     supply: Supply,
+    /// Whose words are queued.
+    agent: Option<StreamId>,
+    /// The bridge has more for this leg.
+    accompanied: bool,
+    /// Keys are being pressed; all else waits.
+    keypad: Option<Box<Keypad>>,
+    event: Option<TelephoneEventPlan>,
     talk: Talk,
     /// No talk spurt begins before this time.
     held_until: Option<Instant>,
@@ -108,6 +128,10 @@ impl Outbound {
         Ok(Outbound {
             voice: Voice::new(plan, supply.rate_hz())?,
             supply,
+            agent: None,
+            accompanied: false,
+            keypad: None,
+            event: None,
             talk: Talk::Quiet { ended: None },
             held_until: None,
             slot: now,
@@ -122,6 +146,64 @@ impl Outbound {
             resumed: false,
             counters: OutboundCounters::default(),
         })
+    }
+
+    /// Whose words the leg hears.
+    pub(super) fn agent(&self) -> Option<StreamId> {
+        self.agent
+    }
+
+    /// The leg will hear this agent from its first word on.
+    pub(super) fn expect_agent(&mut self, agent: StreamId) {
+        self.agent = Some(agent);
+    }
+
+    /// The leg hears this agent from now on. What waits of another one is not played: its next
+    /// milliseconds, sinking to nothing, are written to the front of `tail`; gives how many samples.
+    pub(super) fn set_agent(&mut self, agent: Option<StreamId>, tail: &mut [i16]) -> usize {
+        if agent == self.agent {
+            return 0;
+        }
+        let fade = samples_in(FADE_MS, self.supply.rate_hz()).min(tail.len());
+        let count = match self.talk {
+            Talk::Speaking { .. } => self.supply.pop_sinking(&mut tail[..fade]),
+            Talk::Quiet { .. } | Talk::Starting { .. } => 0,
+        };
+        self.counters.dropped += self.supply.clear();
+        self.supply.rise();
+        self.talk = Talk::Quiet { ended: None };
+        self.agent = agent;
+        count
+    }
+
+    /// Whether the bridge has more for this leg than its agent.
+    pub(super) fn set_accompanied(&mut self, accompanied: bool) {
+        self.accompanied = accompanied;
+    }
+
+    /// How keys are pressed: by telephone-events, or by tones in the audio.
+    pub(super) fn set_event(&mut self, event: Option<TelephoneEventPlan>) {
+        self.event = event;
+    }
+
+    /// Presses keys from the next frame on, after those that are being pressed. Words wait meanwhile.
+    pub(super) fn send_keys(&mut self, keys: &[char], tone: Duration, gap: Duration) {
+        self.keypad.get_or_insert_default().press(keys, tone, gap);
+    }
+
+    /// Orders of keys that were done since the last question.
+    pub(super) fn take_keys_done(&mut self) -> u32 {
+        let Some(keypad) = &mut self.keypad else { return 0 };
+        let done = keypad.take_done();
+        if keypad.is_idle() {
+            self.keypad = None;
+        }
+        done
+    }
+
+    /// Samples a second of what the leg hears.
+    pub(super) fn rate_hz(&self) -> u32 {
+        self.supply.rate_hz()
     }
 
     /// Takes agent audio: 16-bit little-endian samples in pieces of any length.
@@ -139,7 +221,9 @@ impl Outbound {
     pub(super) fn clear(&mut self) {
         self.counters.cleared += self.supply.clear();
         self.talk = Talk::Quiet { ended: None };
-        self.voice.encoder.reset();
+        if !self.accompanied {
+            self.voice.encoder.reset();
+        }
     }
 
     /// Lets packets leave, or keeps the agent's audio until they may; `muted` plays it to nobody.
@@ -248,23 +332,36 @@ impl Outbound {
     }
 
     /// Writes the packet that is due into `buffer`; gives its length and whether it carries the
-    /// agent's audio.
+    /// agent's audio. `more`: where the leg hears more than its agent.
     pub(super) fn poll_transmit(
         &mut self,
         now: Instant,
         buffer: &mut [u8],
+        mut more: Option<(&mut Bridge, LegId)>,
     ) -> Option<(usize, bool)> {
         while self.deadline()? <= now {
             let (head, body) = buffer.split_at_mut_checked(HEADER_BYTES)?;
-            let marker = self.begin_frame(now);
+            let spurt = self.begin_frame(now);
             let timestamp = self.timestamp;
             let played = self.counters.played;
-            let len = self.write_frame(now, body);
+            let mut frame = Frame {
+                len: 0,
+                marker: spurt,
+                payload_type: self.voice.plan.send_payload_type,
+                timestamp,
+            };
+            match &mut more {
+                _ if self.keypad.is_some() && !self.muted && self.write_key(&mut frame, body) => {}
+                Some((bridge, leg)) if self.accompanied || bridge.has_rest(*leg) => {
+                    (frame.len, frame.marker) = self.write_mixed(now, bridge, *leg, body);
+                }
+                Some(_) | None => frame.len = self.write_frame(now, body),
+            }
             self.advance(1);
             if self.muted {
                 continue;
             }
-            let payload_type = self.voice.plan.send_payload_type;
+            let Frame { len, marker, payload_type, timestamp } = frame;
             let (sequence, ssrc) = (self.sequence, self.ssrc);
             let marker = std::mem::take(&mut self.resumed) || marker;
             RtpHeader { marker, payload_type, sequence, timestamp, ssrc }.write(head);
@@ -315,7 +412,9 @@ impl Outbound {
                     self.skip_late(now, self.slot);
                 }
                 self.talk = Talk::Speaking { next: now };
-                self.on_spurt();
+                if !self.accompanied {
+                    self.on_spurt();
+                }
                 true
             }
             Talk::Speaking { next } => {
@@ -327,9 +426,11 @@ impl Outbound {
         }
     }
 
-    /// When a talk spurt begins that is ready at `at`.
+    /// When a talk spurt begins that is ready at `at`. Among others' frames it has no phase of its
+    /// own: the first slot that finds it ready is its start.
     fn start(&self, at: Instant) -> Instant {
-        self.held_until.map_or(at, |until| at.max(until))
+        let start = self.held_until.map_or(at, |until| at.max(until));
+        if self.accompanied { start.max(self.slot) } else { start }
     }
 
     /// The silence between spurts is not our encoder's: after enough of it the far decoder of G.722
@@ -382,6 +483,77 @@ impl Outbound {
         let (taken, len) = self.voice.write_speech(&mut self.supply, out);
         self.counters.played += Ticks::of(taken, self.supply.rate_hz());
         len
+    }
+}
+
+impl Outbound {
+    /// A frame of all that the leg hears; gives its bytes, and whether talk begins with it.
+    fn write_mixed(
+        &mut self,
+        now: Instant,
+        bridge: &mut Bridge,
+        leg: LegId,
+        out: &mut [u8],
+    ) -> (usize, bool) {
+        let mut pcm = [0; FRAME_SAMPLES_MAX];
+        let frame = &mut pcm[..self.voice.frame_samples];
+        let spoken = self.pop_speech(now, frame);
+        let sounds = bridge.mix(now, Port::Leg(leg), frame) || spoken;
+        let silent_before = self.silent_frames > 0;
+        if !sounds && silent_before {
+            self.silent_frames = self.silent_frames.saturating_add(1);
+            return (self.voice.write_silence(out), false);
+        }
+        match sounds {
+            true => self.on_spurt(),
+            false => self.silent_frames = 1,
+        }
+        let encoded = self.voice.encoder.encode(frame, out);
+        (encoded.unwrap_or_else(|_| self.voice.write_silence(out)), sounds && silent_before)
+    }
+
+    /// A frame of the keys that are being pressed; false when there is none any more.
+    fn write_key(&mut self, frame: &mut Frame, out: &mut [u8]) -> bool {
+        let Some(keypad) = &mut self.keypad else { return false };
+        let mut pcm = [0; FRAME_SAMPLES_MAX];
+        let pcm = &mut pcm[..self.voice.frame_samples];
+        let slot = Slot {
+            length: self.voice.frame,
+            timestamp: frame.timestamp,
+            event_hz: self.event.map(|event| event.clock_hz),
+            rate_hz: self.supply.rate_hz(),
+        };
+        match (keypad.fill(slot, pcm), self.event) {
+            (Press::Event(EventPacket { marker, timestamp, event }), Some(plan)) => {
+                let Some(payload) = out.first_chunk_mut::<EVENT_BYTES>() else { return false };
+                *payload = event.bytes();
+                let payload_type = plan.send_payload_type;
+                *frame = Frame { len: EVENT_BYTES, marker, payload_type, timestamp };
+                true
+            }
+            (Press::Event(_) | Press::Audio, _) => {
+                let encoded = self.voice.encoder.encode(pcm, out);
+                frame.len = encoded.unwrap_or_else(|_| self.voice.write_silence(out));
+                frame.marker = false;
+                true
+            }
+            (Press::Nothing, _) => false,
+        }
+    }
+
+    /// The agent's next frame, while it speaks.
+    fn pop_speech(&mut self, now: Instant, frame: &mut [i16]) -> bool {
+        let Talk::Speaking { .. } = self.talk else { return false };
+        if self.supply.len() < frame.len() {
+            self.supply.finish_spurt();
+        }
+        if self.supply.is_empty() {
+            self.talk = Talk::Quiet { ended: Some(now) };
+            return false;
+        }
+        let taken = self.supply.pop(frame);
+        self.counters.played += Ticks::of(taken, self.supply.rate_hz());
+        true
     }
 }
 

@@ -213,7 +213,8 @@ pub enum Port {
 }
 
 /// Who hears whom. A listener that hears several hears them mixed. An agent that hears nobody gets
-/// silence, one second for each second; what nobody hears is dropped.
+/// silence, one second for each second; what nobody hears is dropped. Legs hear other legs, the sound,
+/// and one agent: of several the one that was arranged first. Agents hear legs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Scene {
     hears: Vec<(Port, Port)>,
@@ -452,7 +453,7 @@ pub struct MediaReport {
     pub agent_received_ms: u64,
     pub agent_played_ms: u64,
     pub agent_cleared_ms: u64,
-    /// Milliseconds of agent audio dropped since the playout queue was full.
+    /// Milliseconds of agent audio dropped: the playout queue was full, or nobody was to hear it.
     pub agent_dropped_ms: u64,
     /// Milliseconds that the agent's first word waited for a sign of the caller's media path.
     pub agent_held_ms: u64,

@@ -1,32 +1,33 @@
-//! One call's media: the caller's leg on one side, the agent's stream on the other. Pure: packets,
-//! agent audio and deadlines come in with their time; packets, agent audio and events go out. It
-//! never touches a socket or a clock, and allocates only in `new` and `change`.
+//! One call's media: its legs, its agents' streams, the sound that is played, and who of them hears
+//! whom. Pure: packets, agent audio and deadlines come in with their time; packets, agent audio and
+//! events go out. It never touches a socket or a clock, and allocates only when signalling speaks.
 //!
-//! After each `handle_*`: empty the uplink, then `poll_transmit` and `poll_event` until `None`, then
-//! wait for `poll_timeout`.
+//! After each `handle_*` and each command: empty the uplinks, then `poll_transmit` and `poll_event`
+//! until `None`, then wait for `poll_timeout`.
+//!
+//! In the usual call one leg and one agent hear each other: packets are decoded into the agent's
+//! ring, its words are queued in the codec's form. What more a [`Scene`] asks for goes by the bridge.
 
-use super::control::Control;
-use super::early::EarlyEar;
-use super::inbound::{Content, Inbound};
-use super::latch::SourceLatch;
-use super::outbound::Outbound;
+use super::bridge::{Bridge, Rates};
+use super::inbound::Hearers;
+use super::lane::FADE_SAMPLES_MAX;
+use super::leg::{Leg, Making, Patience};
 use super::plan::{
-    AgentClose, Direction, EarlyFigures, EarlyMedia, LegPlan, MediaEvent, MediaPlan, MediaReport,
-    RemoteMedia,
+    AgentClose, AgentRates, EarlyMedia, LegPlan, MediaEvent, MediaPlan, MediaReport, Port, Scene,
+    Sound,
 };
-use super::topology::Topology;
+use super::stream::{AgentState, Hearing, Stream};
 use super::uplink::Uplink;
-use crate::codec::{CodecFault, CodecKind};
-use crate::ground::limits::{FAREWELL, PATH_CONFIRM};
+use crate::codec::CodecFault;
+use crate::codec::resample::RATES_HZ;
+use crate::ground::limits::{FAREWELL, LEGS_MAX, STREAMS_MAX};
 use crate::ground::{Entropy, Instant, LegId, Now, StreamId};
-use crate::rtp::is_rtcp;
-use crate::rtp::packet::{RtpHeader, RtpPacket};
-use crate::rtp::telephone_event::{self, Digit};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Which socket a packet leaves by. With multiplexed RTCP both are one (RFC 5761).
+/// Which socket of its leg a packet leaves by. With multiplexed RTCP both are one (RFC 5761).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Channel {
     Rtp,
@@ -36,464 +37,486 @@ pub enum Channel {
 /// A packet that is to be sent: the first `len` bytes of the buffer that was lent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transmit {
+    pub leg: LegId,
     pub len: usize,
     pub to: SocketAddr,
     pub channel: Channel,
 }
 
-/// Events that may wait to be polled; the owner empties them after each input.
-const EVENTS_MAX: usize = 32;
-/// Events that one input has in the usual case; there is room for so many from the start.
-const EVENTS_USUAL: usize = 4;
-/// What the network and the caller's jitter buffer take until the last word is heard.
-const LAST_WORD: Duration = Duration::from_millis(200);
-/// Digits that one packet can end.
-const DIGITS_MAX: usize = 4;
-
-/// How the agent's stream stands.
+/// Why a leg was not opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum AgentState {
-    /// The caller's audio is kept, nothing is sent.
-    Awaited,
-    Joined,
-    /// The stream ended; its last words are being played, until `until` at the latest. `played`:
-    /// the last one left and is on its way.
-    Leaving {
-        close: AgentClose,
-        until: Instant,
-        played: bool,
-    },
-    Left,
+pub enum LegFault {
+    /// The call has as many legs as it may have, or this one already.
+    Full,
+    Codec(CodecFault),
 }
 
-/// What becomes of audio that comes before the agent joined.
-enum Early {
-    /// An incoming call: the agent hears its caller's first words.
-    ForAgent,
-    /// An outgoing call: its own ear, from the first packet on.
-    Diagnosed(Option<Box<EarlyEar>>),
-    /// An outgoing call whose agent joined, or which is over.
-    Over(Option<EarlyFigures>),
+/// Events that may wait to be polled; the owner empties them after each input.
+const EVENTS_MAX: usize = 64;
+/// Events that one input has in the usual case; there is room for so many from the start.
+const EVENTS_USUAL: usize = 4;
+/// What the network and a peer's jitter buffer take until the last word is heard.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
+/// What signalling should know, in order.
+pub(super) struct Events(VecDeque<MediaEvent>);
+
+impl Events {
+    pub(super) fn tell(&mut self, event: MediaEvent) {
+        if self.0.len() < EVENTS_MAX {
+            self.0.push_back(event);
+        }
+    }
 }
 
 /// The machine of one call's media.
 pub struct MediaSession {
-    leg: LegPlan,
-    rtp_timeout: Duration,
-    hold_max: Duration,
-    topology: Topology,
-    agent: AgentState,
-    latch: SourceLatch,
-    early: Early,
-    inbound: Inbound,
-    outbound: Outbound,
-    control: Control,
-    events_received: telephone_event::Receiver,
-    digits: Vec<Digit>,
-    /// Where the peer's RTCP came from, on its own port.
-    control_source: Option<SocketAddr>,
-    /// Last sign of life of the caller's media.
-    last_heard: Instant,
-    silence_told: bool,
-    caller_heard: bool,
+    legs: Vec<Leg>,
+    streams: Vec<Stream>,
+    scene: Scene,
+    bridge: Option<Box<Bridge>>,
+    agent: AgentRates,
+    patience: Patience,
+    opus_complexity: Option<u8>,
     agent_heard: bool,
-    events: VecDeque<MediaEvent>,
-    counters: Counters,
+    events: Events,
+    /// What the leg that the call began with did, once it is gone.
+    first_report: Option<Box<MediaReport>>,
+    left: LeftStreams,
 }
 
+/// What agents did whose streams have made place for others.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counters {
-    packets_received: u64,
-    packets_sent: u64,
-    bytes_received: u64,
-    bytes_sent: u64,
-    refused: u64,
-    uplink_dropped: u64,
-    digits: u32,
+struct LeftStreams {
+    unheard_ms: u64,
+    dropped_frames: u64,
 }
 
 impl MediaSession {
-    /// A session that waits for its agent. Where the codec has another rate than the agent's stream,
-    /// it is resampled. Fails when the agent's rates are none that we know.
-    pub fn new(now: Now, plan: &MediaPlan, mut entropy: Entropy) -> Result<Self, CodecFault> {
-        let leg = plan.leg;
-        let outbound = Outbound::new(now.at, &leg.codec, plan.agent.output_hz, &mut entropy)?;
-        let clock_hz = leg.codec.kind.rtp_clock_hz();
-        let control = Control::new(&plan.cname, outbound.ssrc(), clock_hz, entropy);
+    /// A session of the leg that the call begins with, waiting for its first agent; they will hear
+    /// each other. Where the codec has another rate than the agent's stream, it is resampled.
+    ///
+    /// # Errors
+    /// The agent's rates are none that we know.
+    pub fn new(now: Now, plan: &MediaPlan, entropy: Entropy) -> Result<Self, CodecFault> {
+        let patience = Patience { rtp_timeout: plan.rtp_timeout, hold_max: plan.hold_max };
+        let making = Making {
+            id: LegId::CALLER,
+            agent: plan.agent,
+            patience,
+            diagnosed: plan.outgoing,
+            cname: &plan.cname,
+        };
+        let mut leg = Leg::new(now, &plan.leg, &making, entropy)?;
+        leg.outbound.expect_agent(StreamId::FIRST);
+        let hearing = Hearing::Leg(LegId::CALLER);
         Ok(MediaSession {
-            leg,
-            rtp_timeout: plan.rtp_timeout,
-            hold_max: plan.hold_max,
-            topology: Topology::new(),
-            agent: AgentState::Awaited,
-            latch: SourceLatch::new(leg.remote.rtp, leg.signalling_source),
-            early: if plan.outgoing { Early::Diagnosed(None) } else { Early::ForAgent },
-            inbound: Inbound::new(&leg.codec, leg.telephone_event, plan.agent.input_hz)?,
-            outbound,
-            control,
-            events_received: telephone_event::Receiver::new(event_clock_hz(&leg)),
-            digits: Vec::with_capacity(DIGITS_MAX),
-            control_source: None,
-            last_heard: now.at,
-            silence_told: false,
-            caller_heard: false,
+            legs: vec![leg],
+            streams: vec![Stream::new(StreamId::FIRST, plan.agent.input_hz, hearing)],
+            scene: Scene::new().talking(Port::Leg(LegId::CALLER), Port::Agent(StreamId::FIRST)),
+            bridge: None,
+            agent: plan.agent,
+            patience,
+            opus_complexity: None,
             agent_heard: false,
-            events: VecDeque::with_capacity(EVENTS_USUAL),
-            counters: Counters::default(),
+            events: Events(VecDeque::with_capacity(EVENTS_USUAL)),
+            first_report: None,
+            left: LeftStreams::default(),
         })
     }
 
-    /// A datagram came to the RTP port. Whatever is not the caller's is counted and dropped.
-    pub fn handle_rtp(&mut self, now: Now, source: SocketAddr, packet: &[u8], uplink: &mut Uplink) {
-        if self.is_control(now.at, packet) {
-            return self.handle_rtcp(now, source, packet);
+    /// Adds a leg, which hears and is heard as the scene says.
+    ///
+    /// # Errors
+    /// [`LegFault`].
+    pub fn open_leg(
+        &mut self,
+        now: Now,
+        id: LegId,
+        plan: &LegPlan,
+        mut entropy: Entropy,
+    ) -> Result<(), LegFault> {
+        if self.legs.len() >= LEGS_MAX || self.legs.iter().any(|leg| leg.id == id) {
+            return Err(LegFault::Full);
         }
-        let Some((header, content, payload)) = self.admit(now.at, source, packet) else {
-            self.counters.refused += 1;
-            return;
+        let cname = format!("{:08x}{:08x}", entropy.u32(), entropy.u32());
+        let (agent, patience) = (self.agent, self.patience);
+        let making = Making { id, agent, patience, diagnosed: false, cname: &cname };
+        let mut leg = Leg::new(now, plan, &making, entropy).map_err(LegFault::Codec)?;
+        if let Some(complexity) = self.opus_complexity {
+            leg.outbound.set_opus_complexity(complexity);
+        }
+        self.legs.reserve_exact(1);
+        self.legs.push(leg);
+        self.route(now).map_err(LegFault::Codec)
+    }
+
+    /// Takes a leg out; nobody hears it any more. Gives what it did.
+    pub fn close_leg(&mut self, now: Now, id: LegId) -> Option<MediaReport> {
+        let place = self.legs.iter().position(|leg| leg.id == id)?;
+        let mut report = self.legs[place].report();
+        if id == LegId::CALLER {
+            report = self.report();
+            self.first_report = Some(Box::new(report));
+        }
+        self.legs.remove(place);
+        self.follow_scene(now);
+        Some(report)
+    }
+
+    /// A datagram came to a leg's RTP port. Whatever is not the peer's is counted and dropped.
+    pub fn handle_rtp(&mut self, now: Now, leg: LegId, source: SocketAddr, packet: &[u8]) {
+        let Some(leg) = self.legs.iter_mut().find(|known| known.id == leg) else { return };
+        let hearers = Hearers {
+            now: now.at,
+            speaker: leg.id,
+            streams: &mut self.streams,
+            bridge: self.bridge.as_deref_mut(),
+            ear: None,
         };
-        self.counters.packets_received += 1;
-        self.counters.bytes_received += packet.len() as u64;
-        self.on_life(now.at);
-        self.on_caller_heard(now.at, source);
-        self.control.handle_received(now.at, &header, content == Content::Audio);
-        if !self.leg.direction.receives() {
-            return;
-        }
-        if content == Content::Event {
-            self.on_telephone_event(now.at, header, payload);
-        }
-        if let Early::Diagnosed(ear) = &mut self.early {
-            return hear_early(ear, self.leg.codec.kind, content, payload);
-        }
-        self.inbound.receive(now.at, header, payload, uplink);
-        if let Some(mode) = self.inbound.requested_mode() {
-            self.outbound.request_mode(mode);
-        }
-        self.counters.uplink_dropped = uplink.dropped_frames();
+        leg.handle_rtp(now, source, packet, hearers, &mut self.events);
     }
 
-    /// A datagram came to the RTCP port. It counts as life; a BYE does not end the call.
-    pub fn handle_rtcp(&mut self, now: Now, source: SocketAddr, packet: &[u8]) {
-        let anchor = self.latch.latched().or(self.leg.remote.rtp);
-        let known = anchor.map_or(self.leg.signalling_source, |address| address.ip());
-        if source.ip().to_canonical() != known.to_canonical() {
-            self.counters.refused += 1;
-            return;
+    /// A datagram came to a leg's RTCP port. It counts as life; a BYE does not end the call.
+    pub fn handle_rtcp(&mut self, now: Now, leg: LegId, source: SocketAddr, packet: &[u8]) {
+        if let Some(leg) = self.legs.iter_mut().find(|known| known.id == leg) {
+            leg.handle_rtcp(now, source, packet);
         }
-        if !self.control.handle_packet(now, packet) {
-            self.counters.refused += 1;
-            return;
-        }
-        self.control_source = Some(source);
-        self.latch.note_control();
-        self.outbound.set_expected_loss(self.control.peer_loss_percent());
-        self.on_life(now.at);
-        self.update_flow(now.at);
     }
 
-    /// Audio from the agent: 16-bit little-endian samples at `output_hz`, cut anywhere.
-    pub fn handle_agent_audio(&mut self, now: Now, pcm_bytes: &[u8]) {
-        if self.agent == AgentState::Joined {
-            self.outbound.handle_audio(now.at, pcm_bytes);
+    /// An agent is awaited: what it is to hear first is kept for it. False when the call has as many
+    /// streams as it may have.
+    pub fn await_agent(&mut self, now: Now, id: StreamId) -> bool {
+        if let Some(known) = self.streams.iter().find(|stream| stream.id == id) {
+            return !known.is_over();
+        }
+        self.forget_left();
+        if self.streams.len() >= STREAMS_MAX {
+            return false;
+        }
+        self.streams.reserve_exact(1);
+        self.streams.push(Stream::new(id, self.agent.input_hz, Hearing::Frames));
+        self.follow_scene(now);
+        true
+    }
+
+    /// This agent is awaited, there, or leaving.
+    pub fn has_agent(&self, id: StreamId) -> bool {
+        self.streams.iter().any(|stream| stream.id == id && !stream.is_over())
+    }
+
+    /// An agent joined. What was kept for it flows, and its clock begins.
+    pub fn handle_agent_joined(&mut self, now: Now, id: StreamId) {
+        if !self.await_agent(now, id) {
+            return;
+        }
+        if let Some(stream) = self.stream(id).filter(|stream| stream.state == AgentState::Awaited) {
+            stream.join(now.at);
+            self.follow_scene(now);
+        }
+    }
+
+    /// Audio from an agent: 16-bit little-endian samples at `output_hz`, cut anywhere. What nobody
+    /// hears is dropped and counted.
+    pub fn handle_agent_audio(&mut self, now: Now, id: StreamId, pcm_bytes: &[u8]) {
+        let output_hz = self.agent.output_hz;
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return };
+        if !stream.is_joined() {
+            return;
+        }
+        let mut heard = false;
+        for leg in self.legs.iter_mut().filter(|leg| leg.outbound.agent() == Some(id)) {
+            leg.outbound.handle_audio(now.at, pcm_bytes);
+            heard = true;
+        }
+        if !heard {
+            stream.drop_unheard(pcm_bytes.len() / 2, output_hz);
         }
     }
 
     /// `playback_clear_buffer`: what was not played is forgotten, silence follows at once.
-    pub fn handle_agent_clear(&mut self, _now: Now) {
-        self.outbound.clear();
-    }
-
-    /// The agent joined. What was kept of the caller flows, and the uplink's clock begins.
-    pub fn handle_agent_joined(&mut self, now: Now, uplink: &mut Uplink) {
-        if self.topology.join_agent().is_none() {
-            return;
-        }
-        self.agent = AgentState::Joined;
-        if let Some(early) = self.take_early_media() {
-            self.tell(MediaEvent::EarlyMedia(early));
-        }
-        self.last_heard = now.at;
-        self.inbound.join(now.at);
-        uplink.open();
-        self.control.start(now.at);
-        if !self.caller_heard && self.leg.direction.receives() {
-            self.outbound.hold_speech(now.at + PATH_CONFIRM);
-        }
-        self.update_flow(now.at);
-    }
-
-    /// The agent's stream ended. When its queued words were heard, [`MediaEvent::AgentLeft`] comes.
-    pub fn handle_agent_closed(&mut self, now: Now, close: AgentClose) {
-        if self.agent == AgentState::Joined {
-            self.agent = AgentState::Leaving { close, until: now.at + FAREWELL, played: false };
-            self.tell(MediaEvent::AgentEnded { stream: StreamId::FIRST });
-            self.on_farewell(now.at);
+    pub fn handle_agent_clear(&mut self, _now: Now, id: StreamId) {
+        for leg in self.legs.iter_mut().filter(|leg| leg.outbound.agent() == Some(id)) {
+            leg.outbound.clear();
         }
     }
 
-    /// Follows a new offer/answer. Sequence, timestamps and SSRC go on. On a fault nothing changes.
-    pub fn change(&mut self, now: Now, leg: &LegPlan) -> Result<(), CodecFault> {
-        let prepared = self.outbound.prepare(&leg.codec)?;
-        self.inbound.change(now.at, &leg.codec, leg.telephone_event)?;
-        self.outbound.change(&leg.codec, prepared);
-        if !leg.direction.receives() {
-            self.inbound.hold();
-        }
-        if leg.codec.kind.rtp_clock_hz() != self.leg.codec.kind.rtp_clock_hz() {
-            self.control.change_clock(leg.codec.kind.rtp_clock_hz());
-        }
-        if event_clock_hz(leg) != event_clock_hz(&self.leg) {
-            self.events_received.restart(&mut self.digits);
-            self.tell_digits();
-            self.events_received = telephone_event::Receiver::new(event_clock_hz(leg));
-        }
-        self.latch.reoffer(now.at, leg.remote.rtp, leg.signalling_source);
-        self.last_heard = now.at;
-        self.leg = *leg;
-        self.update_flow(now.at);
-        Ok(())
+    /// An agent's stream ended. When its queued words were heard, [`MediaEvent::AgentLeft`] comes.
+    pub fn handle_agent_closed(&mut self, now: Now, id: StreamId, close: AgentClose) {
+        let Some(stream) = self.stream(id).filter(|stream| stream.is_joined()) else { return };
+        stream.state = AgentState::Leaving { close, until: now.at + FAREWELL, played: false };
+        self.events.tell(MediaEvent::AgentEnded { stream: id });
+        self.on_farewells(now);
     }
 
-    /// How much work the Opus encoder takes, 0 to 10: less under load. It holds for what `change` brings
-    /// too. Other codecs do not know it.
+    /// An agent is given up by us: nothing of it is heard any more, and nothing is told.
+    pub fn leave_agent(&mut self, now: Now, id: StreamId) {
+        if let Some(stream) = self.stream(id) {
+            stream.state = AgentState::Left;
+            self.follow_scene(now);
+        }
+    }
+
+    /// Follows a leg's new offer/answer. Sequence, timestamps and SSRC go on.
+    ///
+    /// # Errors
+    /// The codec cannot be made; nothing changed.
+    pub fn change(&mut self, now: Now, leg: LegId, plan: &LegPlan) -> Result<(), CodecFault> {
+        let Some(leg) = self.legs.iter_mut().find(|known| known.id == leg) else { return Ok(()) };
+        leg.change(now, plan, &mut self.events)?;
+        self.route(now)
+    }
+
+    /// From the next frame on these hear each other, and nobody else.
+    pub fn arrange(&mut self, now: Now, scene: Scene) {
+        self.bridge.get_or_insert_default();
+        self.scene = scene;
+        self.follow_scene(now);
+    }
+
+    /// What [`Port::Sound`] plays from now on. A sound of a rate that we do not know is over at once.
+    pub fn play(&mut self, now: Now, sound: Option<Arc<Sound>>) {
+        let known = sound.filter(|sound| {
+            let known = RATES_HZ.contains(&sound.hz) && !sound.pcm.is_empty();
+            if !known {
+                self.events.tell(MediaEvent::SoundPlayed);
+            }
+            known
+        });
+        self.bridge.get_or_insert_default().play(known);
+        self.follow_scene(now);
+    }
+
+    /// Presses keys towards a leg, after those that are being pressed.
+    pub fn send_keys(&mut self, leg: LegId, keys: &[char], tone: Duration, gap: Duration) {
+        if let Some(known) = self.legs.iter_mut().find(|known| known.id == leg) {
+            known.outbound.send_keys(keys, tone, gap);
+        }
+    }
+
+    /// How much work the Opus encoders take, 0 to 10: less under load. It holds for what `change` and
+    /// `open_leg` bring too. Other codecs do not know it.
     pub fn set_opus_complexity(&mut self, complexity: u8) {
-        self.outbound.set_opus_complexity(complexity);
+        self.opus_complexity = Some(complexity);
+        for leg in &mut self.legs {
+            leg.outbound.set_opus_complexity(complexity);
+        }
     }
 
-    /// Deadlines: gaps, missing samples, the caller's silence, the farewell.
-    pub fn handle_timeout(&mut self, now: Now, uplink: &mut Uplink) {
-        self.inbound.handle_timeout(now.at, uplink);
-        self.counters.uplink_dropped = uplink.dropped_frames();
-        self.events_received.handle_timeout(now.at, &mut self.digits);
-        self.tell_digits();
-        if self.silence_deadline().is_some_and(|deadline| deadline <= now.at) {
-            self.silence_told = true;
-            self.tell(match self.leg.direction {
-                Direction::SendRecv => MediaEvent::LegSilent { leg: LegId::CALLER },
-                Direction::SendOnly | Direction::RecvOnly | Direction::Inactive => {
-                    MediaEvent::HeldTooLong { leg: LegId::CALLER }
-                }
-            });
+    /// Deadlines: gaps, missing samples, frames for agents, silence, the sound's end, farewells.
+    pub fn handle_timeout(&mut self, now: Now) {
+        for leg in &mut self.legs {
+            let hearers = Hearers {
+                now: now.at,
+                speaker: leg.id,
+                streams: &mut self.streams,
+                bridge: self.bridge.as_deref_mut(),
+                ear: None,
+            };
+            leg.handle_timeout(now, hearers, &mut self.events);
         }
-        self.on_farewell(now.at);
+        for stream in &mut self.streams {
+            stream.handle_timeout(now.at, self.bridge.as_deref_mut());
+        }
+        if self.bridge.as_mut().is_some_and(|bridge| bridge.handle_timeout(now.at)) {
+            self.events.tell(MediaEvent::SoundPlayed);
+        }
+        self.on_farewells(now);
     }
 
     /// The next packet to send, written into `buffer`.
     pub fn poll_transmit(&mut self, now: Now, buffer: &mut [u8; 1500]) -> Option<Transmit> {
-        if let Some(report) = self.poll_report(now, buffer) {
-            return Some(report);
+        let mut sent = None;
+        for leg in &mut self.legs {
+            let bridge = self.bridge.as_deref_mut();
+            sent = leg.poll_transmit(now, buffer, bridge, &mut self.events);
+            if sent.is_some() {
+                break;
+            }
         }
-        self.update_flow(now.at);
-        let sent = self.outbound.poll_transmit(now.at, buffer);
-        self.on_farewell(now.at);
-        let (len, spoken) = sent?;
-        let to = self.latch.destination()?;
-        self.latch.count_sent();
-        self.counters.packets_sent += 1;
-        self.counters.bytes_sent += len as u64;
+        self.on_farewells(now);
+        let (transmit, spoken) = sent?;
         if spoken && !self.agent_heard {
             self.agent_heard = true;
-            self.tell(MediaEvent::AgentHeard);
+            self.events.tell(MediaEvent::AgentHeard);
         }
-        Some(Transmit { len, to, channel: Channel::Rtp })
+        Some(transmit)
     }
 
     /// What signalling should know, in order.
     pub fn poll_event(&mut self) -> Option<MediaEvent> {
-        self.events.pop_front()
+        self.events.0.pop_front()
     }
 
     /// When `handle_timeout` and `poll_transmit` are to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let farewell = match self.agent {
+        let legs = self.legs.iter().filter_map(Leg::poll_timeout);
+        let streams = self.streams.iter().filter_map(|stream| match stream.state {
             AgentState::Leaving { until, .. } => Some(until),
-            AgentState::Awaited | AgentState::Joined | AgentState::Left => None,
-        };
-        let deadlines = [
-            self.outbound.deadline(),
-            self.inbound.poll_timeout(),
-            self.control.deadline(),
-            self.events_received.poll_timeout(),
-            self.silence_deadline(),
-            farewell,
-        ];
-        deadlines.into_iter().flatten().min()
+            AgentState::Joined => stream.poll_timeout(),
+            AgentState::Awaited | AgentState::Left => None,
+        });
+        let sound = self.bridge.as_ref().and_then(|bridge| bridge.poll_timeout());
+        legs.chain(streams).chain(sound).min()
+    }
+
+    /// The ring of audio for an agent.
+    pub fn uplink(&mut self, id: StreamId) -> Option<&mut Uplink> {
+        self.stream(id).map(|stream| &mut stream.uplink)
     }
 
     /// What an outgoing call heard before its agent joined; once, and told by itself at the join.
     /// For a call that ends before it.
     pub fn take_early_media(&mut self) -> Option<Box<EarlyMedia>> {
-        let Early::Diagnosed(ear) = &mut self.early else { return None };
-        let early = ear.take().map(|ear| Box::new(ear.finish()));
-        self.early = Early::Over(early.as_ref().map(|early| early.figures));
-        early
+        self.legs.first_mut().and_then(Leg::take_early_media)
     }
 
-    /// What the session did so far.
+    /// What the leg that the call began with did so far.
     pub fn report(&self) -> MediaReport {
-        let (inbound, outbound) = (self.inbound.counters(), self.outbound.counters());
-        MediaReport {
-            packets_received: self.counters.packets_received,
-            packets_sent: self.counters.packets_sent,
-            bytes_received: self.counters.bytes_received,
-            bytes_sent: self.counters.bytes_sent,
-            packets_lost: self.control.lost(),
-            packets_late: inbound.late,
-            packets_duplicate: inbound.duplicate,
-            packets_refused: self.counters.refused + inbound.refused,
-            concealed_ms: inbound.concealed.milliseconds(),
-            silence_ms: inbound.silent.milliseconds(),
-            jitter_us: micros(self.control.jitter()),
-            jitter_max_us: micros(self.control.jitter_max()),
-            round_trip_us: micros(self.control.round_trip()),
-            agent_received_ms: outbound.received.milliseconds(),
-            agent_played_ms: outbound.played.milliseconds(),
-            agent_cleared_ms: outbound.cleared.milliseconds(),
-            agent_dropped_ms: outbound.dropped.milliseconds(),
-            agent_held_ms: outbound.held.as_millis() as u64,
-            uplink_dropped_frames: self.counters.uplink_dropped,
-            frames_late: outbound.frames_late,
-            digits: self.counters.digits,
-            early: match &self.early {
-                Early::ForAgent => None,
-                Early::Diagnosed(ear) => ear.as_ref().map(|ear| ear.figures()),
-                Early::Over(figures) => *figures,
-            },
+        if let Some(report) = &self.first_report {
+            return **report;
+        }
+        let first = self.legs.iter().find(|leg| leg.id == LegId::CALLER);
+        let mut report = first.map(Leg::report).unwrap_or_default();
+        let unheard_ms = self.streams.iter().map(Stream::unheard_ms).sum::<u64>();
+        let dropped = self.streams.iter().map(|stream| stream.uplink.dropped_frames());
+        report.agent_received_ms += self.left.unheard_ms + unheard_ms;
+        report.agent_dropped_ms += self.left.unheard_ms + unheard_ms;
+        report.uplink_dropped_frames += self.left.dropped_frames + dropped.sum::<u64>();
+        report
+    }
+
+    /// Streams that ended make place; what they did is kept.
+    fn forget_left(&mut self) {
+        for stream in self.streams.iter().filter(|stream| stream.is_over()) {
+            self.left.unheard_ms += stream.unheard_ms();
+            self.left.dropped_frames += stream.uplink.dropped_frames();
+        }
+        self.streams.retain(|stream| !stream.is_over());
+    }
+
+    fn stream(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|stream| stream.id == id)
+    }
+
+    /// As `route`; that a rate cannot be resampled was found out when its leg was made.
+    fn follow_scene(&mut self, now: Now) {
+        if self.route(now).is_err() {
+            self.events.tell(MediaEvent::Broken("no way between two rates".to_owned()));
         }
     }
 
-    fn poll_report(&mut self, now: Now, buffer: &mut [u8]) -> Option<Transmit> {
-        let len = self.control.poll_report(now, &self.outbound, buffer)?;
-        let rtp = self.latch.destination()?;
-        let (to, channel) = match self.leg.remote {
-            RemoteMedia { rtcp_mux: true, .. } => (rtp, Channel::Rtp),
-            RemoteMedia { rtcp, .. } => {
-                let near = |address: &SocketAddr| address.ip().to_canonical() == rtp.ip();
-                let known = self.control_source.filter(near).or(rtcp.filter(near));
-                let beside = SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?);
-                (known.unwrap_or(beside), Channel::Rtcp)
+    /// Works out who hears whom by the scene, as far as legs and agents are there.
+    fn route(&mut self, now: Now) -> Result<(), CodecFault> {
+        for index in 0..self.streams.len() {
+            let hearing = self.hearing(&self.streams[index]);
+            self.streams[index].set_hearing(hearing);
+        }
+        for index in 0..self.legs.len() {
+            let agent = self.agent_of(self.legs[index].id);
+            let leg = &mut self.legs[index];
+            let mut tail = [0; FADE_SAMPLES_MAX];
+            let count = leg.outbound.set_agent(agent, &mut tail);
+            if let Some(bridge) = &mut self.bridge {
+                bridge.add_rest(leg.id, &tail[..count]);
             }
+        }
+        self.route_bridge(now)?;
+        for index in 0..self.legs.len() {
+            let id = self.legs[index].id;
+            let (heard, hears) = (self.is_heard(id), self.hears_somebody(id));
+            let bridge = self.bridge.as_ref();
+            let leg = &mut self.legs[index];
+            leg.set_heard(now.at, heard);
+            leg.outbound.set_accompanied(bridge.is_some_and(|bridge| bridge.accompanies(id)));
+            if hears {
+                leg.go_live(now, &mut self.events);
+            }
+        }
+        Ok(())
+    }
+
+    fn route_bridge(&mut self, now: Now) -> Result<(), CodecFault> {
+        let Some(bridge) = &mut self.bridge else { return Ok(()) };
+        let legs: Vec<_> = self
+            .legs
+            .iter()
+            .map(|leg| {
+                let (from_hz, to_hz) = leg.rates_hz();
+                (leg.id, from_hz, to_hz)
+            })
+            .collect();
+        let rates = Rates { legs: &legs, agent_hz: self.agent.input_hz };
+        let streams = &self.streams;
+        bridge.arrange(now.at, &self.scene, rates, |port| {
+            let mut known = streams.iter().filter(|stream| Port::Agent(stream.id) == port);
+            known.any(|stream| stream.is_joined() && stream.hears_frames())
+        })
+    }
+
+    /// One leg alone is heard packet by packet.
+    fn hearing(&self, stream: &Stream) -> Hearing {
+        let port = Port::Agent(stream.id);
+        let hears = |leg: &&Leg| self.scene.hears(port, Port::Leg(leg.id));
+        let mut legs = self.legs.iter().filter(hears);
+        match (legs.next(), legs.next()) {
+            (Some(leg), None) if !stream.is_over() => Hearing::Leg(leg.id),
+            (Some(_) | None, _) => Hearing::Frames,
+        }
+    }
+
+    /// The agent whose words a leg hears: of several the one that was arranged first.
+    fn agent_of(&self, leg: LegId) -> Option<StreamId> {
+        let heard = |(listener, speaker): (Port, Port)| match speaker {
+            Port::Agent(id) if listener == Port::Leg(leg) => Some(id),
+            Port::Agent(_) | Port::Leg(_) | Port::Sound => None,
         };
-        Some(Transmit { len, to, channel })
+        let there =
+            |id: &StreamId| self.streams.iter().any(|stream| stream.id == *id && !stream.is_over());
+        self.scene.pairs().filter_map(heard).find(there)
     }
 
-    /// RTCP on the RTP port. Where RTCP has a port of its own, a peer may give audio a payload number
-    /// that looks like it with the marker (RFC 5761 §4 binds multiplexed ports only).
-    fn is_control(&self, now: Instant, packet: &[u8]) -> bool {
-        let agreed = packet.get(1).and_then(|byte| self.inbound.content(now, byte & 0x7f));
-        is_rtcp(packet) && (self.leg.remote.rtcp_mux || agreed.is_none())
-    }
-
-    /// The header, meaning and payload of a packet that is the caller's.
-    fn admit<'a>(
-        &mut self,
-        now: Instant,
-        source: SocketAddr,
-        packet: &'a [u8],
-    ) -> Option<(RtpHeader, Content, &'a [u8])> {
-        let view = RtpPacket::parse(packet).ok()?;
-        let header = view.header;
-        let content = self.inbound.content(now, header.payload_type)?;
-        let own = header.ssrc == self.outbound.ssrc();
-        let accepted = !own && self.latch.accepts(now, source, header.ssrc, header.sequence);
-        accepted.then_some((header, content, view.payload))
-    }
-
-    fn on_life(&mut self, now: Instant) {
-        self.last_heard = now;
-        self.silence_told = false;
-    }
-
-    fn on_caller_heard(&mut self, now: Instant, source: SocketAddr) {
-        if !self.caller_heard {
-            self.caller_heard = true;
-            self.tell(MediaEvent::LegHeard { leg: LegId::CALLER, source });
-            self.outbound.release_speech(now);
-            self.update_flow(now);
-        }
-    }
-
-    fn on_telephone_event(&mut self, now: Instant, header: RtpHeader, payload: &[u8]) {
-        let (timestamp, marker) = (header.timestamp, header.marker);
-        self.events_received.receive(now, timestamp, marker, payload, &mut self.digits);
-        self.tell_digits();
-    }
-
-    fn tell_digits(&mut self) {
-        while !self.digits.is_empty() {
-            let Digit { digit, duration_ms } = self.digits.remove(0);
-            self.counters.digits += 1;
-            self.tell(MediaEvent::Digit { leg: LegId::CALLER, digit, duration_ms });
-        }
-    }
-
-    /// After the agent's end: its last word was heard, or its time is over.
-    fn on_farewell(&mut self, now: Instant) {
-        let AgentState::Leaving { close, until, played } = &mut self.agent else { return };
-        if !*played && self.outbound.is_drained() {
-            *played = true;
-            *until = (*until).min(now + LAST_WORD);
-        }
-        if now < *until {
-            return;
-        }
-        let close = *close;
-        self.outbound.clear();
-        self.agent = AgentState::Left;
-        let Some(port) = self.topology.agent() else { return };
-        let sole = self.topology.is_sole_partner(port);
-        self.topology.remove(port);
-        if sole {
-            self.tell(MediaEvent::AgentLeft { stream: StreamId::FIRST, close });
-        }
-    }
-
-    /// Packets leave once the agent joined and an address is known that hears them; until then
-    /// words are kept. Words wait for the caller's first packet as well, since before it nobody
-    /// knows whether the path is open; silence goes ahead and opens it. On hold words are played to
-    /// nobody.
-    fn update_flow(&mut self, now: Instant) {
-        let joined = self.agent != AgentState::Awaited;
-        let muted = !self.leg.direction.sends();
-        let open = joined && (muted || self.latch.destination().is_some());
-        self.outbound.set_open(now, open, muted);
-    }
-
-    fn silence_deadline(&self) -> Option<Instant> {
-        let patience = match self.leg.direction {
-            Direction::SendRecv => self.rtp_timeout,
-            // A peer that only sends has us on hold (RFC 3264 §8.4), with music or without.
-            Direction::SendOnly | Direction::RecvOnly | Direction::Inactive => self.hold_max,
+    fn is_heard(&self, leg: LegId) -> bool {
+        let by_agent = |stream: &Stream| {
+            let hears = self.scene.hears(Port::Agent(stream.id), Port::Leg(leg));
+            hears && !matches!(stream.state, AgentState::Awaited | AgentState::Left)
         };
-        let watched = self.agent != AgentState::Awaited && !self.silence_told;
-        watched.then(|| self.last_heard + patience)
+        let by_leg = |other: &Leg| self.scene.hears(Port::Leg(other.id), Port::Leg(leg));
+        self.streams.iter().any(by_agent) || self.legs.iter().any(by_leg)
     }
 
-    fn tell(&mut self, event: MediaEvent) {
-        if self.events.len() < EVENTS_MAX {
-            self.events.push_back(event);
+    fn hears_somebody(&self, leg: LegId) -> bool {
+        let port = Port::Leg(leg);
+        let agent = |stream: &Stream| {
+            let hears = self.scene.hears(port, Port::Agent(stream.id));
+            hears && !matches!(stream.state, AgentState::Awaited | AgentState::Left)
+        };
+        let other = |other: &Leg| self.scene.hears(port, Port::Leg(other.id));
+        let sound = self.scene.hears(port, Port::Sound);
+        sound || self.streams.iter().any(agent) || self.legs.iter().any(other)
+    }
+
+    /// After an agent's end: its last word was heard, or its time is over.
+    fn on_farewells(&mut self, now: Now) {
+        for index in 0..self.streams.len() {
+            let stream = &mut self.streams[index];
+            let AgentState::Leaving { close, until, played } = &mut stream.state else { continue };
+            let id = stream.id;
+            let mut hearing = self.legs.iter().filter(|leg| leg.outbound.agent() == Some(id));
+            if !*played && hearing.all(|leg| leg.outbound.is_drained()) {
+                *played = true;
+                *until = (*until).min(now.at + LAST_WORD);
+            }
+            if now.at < *until {
+                continue;
+            }
+            let close = *close;
+            stream.state = AgentState::Left;
+            for leg in self.legs.iter_mut().filter(|leg| leg.outbound.agent() == Some(id)) {
+                leg.outbound.clear();
+            }
+            self.follow_scene(now);
+            self.events.tell(MediaEvent::AgentLeft { stream: id, close });
         }
     }
-}
-
-/// The first packet of audio makes the ear; its codec was made once already, so that this succeeds.
-fn hear_early(ear: &mut Option<Box<EarlyEar>>, kind: CodecKind, content: Content, payload: &[u8]) {
-    if content != Content::Audio {
-        return;
-    }
-    if ear.is_none() {
-        *ear = EarlyEar::new(kind).ok().map(Box::new);
-    }
-    if let Some(ear) = ear {
-        ear.hear(kind, payload);
-    }
-}
-
-fn event_clock_hz(leg: &LegPlan) -> u32 {
-    leg.telephone_event.map_or(8_000, |event| event.clock_hz)
-}
-
-fn micros(span: Duration) -> u32 {
-    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
 }

@@ -4,7 +4,8 @@
 //!
 //! Counts are in [`Ticks`], so that they add up across rates and changes of codec.
 
-use super::clock::Ticks;
+use super::clock::{Ticks, samples_in};
+use super::lane::{FADE_MS, scaled};
 use super::plan::playout_bytes_in_second;
 use super::playout::PlayoutQueue;
 use crate::codec::g711::Law;
@@ -37,6 +38,8 @@ pub(super) struct Supply {
     resampler: Option<Resampler>,
     /// First byte of a sample whose second byte has not come yet.
     odd: Option<u8>,
+    /// Samples of the codec's rate until a word that was cut into is at its full level.
+    rising: usize,
 }
 
 /// A supply in another form, ready to take over what waits.
@@ -67,7 +70,7 @@ impl Supply {
             false => Some(Resampler::of_spurts(agent_hz, rate_hz)?),
         };
         let queue = PlayoutQueue::new(limit);
-        Ok(Supply { queue, kind, agent_hz, rate_hz, resampler, odd: None })
+        Ok(Supply { queue, kind, agent_hz, rate_hz, resampler, odd: None, rising: 0 })
     }
 
     /// Samples a second of what is queued.
@@ -88,7 +91,7 @@ impl Supply {
         if let [low] = tail {
             self.odd = Some(*low);
         }
-        if self.resampler.is_none() && law(self.kind).is_none() {
+        if self.resampler.is_none() && law(self.kind).is_none() && self.rising == 0 {
             let dropped = (whole.len() - self.queue.push(whole, 2)) / 2;
             taken.received += Ticks::of(whole.len() / 2, self.agent_hz);
             taken.dropped += Ticks::of(dropped, self.agent_hz);
@@ -143,6 +146,20 @@ impl Supply {
                 Some(law) => law.decode(&bytes[..count], piece).unwrap_or(0),
                 None => read_samples(&bytes[..count * 2], piece),
             };
+        }
+        taken
+    }
+
+    /// The next audio may begin within a word: it rises from nothing.
+    pub(super) fn rise(&mut self) {
+        self.rising = samples_in(FADE_MS, self.rate_hz);
+    }
+
+    /// Takes samples that sink to nothing to the front of `out`; gives how many.
+    pub(super) fn pop_sinking(&mut self, out: &mut [i16]) -> usize {
+        let taken = self.pop(out);
+        for (index, sample) in out[..taken].iter_mut().enumerate() {
+            *sample = scaled(*sample, taken - index - 1, taken);
         }
         taken
     }
@@ -231,6 +248,27 @@ impl Supply {
 
     /// Queues samples of the codec's rate; gives how many there was room for.
     fn store(&mut self, pcm: &[i16]) -> usize {
+        if self.rising > 0 {
+            return self.store_rising(pcm);
+        }
+        self.store_pieces(pcm)
+    }
+
+    fn store_rising(&mut self, pcm: &[i16]) -> usize {
+        let fade = samples_in(FADE_MS, self.rate_hz);
+        let mut stored = 0;
+        for piece in pcm.chunks(PIECE_SAMPLES) {
+            let mut risen = [0; PIECE_SAMPLES];
+            for (place, sample) in risen.iter_mut().zip(piece) {
+                *place = scaled(*sample, fade - self.rising.min(fade), fade);
+                self.rising = self.rising.saturating_sub(1);
+            }
+            stored += self.store_pieces(&risen[..piece.len()]);
+        }
+        stored
+    }
+
+    fn store_pieces(&mut self, pcm: &[i16]) -> usize {
         let unit = self.unit();
         let mut stored = 0;
         for piece in pcm.chunks(PIECE_SAMPLES) {

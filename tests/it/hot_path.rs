@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use voxedge::codec::resample::Resampler;
 use voxedge::codec::{CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings, IlbcMode};
-use voxedge::ground::{Entropy, Now};
+use voxedge::ground::{Entropy, LegId, Now, StreamId};
+use voxedge::media::MediaSession;
 use voxedge::media::plan::*;
-use voxedge::media::{MediaSession, Uplink};
 use voxedge::rtp::packet::RtpHeader;
 use voxedge::rtp::rtcp::{Report, SenderInfo};
 
@@ -170,6 +170,12 @@ pub fn is_here(kind: CodecKind) -> bool {
     is_here
 }
 
+/// Takes all that waits for the first agent.
+fn empty(session: &mut MediaSession) {
+    let uplink = session.uplink(StreamId::FIRST).expect("the first stream");
+    while uplink.pop().is_some() {}
+}
+
 /// Frames after which a call has seen all that happens in it.
 const SETTLED: usize = 200;
 
@@ -189,27 +195,26 @@ fn call(kind: CodecKind, agent: AgentRates) -> ([u64; 2], MediaReport) {
     let source = plan.leg.remote.rtp.expect("the plan has one");
     let mut now = Now::default();
     let mut session = MediaSession::new(now, &plan, Entropy::from_number(1)).expect("sound");
-    let mut uplink = Uplink::new(agent.input_hz);
-    session.handle_agent_joined(now, &mut uplink);
+    session.handle_agent_joined(now, StreamId::FIRST);
     let mut buffer = [0; 1_500];
     let mut counts = [0; 2];
     for (number, packet) in packets.iter().enumerate() {
         counts[usize::from(number >= SETTLED)] += allocations(|| {
-            session.handle_rtp(now, source, packet, &mut uplink);
+            session.handle_rtp(now, LegId::CALLER, source, packet);
             if number % 5 == 0 && number % 200 < 150 {
-                session.handle_agent_audio(now, &speech[number % 2..]);
+                session.handle_agent_audio(now, StreamId::FIRST, &speech[number % 2..]);
             }
             if number % 200 == 120 {
-                session.handle_agent_clear(now);
+                session.handle_agent_clear(now, StreamId::FIRST);
             }
             if number % 250 == 0 {
-                session.handle_rtcp(now, source, &control[..control_len]);
+                session.handle_rtcp(now, LegId::CALLER, source, &control[..control_len]);
             }
             while session.poll_transmit(now, &mut buffer).is_some() {}
             while session.poll_event().is_some() {}
-            while uplink.pop().is_some() {}
+            empty(&mut session);
             now = now.later(Duration::from_millis(20));
-            session.handle_timeout(now, &mut uplink);
+            session.handle_timeout(now);
         });
     }
     (counts, session.report())
@@ -348,27 +353,26 @@ fn kept(kind: CodecKind, agent: AgentRates) -> [i64; 3] {
     let before = KEPT_BYTES.with(Cell::get);
     let kept = || KEPT_BYTES.with(Cell::get) - before;
     let mut session = MediaSession::new(now, &plan, Entropy::from_number(1)).expect("sound");
-    let mut uplink = Uplink::new(agent.input_hz);
-    session.handle_agent_joined(now, &mut uplink);
-    let itself = (size_of::<MediaSession>() + size_of::<Uplink>()) as i64;
+    session.handle_agent_joined(now, StreamId::FIRST);
+    let itself = size_of::<MediaSession>() as i64;
     let mut figures = [kept() + itself, 0, 0];
     let speech = [0x11; 9_600];
     let frame = agent.output_hz as usize / 50 * 2;
     let mut buffer = [0; 1_500];
     for (number, packet) in packets.iter_mut().enumerate() {
         if number < 10 {
-            session.handle_rtp(now, source, packet, &mut uplink);
+            session.handle_rtp(now, LegId::CALLER, source, packet);
         } else if number == 13 {
             figures[1] = kept() + itself;
         } else if number > 13 {
-            session.handle_rtp(now, source, packet, &mut uplink);
+            session.handle_rtp(now, LegId::CALLER, source, packet);
         }
-        session.handle_agent_audio(now, &speech[..frame.min(speech.len())]);
+        session.handle_agent_audio(now, StreamId::FIRST, &speech[..frame.min(speech.len())]);
         while session.poll_transmit(now, &mut buffer).is_some() {}
         while session.poll_event().is_some() {}
-        while uplink.pop().is_some() {}
+        empty(&mut session);
         now = now.later(Duration::from_millis(20));
-        session.handle_timeout(now, &mut uplink);
+        session.handle_timeout(now);
     }
     figures[2] = kept() + itself;
     figures

@@ -76,11 +76,11 @@ fn the_round_trip_comes_from_the_answer_to_our_report() {
     let answer = Report { ssrc: 7, sender: None, blocks: &[block], cname: "x", bye: true };
     let mut packet = [0; 200];
     let len = answer.write(&mut packet).unwrap();
-    scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
+    scene.session.handle_rtcp(scene.now, LegId::CALLER, address("192.0.2.1:4001"), &packet[..len]);
     let round_trip = scene.session.report().round_trip_us;
     assert!((79_900..80_100).contains(&round_trip), "{round_trip}");
     assert!(scene.events.is_empty(), "a BYE ends nothing");
-    scene.session.handle_rtcp(scene.now, address(STRANGER), &packet[..len]);
+    scene.session.handle_rtcp(scene.now, LegId::CALLER, address(STRANGER), &packet[..len]);
     assert_eq!(scene.session.report().packets_refused, 1);
 }
 
@@ -93,7 +93,12 @@ fn rtcp_is_a_sign_of_life() {
     let len = report.write(&mut packet).unwrap();
     for seconds in (5..100).step_by(5) {
         scene.run_to(seconds * 1_000);
-        scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
+        scene.session.handle_rtcp(
+            scene.now,
+            LegId::CALLER,
+            address("192.0.2.1:4001"),
+            &packet[..len],
+        );
     }
     scene.run_to(130_000);
     assert_eq!(scene.events, ["125000:LegSilent { leg: LegId(0) }"]);

@@ -116,7 +116,7 @@ fn what_came_before_the_join_flows_at_the_join() {
     run(&mut scene, "0/1 20/2 40/4 60/5 80/6 100/7", 110);
     assert_eq!(render(&scene.heard), "");
     assert_eq!(scene.events, [format!("0:LegHeard {{ leg: LegId(0), source: {CALLER} }}")]);
-    scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+    scene.session.handle_agent_joined(scene.now, StreamId::FIRST);
     scene.drain();
     run(&mut scene, "120/8 140/9", 140);
     assert_eq!(render(&scene.heard), "1 2 ~ 4 5 6 7 8 9");
@@ -157,7 +157,7 @@ fn drift_of_200_ppm_stays_bounded_for_an_hour() {
             let at = Instant::from_nanos(3_000_000_000 + number * frame_nanos);
             while let Some(next) = scene.session.poll_timeout().filter(|next| *next <= at) {
                 scene.now = scene.now.later(next.since(scene.now.at));
-                scene.session.handle_timeout(scene.now, &mut scene.uplink);
+                scene.session.handle_timeout(scene.now);
                 scene.drain();
             }
             scene.now = scene.now.later(at.since(scene.now.at));
@@ -180,11 +180,11 @@ fn hold_is_silence_and_speech_is_back_at_once() {
     let mut scene = Scene::joined(&plan);
     run(&mut scene, "0/1 20/2", 30);
     let held = LegPlan { direction: Direction::SendOnly, ..plan.leg };
-    scene.session.change(scene.now, &held).unwrap();
+    scene.session.change(scene.now, LegId::CALLER, &held).unwrap();
     run(&mut scene, "40/3 60/4", 60_000);
     assert_on_time(&scene, "held");
     assert!(!scene.events.iter().any(|event| event.contains("LegSilent")));
-    scene.session.change(scene.now, &plan.leg).unwrap();
+    scene.session.change(scene.now, LegId::CALLER, &plan.leg).unwrap();
     scene.heard.clear();
     run(&mut scene, "60010/5/480160 60030/6/480320", 60_030);
     // The silence before them is no whole number of frames.
@@ -271,9 +271,14 @@ fn a_hold_without_a_sign_of_life_is_told_at_its_bound_and_rtcp_moves_it() {
     for direction in [Direction::RecvOnly, Direction::SendOnly, Direction::Inactive] {
         let mut scene = Scene::joined(&plan);
         run(&mut scene, "0/1 20/2", 1_000);
-        scene.session.change(scene.now, &LegPlan { direction, ..plan.leg }).unwrap();
+        scene.session.change(scene.now, LegId::CALLER, &LegPlan { direction, ..plan.leg }).unwrap();
         scene.run_to(31_000);
-        scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
+        scene.session.handle_rtcp(
+            scene.now,
+            LegId::CALLER,
+            address("192.0.2.1:4001"),
+            &packet[..len],
+        );
         scene.run_to(90_999);
         let told = |scene: &Scene| scene.events.last().unwrap().clone();
         assert!(told(&scene).contains("LegHeard"), "{direction:?}");
@@ -294,7 +299,7 @@ fn early_media_of_an_outgoing_call_is_kept_and_not_the_agents_to_hear() {
     }
     let figures = scene.session.report().early.expect("packets came");
     assert_eq!((figures.packets, figures.heard_ms, figures.sound), (50, 1_000, EarlySound::Other));
-    scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+    scene.session.handle_agent_joined(scene.now, StreamId::FIRST);
     scene.drain();
     assert!(scene.heard.is_empty(), "nothing of it is in the ring");
     assert!(scene.events.iter().any(|event| event.starts_with("980:EarlyMedia")));
@@ -362,9 +367,12 @@ fn a_caller_who_holds_is_not_silent_and_is_watched_anew_after_it() {
             let plan = plan(CodecKind::Pcmu, 20);
             let mut scene = Scene::joined(&plan);
             run(&mut scene, "0/1 20/2", 30);
-            scene.session.change(scene.now, &LegPlan { direction, remote, ..plan.leg }).unwrap();
+            scene
+                .session
+                .change(scene.now, LegId::CALLER, &LegPlan { direction, remote, ..plan.leg })
+                .unwrap();
             scene.run_to(100_000);
-            scene.session.change(scene.now, &plan.leg).unwrap();
+            scene.session.change(scene.now, LegId::CALLER, &plan.leg).unwrap();
             scene.run_to(131_000);
             assert_eq!(
                 scene.events[1..],
@@ -395,7 +403,7 @@ fn a_payload_number_like_rtcps_is_audio_where_rtcp_has_its_own_port() {
 fn packets_of_the_codec_before_are_silence_for_a_second_after_a_change() {
     let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
     run(&mut scene, "0/1 20/2", 30);
-    scene.session.change(scene.now, &plan(CodecKind::Pcma, 20).leg).unwrap();
+    scene.session.change(scene.now, LegId::CALLER, &plan(CodecKind::Pcma, 20).leg).unwrap();
     run(&mut scene, "40/3", 60);
     scene.give(Given { payload_type: 8, ..audio(4, 480) }, &[0x85; 160]);
     assert_eq!((scene.heard.len(), scene.session.report().concealed_ms), (640, 0));

@@ -2,6 +2,7 @@
 //! text.
 
 mod amr_wb;
+mod arranging;
 mod control;
 mod hearing;
 mod rates;
@@ -9,9 +10,10 @@ mod speaking;
 mod swarm;
 
 use super::plan::*;
-use super::{Channel, MediaSession, Uplink};
+use super::{Channel, MediaSession};
 use crate::codec::{CodecFormat, CodecKind, Decoder, IlbcMode};
-use crate::ground::{Entropy, Instant, Now, WallTime};
+use crate::ground::{Entropy, Instant, LegId, Now, StreamId, WallTime};
+use crate::rtp::packet::{RtpHeader, RtpPacket};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -104,7 +106,6 @@ struct Given {
 /// One call with its clock, its caller and its agent.
 struct Scene {
     session: MediaSession,
-    uplink: Uplink,
     now: Now,
     sent: Vec<Sent>,
     reports: Vec<(Instant, SocketAddr, Channel, Vec<u8>)>,
@@ -117,7 +118,6 @@ impl Scene {
         let now = Now { at: Instant::from_nanos(3_000_000_000), wall: WallTime::default() };
         Scene {
             session: MediaSession::new(now, plan, Entropy::from_number(5)).expect("a sound plan"),
-            uplink: Uplink::new(plan.agent.input_hz),
             now,
             sent: Vec::new(),
             reports: Vec::new(),
@@ -128,7 +128,7 @@ impl Scene {
 
     fn joined(plan: &MediaPlan) -> Scene {
         let mut scene = Scene::new(plan);
-        scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+        scene.session.handle_agent_joined(scene.now, StreamId::FIRST);
         scene.drain();
         scene
     }
@@ -141,7 +141,7 @@ impl Scene {
             Given { source: CALLER, marker, payload_type: 13, sequence: 0, timestamp, ssrc };
         scene.give(given, &[0x40]);
         scene.events.clear();
-        scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+        scene.session.handle_agent_joined(scene.now, StreamId::FIRST);
         scene.drain();
         scene
     }
@@ -175,7 +175,8 @@ impl Scene {
         while let Some(event) = self.session.poll_event() {
             self.events.push(format!("{}:{event:?}", Scene::ms(self.now.at)));
         }
-        while let Some(frame) = self.uplink.pop() {
+        let uplink = self.session.uplink(StreamId::FIRST).expect("the first stream");
+        while let Some(frame) = uplink.pop() {
             self.heard.extend_from_slice(frame);
         }
     }
@@ -190,7 +191,7 @@ impl Scene {
             }
             let done = next == end && next == self.now.at;
             self.now = self.now.later(next.since(self.now.at));
-            self.session.handle_timeout(self.now, &mut self.uplink);
+            self.session.handle_timeout(self.now);
             self.drain();
             if done {
                 break;
@@ -203,7 +204,7 @@ impl Scene {
     fn sleep_to(&mut self, ms: u64) {
         let end = Instant::from_nanos(3_000_000_000) + milliseconds(ms);
         self.now = self.now.later(end.since(self.now.at));
-        self.session.handle_timeout(self.now, &mut self.uplink);
+        self.session.handle_timeout(self.now);
         self.drain();
     }
 
@@ -213,13 +214,13 @@ impl Scene {
         packet.extend_from_slice(&given.timestamp.to_be_bytes());
         packet.extend_from_slice(&given.ssrc.to_be_bytes());
         packet.extend_from_slice(payload);
-        self.session.handle_rtp(self.now, address(given.source), &packet, &mut self.uplink);
+        self.session.handle_rtp(self.now, LegId::CALLER, address(given.source), &packet);
         self.drain();
     }
 
     fn say(&mut self, pcm: &[i16]) {
         let bytes: Vec<u8> = pcm.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-        self.session.handle_agent_audio(self.now, &bytes);
+        self.session.handle_agent_audio(self.now, StreamId::FIRST, &bytes);
         self.drain();
     }
 }

@@ -143,7 +143,7 @@ fn a_clear_forgets_what_the_filter_keeps_back() {
     let mut scene = Scene::heard(&planned(CodecKind::Pcmu, 16_000));
     scene.say(&tone(500.0, 16_000, 200));
     scene.run_to(90);
-    scene.session.handle_agent_clear(scene.now);
+    scene.session.handle_agent_clear(scene.now, StreamId::FIRST);
     let before = scene.sent.len();
     scene.run_to(300);
     scene.say(&vec![0; 1_600]);
@@ -170,7 +170,7 @@ fn a_change_of_codec_keeps_the_words_that_wait() {
         scene.say(&tone(500.0, hz, 1_000));
         scene.run_to(410);
         let before = scene.sent.len();
-        scene.session.change(scene.now, &plan(to, 20).leg).unwrap();
+        scene.session.change(scene.now, LegId::CALLER, &plan(to, 20).leg).unwrap();
         scene.run_to(1_500);
         let report = scene.session.report();
         let counts = (report.agent_received_ms, report.agent_played_ms, report.agent_dropped_ms);
@@ -189,7 +189,7 @@ fn a_long_answer_fits_into_the_wider_form_too() {
     for _ in 0..28 {
         scene.say(&tone(500.0, 8_000, 1_000));
     }
-    scene.session.change(scene.now, &plan(CodecKind::G722, 20).leg).unwrap();
+    scene.session.change(scene.now, LegId::CALLER, &plan(CodecKind::G722, 20).leg).unwrap();
     assert_eq!(scene.session.report().agent_dropped_ms, 0);
     scene.run_to(29_000);
     let report = scene.session.report();
@@ -205,7 +205,7 @@ fn the_caller_is_heard_through_changes_of_codec_and_no_time_is_lost() {
     for (round, kind) in (1..).zip(changes) {
         first += 50;
         scene.run_to(round * 1_000 - 1);
-        scene.session.change(scene.now, &plan(kind, 20).leg).unwrap();
+        scene.session.change(scene.now, LegId::CALLER, &plan(kind, 20).leg).unwrap();
         call_in(&mut scene, kind, (round * 1_000, first), 50);
     }
     let samples = 16_000 * 5;

@@ -47,10 +47,14 @@ fn speak(script: &str, until: u64) -> Scene {
         asleep = what == "sleep";
         let hold = LegPlan { direction: Direction::Inactive, ..plan.leg };
         match what {
-            "clear" => scene.session.handle_agent_clear(scene.now),
-            "close" => scene.session.handle_agent_closed(scene.now, AgentClose::Code(1000)),
-            "hold" => scene.session.change(scene.now, &hold).unwrap(),
-            "resume" => scene.session.change(scene.now, &plan.leg).unwrap(),
+            "clear" => scene.session.handle_agent_clear(scene.now, StreamId::FIRST),
+            "close" => scene.session.handle_agent_closed(
+                scene.now,
+                StreamId::FIRST,
+                AgentClose::Code(1000),
+            ),
+            "hold" => scene.session.change(scene.now, LegId::CALLER, &hold).unwrap(),
+            "resume" => scene.session.change(scene.now, LegId::CALLER, &plan.leg).unwrap(),
             "sleep" => {}
             ms => scene.say(&vec![WORD; ms.parse::<usize>().expect("milliseconds") * 8]),
         }
@@ -127,9 +131,12 @@ fn a_farewell_that_never_ends_is_cut() {
     let plan = plan(CodecKind::Pcmu, 20);
     let mut scene = Scene::joined(&plan);
     let nowhere = RemoteMedia { rtp: None, rtcp: None, rtcp_mux: false };
-    scene.session.change(scene.now, &LegPlan { remote: nowhere, ..plan.leg }).unwrap();
+    scene
+        .session
+        .change(scene.now, LegId::CALLER, &LegPlan { remote: nowhere, ..plan.leg })
+        .unwrap();
     scene.say(&[WORD; 800]);
-    scene.session.handle_agent_closed(scene.now, AgentClose::Lost);
+    scene.session.handle_agent_closed(scene.now, StreamId::FIRST, AgentClose::Lost);
     scene.run_to(40_000);
     assert!(
         scene.events.contains(&"30000:AgentLeft { stream: StreamId(0), close: Lost }".to_string())
@@ -162,7 +169,7 @@ fn odd_pieces_are_put_together() {
         let (mut rest, mut cut) = (&bytes[..], 0);
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(cuts[cut % cuts.len()].min(rest.len()));
-            scene.session.handle_agent_audio(scene.now, piece);
+            scene.session.handle_agent_audio(scene.now, StreamId::FIRST, piece);
             (rest, cut) = (after, cut + 1);
         }
         scene.run_to(220);
@@ -180,14 +187,14 @@ fn odd_pieces_are_put_together() {
 #[test]
 fn a_queue_that_is_full_drops_and_counts() {
     let mut scene = Scene::new(&plan(CodecKind::Pcmu, 20));
-    scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+    scene.session.handle_agent_joined(scene.now, StreamId::FIRST);
     for _ in 0..40 {
-        scene.session.handle_agent_audio(scene.now, &[0; 16_000]);
+        scene.session.handle_agent_audio(scene.now, StreamId::FIRST, &[0; 16_000]);
     }
     let report = scene.session.report();
     assert_eq!(report.agent_received_ms, 40_000);
     assert_eq!(report.agent_dropped_ms, 40_000 - 256 * 1_024 / 8);
-    scene.session.handle_agent_clear(scene.now);
+    scene.session.handle_agent_clear(scene.now, StreamId::FIRST);
     assert_eq!(scene.session.report().agent_cleared_ms, 256 * 1_024 / 8);
 }
 
@@ -234,7 +241,7 @@ fn nothing_of_old_words_is_heard_after_a_clear() {
         let samples = plan.agent.output_hz as usize;
         scene.say(&(0..samples).map(|n| ((n % 40) as i16 - 20) * 900).collect::<Vec<i16>>());
         scene.run_to(410);
-        scene.session.handle_agent_clear(scene.now);
+        scene.session.handle_agent_clear(scene.now, StreamId::FIRST);
         let before = scene.sent.len();
         scene.run_to(450);
         scene.say(&vec![0; samples / 10]);
@@ -257,15 +264,15 @@ fn a_change_of_codec_goes_on_with_sequence_and_source() {
         agent: AgentRates { input_hz: 8_000, output_hz: 8_000 },
         ..opus.clone()
     });
-    scene.session.handle_agent_joined(scene.now, &mut scene.uplink);
+    scene.session.handle_agent_joined(scene.now, StreamId::FIRST);
     scene.run_to(100);
     let before = scene.sent.last().unwrap().clone();
-    scene.session.change(scene.now, &plan(CodecKind::Pcma, 20).leg).unwrap();
+    scene.session.change(scene.now, LegId::CALLER, &plan(CodecKind::Pcma, 20).leg).unwrap();
     scene.run_to(120);
     let after = scene.sent.last().unwrap();
     assert_eq!((after.payload_type, after.payload.len(), after.ssrc), (8, 160, before.ssrc));
     assert_eq!(after.sequence, before.sequence.wrapping_add(1));
-    scene.session.change(scene.now, &plan(CodecKind::G722, 20).leg).unwrap();
+    scene.session.change(scene.now, LegId::CALLER, &plan(CodecKind::G722, 20).leg).unwrap();
     scene.run_to(140);
     let wide = scene.sent.last().unwrap();
     assert_eq!((wide.payload_type, wide.payload.len(), wide.ssrc), (9, 160, before.ssrc));
@@ -286,7 +293,7 @@ fn from_one_g711_law_to_the_other_no_word_is_lost() {
     let mut scene = Scene::heard(&plan(CodecKind::Pcmu, 20));
     scene.say(&[WORD; 4_000]);
     scene.run_to(90);
-    scene.session.change(scene.now, &plan(CodecKind::Pcma, 20).leg).unwrap();
+    scene.session.change(scene.now, LegId::CALLER, &plan(CodecKind::Pcma, 20).leg).unwrap();
     scene.run_to(600);
     let report = scene.session.report();
     assert_eq!((report.agent_played_ms, report.agent_dropped_ms), (500, 0));
@@ -309,11 +316,11 @@ fn on_hold_without_an_address_words_are_played_to_nobody() {
     let direction = Direction::RecvOnly;
     let held = LegPlan { direction, remote: RemoteMedia::default(), ..plan.leg };
     for (direction, at) in [(Direction::RecvOnly, 400), (Direction::Inactive, 890)] {
-        scene.session.change(scene.now, &LegPlan { direction, ..held }).unwrap();
+        scene.session.change(scene.now, LegId::CALLER, &LegPlan { direction, ..held }).unwrap();
         scene.run_to(at);
     }
     assert_eq!(scene.sent.iter().filter(|sent| Scene::ms(sent.at) > 90).count(), 0);
-    scene.session.change(scene.now, &plan.leg).unwrap();
+    scene.session.change(scene.now, LegId::CALLER, &plan.leg).unwrap();
     let before = scene.sent.len();
     scene.run_to(1_090);
     let ladder = "900mW 920W 940W 960W 980W 1000s 1040s 1060s 1080s";
@@ -332,10 +339,10 @@ fn an_address_that_does_not_answer_costs_no_word_and_its_rtcp_is_an_answer() {
     let report = Report { ssrc: 7, sender: None, blocks: &[], cname: "x", bye: false };
     let mut packet = [0; 200];
     let len = report.write(&mut packet).unwrap();
-    scene.session.handle_rtcp(scene.now, address(STRANGER), &packet[..len]);
+    scene.session.handle_rtcp(scene.now, LegId::CALLER, address(STRANGER), &packet[..len]);
     scene.drain();
     assert_eq!(scene.sent.len(), 50, "a stranger's report says nothing");
-    scene.session.handle_rtcp(scene.now, address("192.0.2.1:4001"), &packet[..len]);
+    scene.session.handle_rtcp(scene.now, LegId::CALLER, address("192.0.2.1:4001"), &packet[..len]);
     scene.run_to(3_990);
     assert_eq!(Scene::ms(scene.sent[50].at), 3_000);
     assert!(scene.sent[50].marker);

@@ -92,15 +92,15 @@ fn call(seed: u64) {
         let at = Instant::from_nanos(3_000_000_000 + packet.arrives_us * 1_000);
         while let Some(next) = scene.session.poll_timeout().filter(|next| *next <= at) {
             scene.now = scene.now.later(next.since(scene.now.at));
-            scene.session.handle_timeout(scene.now, &mut scene.uplink);
+            scene.session.handle_timeout(scene.now);
             scene.drain();
         }
         scene.now = scene.now.later(at.since(scene.now.at));
         match chance.below(60) {
             0 => scene.say(&vec![900; chance.below(20_000) as usize]),
             1 => scene.say(&vec![900; chance.below(300) as usize]),
-            2 => scene.session.handle_agent_clear(scene.now),
-            3 => scene.session.handle_agent_audio(scene.now, &[5; 7]),
+            2 => scene.session.handle_agent_clear(scene.now, StreamId::FIRST),
+            3 => scene.session.handle_agent_audio(scene.now, StreamId::FIRST, &[5; 7]),
             _ => {}
         }
         scene.give(packet.given, &packet.payload);

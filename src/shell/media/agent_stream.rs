@@ -16,7 +16,7 @@ use super::resolver::Question;
 use super::shard::Shared;
 use super::sockets::{connect_agent, connected};
 use crate::ground::limits::{AGENT_FRAME_BYTES_MAX, JOIN};
-use crate::ground::{CallKey, Instant, Secret};
+use crate::ground::{CallKey, Instant, Secret, StreamId};
 use crate::media::Uplink;
 use crate::media::plan::{AgentClose, AgentStreamFault};
 use crate::ultravox::stream::{FrameReader, Incoming, StreamUrl, Upgrade, UpgradeFault};
@@ -57,6 +57,7 @@ pub type Tell<'t> = &'t mut dyn FnMut(FromAgent<'_>);
 /// The stream, in whichever state.
 pub struct AgentStream {
     call: CallKey,
+    id: StreamId,
     token: Token,
     url: Option<StreamUrl>,
     state: State,
@@ -103,9 +104,10 @@ enum Next {
 }
 
 impl AgentStream {
-    pub fn new(call: CallKey, token: Token) -> AgentStream {
+    pub fn new(call: CallKey, id: StreamId, token: Token) -> AgentStream {
         AgentStream {
             call,
+            id,
             token,
             url: None,
             state: State::Idle,
@@ -115,6 +117,11 @@ impl AgentStream {
             texts: VecDeque::new(),
             unread: false,
         }
+    }
+
+    /// The stream's name within its call.
+    pub fn id(&self) -> StreamId {
+        self.id
     }
 
     /// Nothing is open and nothing is under way.
@@ -362,6 +369,7 @@ impl AgentStream {
             host: url.host().to_owned(),
             port: url.port(),
             call: self.call,
+            stream: self.id,
             attempt: self.attempt,
             reply: shared.sender.clone(),
         };

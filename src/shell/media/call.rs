@@ -1,20 +1,22 @@
-//! One call in its shard: the UDP sockets, the `MediaSession`, the ring towards the agent and the
-//! agent stream. It carries bytes between them and decides nothing about audio. When its media is
-//! closed, the agent's connection may outlive it for a moment, so that the close frame arrives.
+//! One call in its shard: its legs' UDP sockets, the `MediaSession`, and the agents' streams. It carries
+//! bytes between them and decides nothing about audio. When its media is closed, the agents'
+//! connections may outlive it for a moment, so that the close frames arrive.
 
 use super::agent_stream::{AgentStream, FromAgent};
 use super::load::Relief;
 use super::shard::{Outlet, Shared, TokenKind};
 use super::sockets::bind_media;
-use crate::ground::limits::AGENT_FRAME_BYTES_MAX;
+use crate::ground::limits::{AGENT_FRAME_BYTES_MAX, LEGS_MAX, STREAMS_MAX};
 use crate::ground::{CallKey, Instant, LegId, Now, StreamId};
-use crate::media::plan::{LegPlan, MediaCommand, MediaEvent, MediaPlan, MediaReport};
-use crate::media::{Channel, MediaSession, Uplink};
+use crate::media::plan::{
+    AgentStreamFault, LegPlan, MediaCommand, MediaEvent, MediaPlan, MediaReport,
+};
+use crate::media::{Channel, MediaSession};
 use crate::ultravox::stream::DataMessageKind;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-/// Packets that a session may send at once; it has one to three.
+/// Packets that a session may send at once; it has one to three for each leg.
 const TRANSMITS_MAX: usize = 64;
 /// Events that a session may have at once.
 const EVENTS_MAX: usize = 256;
@@ -22,17 +24,30 @@ const EVENTS_MAX: usize = 256;
 /// Which sockets may have something to read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ready {
-    pub rtp: bool,
-    pub rtcp: bool,
-    pub agent: bool,
+    rtp: [bool; LEGS_MAX],
+    rtcp: [bool; LEGS_MAX],
+    agent: [bool; STREAMS_MAX],
     /// The end of the agent's stream was reported.
-    pub agent_ended: bool,
+    agent_ended: [bool; STREAMS_MAX],
 }
 
 impl Ready {
     /// Anything at all.
-    pub fn is_any(self) -> bool {
-        self.rtp || self.rtcp || self.agent
+    pub fn is_any(&self) -> bool {
+        let mut all = self.rtp.iter().chain(&self.rtcp).chain(&self.agent);
+        all.any(|ready| *ready)
+    }
+
+    /// A socket was reported; `ended`: the end of its stream too.
+    pub fn note(&mut self, kind: TokenKind, ended: bool) {
+        match kind {
+            TokenKind::Rtp(leg) => self.rtp[leg] = true,
+            TokenKind::Rtcp(leg) => self.rtcp[leg] = true,
+            TokenKind::Agent(stream) => {
+                self.agent[stream] = true;
+                self.agent_ended[stream] |= ended;
+            }
+        }
     }
 }
 
@@ -41,17 +56,27 @@ pub struct Call {
     key: CallKey,
     index: usize,
     media: Option<Media>,
-    stream: AgentStream,
-    /// The stream is in the count of open ones.
-    counted_open: bool,
+    streams: [Option<Box<Line>>; STREAMS_MAX],
     pub ready: Ready,
     /// The call stands in the shard's queue of those with something to read.
     pub queued: bool,
 }
 
+/// The connection of one agent stream.
+struct Line {
+    stream: AgentStream,
+    /// The stream is in the count of open ones.
+    counted_open: bool,
+}
+
 struct Media {
     session: MediaSession,
-    uplink: Uplink,
+    legs: [Option<Box<Sockets>>; LEGS_MAX],
+}
+
+/// The sockets of one leg.
+struct Sockets {
+    leg: LegId,
     address: IpAddr,
     port: u16,
     rtp: UdpSocket,
@@ -76,25 +101,20 @@ impl Call {
         key: CallKey,
         index: usize,
         plan: &MediaPlan,
-        (address, port): (IpAddr, u16),
+        at: (IpAddr, u16),
         shared: &mut Shared,
     ) -> Result<Call, OpenFault> {
-        let rtp = bind(address, Some(port), index, TokenKind::Rtp, shared)?;
-        let rtcp = match plan.leg.remote.rtcp_mux {
-            true => None,
-            false => Some(bind(address, port.checked_add(1), index, TokenKind::Rtcp, shared)?),
-        };
+        let first = Sockets::bind(LegId::CALLER, at, plan.leg.remote.rtcp_mux, (index, 0), shared);
+        let first = first.map_err(OpenFault::Bind)?;
         let mut session = MediaSession::new(now, plan, shared.entropy.fork())
             .map_err(|fault| OpenFault::Session(format!("{fault:?}")))?;
-        let uplink = Uplink::new(plan.agent.input_hz);
         session.set_opus_complexity(shared.relief.step().opus_complexity());
         shared.statistics.sessions.add(1);
         Ok(Call {
             key,
             index,
-            media: Some(Media { session, uplink, address, port, rtp, rtcp }),
-            stream: AgentStream::new(key, TokenKind::Agent.token(index)),
-            counted_open: false,
+            media: Some(Media { session, legs: [Some(Box::new(first)), None, None] }),
+            streams: [None, None],
             ready: Ready::default(),
             queued: false,
         })
@@ -104,9 +124,9 @@ impl Call {
         self.key
     }
 
-    /// The media is closed and the agent's connection is gone: the slot can go.
+    /// The media is closed and the agents' connections are gone: the slot can go.
     pub fn is_over(&self) -> bool {
-        self.media.is_none() && self.stream.is_idle()
+        self.media.is_none() && self.streams.iter().flatten().all(|line| line.stream.is_idle())
     }
 
     /// The session's next deadline, for the measure of lateness.
@@ -121,94 +141,198 @@ impl Call {
         shared: &mut Shared,
         outlet: &Outlet,
     ) {
-        let Call { key, index, media, stream, .. } = self;
-        let Some(open) = media else { return };
-        let mut tell = |told: FromAgent<'_>| open.on_agent(now, *key, told, outlet);
+        let key = self.key;
+        let Some(media) = &mut self.media else { return };
         match command {
             MediaCommand::Open { .. } => {
                 tracing::error!(call = %key, "media was opened twice");
             }
-            MediaCommand::Prepare { join_url, .. } => {
-                stream.prepare(now.at, &join_url, shared, &mut tell);
+            MediaCommand::OpenLeg { leg, plan, address, port } => {
+                let opened = media.open_leg(now, leg, &plan, (address, port), self.index, shared);
+                outlet.tell(
+                    key,
+                    match opened {
+                        Ok(()) => MediaEvent::LegOpened { leg },
+                        Err(words) => {
+                            tracing::debug!(call = %key, ?leg, words, "a leg does not open");
+                            MediaEvent::LegBindFailed { leg }
+                        }
+                    },
+                );
             }
-            MediaCommand::Join { .. } => stream.join(now.at, shared, &mut tell),
-            MediaCommand::Change { revision, plan: leg, .. } => {
-                open.change(now, *key, *index, revision, &leg, shared, outlet);
+            MediaCommand::CloseLeg { leg } => {
+                let report = media.close_leg(now, leg);
+                outlet.tell(key, MediaEvent::LegClosed { leg, report: Box::new(report) });
             }
-            MediaCommand::SendText { text, .. } => {
-                if !stream.send_text(text) {
-                    outlet.statistics.texts_dropped.add(1);
-                }
+            MediaCommand::Change { leg, revision, plan } => {
+                media.change(now, key, leg, revision, &plan, self.index, shared, outlet);
             }
-            MediaCommand::OpenLeg { .. }
-            | MediaCommand::CloseLeg { .. }
+            MediaCommand::Arrange { scene } => media.session.arrange(now, scene),
+            MediaCommand::Play { sound } => media.session.play(now, sound),
+            MediaCommand::SendKeys { leg, keys, tone, gap } => {
+                media.session.send_keys(leg, &keys, tone, gap);
+            }
+            MediaCommand::Prepare { .. }
+            | MediaCommand::Join { .. }
             | MediaCommand::LeaveStream { .. }
-            | MediaCommand::Arrange { .. }
-            | MediaCommand::Play { .. }
-            | MediaCommand::SendKeys { .. } => {
-                tracing::error!(call = %key, "a command that this media plane does not know");
+            | MediaCommand::SendText { .. } => {
+                self.handle_stream_command(now, command, shared, outlet);
             }
             MediaCommand::Close => self.close(now, shared, outlet),
         }
     }
 
-    /// The resolver's answer to question number `attempt`.
+    /// A command for one of the agents' streams.
+    fn handle_stream_command(
+        &mut self,
+        now: Now,
+        command: MediaCommand,
+        shared: &mut Shared,
+        outlet: &Outlet,
+    ) {
+        match command {
+            MediaCommand::Prepare { stream, join_url } => {
+                let Some((line, mut tell)) = self.begin_line(now, stream, outlet) else {
+                    let fault = too_many_streams();
+                    return outlet.tell(self.key, MediaEvent::PrepareFailed { stream, fault });
+                };
+                line.stream.prepare(now.at, &join_url, shared, &mut tell);
+            }
+            MediaCommand::Join { stream } => {
+                let Some((line, mut tell)) = self.begin_line(now, stream, outlet) else {
+                    let fault = too_many_streams();
+                    return outlet.tell(self.key, MediaEvent::JoinFailed { stream, fault });
+                };
+                line.stream.join(now.at, shared, &mut tell);
+            }
+            MediaCommand::LeaveStream { stream } => {
+                if let Some(media) = &mut self.media {
+                    media.session.leave_agent(now, stream);
+                }
+                for line in self.streams.iter_mut().flatten() {
+                    if line.stream.id() == stream {
+                        line.stream.close(now.at, shared);
+                    }
+                }
+            }
+            MediaCommand::SendText { stream, text } => {
+                let mut lines = self.streams.iter_mut().flatten();
+                let line = lines.find(|line| line.stream.id() == stream);
+                if !line.is_some_and(|line| line.stream.send_text(text)) {
+                    outlet.statistics.texts_dropped.add(1);
+                }
+            }
+            MediaCommand::Open { .. }
+            | MediaCommand::OpenLeg { .. }
+            | MediaCommand::CloseLeg { .. }
+            | MediaCommand::Change { .. }
+            | MediaCommand::Arrange { .. }
+            | MediaCommand::Play { .. }
+            | MediaCommand::SendKeys { .. }
+            | MediaCommand::Close => {}
+        }
+    }
+
+    /// The line of a stream and where its tellings go; it is made when the call has room for it.
+    fn begin_line<'a>(
+        &'a mut self,
+        now: Now,
+        id: StreamId,
+        outlet: &'a Outlet,
+    ) -> Option<(&'a mut Line, impl FnMut(FromAgent<'_>) + 'a)> {
+        let Call { key, index, media, streams, .. } = self;
+        let media = media.as_mut()?;
+        let is = |line: &Option<Box<Line>>| line.as_ref().is_some_and(|l| l.stream.id() == id);
+        let place = match streams.iter().position(is) {
+            Some(place) => place,
+            None => {
+                let over = |line: &Option<Box<Line>>| match line {
+                    Some(line) => !line.counted_open && !media.session.has_agent(line.stream.id()),
+                    None => true,
+                };
+                let place = streams.iter().position(over)?;
+                let token = TokenKind::Agent(place).token(*index);
+                let stream = AgentStream::new(*key, id, token);
+                streams[place] = Some(Box::new(Line { stream, counted_open: false }));
+                place
+            }
+        };
+        if !media.session.await_agent(now, id) {
+            return None;
+        }
+        let line = streams[place].as_deref_mut()?;
+        let key = *key;
+        Some((line, move |told: FromAgent<'_>| media.on_agent(now, key, id, told, outlet)))
+    }
+
+    /// The resolver's answer to question number `attempt` of a stream.
     pub fn handle_resolved(
         &mut self,
         now: Now,
-        attempt: u32,
+        (stream, attempt): (StreamId, u32),
         addresses: Result<Vec<SocketAddr>, String>,
         shared: &mut Shared,
         outlet: &Outlet,
     ) {
         let Some(media) = &mut self.media else { return };
-        let mut tell = |told: FromAgent<'_>| media.on_agent(now, self.key, told, outlet);
-        self.stream.handle_resolved(now.at, attempt, addresses, shared, &mut tell);
+        let mut lines = self.streams.iter_mut().flatten();
+        let Some(line) = lines.find(|line| line.stream.id() == stream) else { return };
+        let mut tell = |told: FromAgent<'_>| media.on_agent(now, self.key, stream, told, outlet);
+        line.stream.handle_resolved(now.at, attempt, addresses, shared, &mut tell);
     }
 
     pub fn handle_timeout(&mut self, now: Now, shared: &mut Shared, outlet: &Outlet) {
-        let Some(media) = &mut self.media else {
-            return self.stream.handle_timeout(now.at, shared, &mut |_| {});
-        };
-        media.session.handle_timeout(now, &mut media.uplink);
-        if self.stream.poll_timeout().is_some_and(|at| at <= now.at) {
-            let mut tell = |told: FromAgent<'_>| media.on_agent(now, self.key, told, outlet);
-            self.stream.handle_timeout(now.at, shared, &mut tell);
+        if let Some(media) = &mut self.media {
+            media.session.handle_timeout(now);
+        }
+        for line in self.streams.iter_mut().flatten() {
+            if line.stream.poll_timeout().is_none_or(|at| at > now.at) {
+                continue;
+            }
+            let id = line.stream.id();
+            match &mut self.media {
+                Some(media) => {
+                    let mut tell =
+                        |told: FromAgent<'_>| media.on_agent(now, self.key, id, told, outlet);
+                    line.stream.handle_timeout(now.at, shared, &mut tell);
+                }
+                None => line.stream.handle_timeout(now.at, shared, &mut |_| {}),
+            }
         }
     }
 
     /// Reads a bounded amount from the sockets that are ready: one datagram of each, since they are
-    /// reported again while they hold more, and some records of the agent. `ready` keeps what is left
-    /// over. The agent comes first: the caller's packets make us write to it, which a hang-up may
+    /// reported again while they hold more, and some records of each agent. `ready` keeps what is
+    /// left over. The agents come first: the legs' packets make us write to them, which a hang-up may
     /// forbid.
     pub fn receive(&mut self, now: Now, shared: &mut Shared, outlet: &Outlet) {
         let ready = std::mem::take(&mut self.ready);
-        if ready.agent {
-            let ended = ready.agent_ended;
-            self.ready.agent = match &mut self.media {
-                Some(media) => {
-                    let mut tell =
-                        |told: FromAgent<'_>| media.on_agent(now, self.key, told, outlet);
-                    self.stream.handle_ready(now.at, ended, shared, &mut tell)
-                }
-                None => self.stream.handle_ready(now.at, ended, shared, &mut |_| {}),
-            };
+        for place in 0..STREAMS_MAX {
+            if ready.agent[place] {
+                self.receive_agent(now, place, ready.agent_ended[place], shared, outlet);
+            }
         }
-        if ready.rtp {
-            self.receive_rtp(now, shared);
+        for place in 0..LEGS_MAX {
+            if ready.rtp[place] {
+                self.receive_rtp(now, place, shared);
+            }
         }
-        if ready.rtcp
-            && let Some(media) = &mut self.media
-        {
-            media.receive_rtcp(now, shared);
+        for place in 0..LEGS_MAX {
+            if ready.rtcp[place]
+                && let Some(media) = &mut self.media
+            {
+                media.receive_rtcp(now, place, shared);
+            }
         }
     }
 
-    /// Does what the last inputs made due: audio to the agent, packets to the caller, events to
+    /// Does what the last inputs made due: audio to the agents, packets to the legs, events to
     /// signalling. Returns the next deadline.
     pub fn settle(&mut self, now: Now, shared: &mut Shared, outlet: &Outlet) -> Option<Instant> {
         self.forward(shared);
-        self.ready.agent |= self.stream.take_unread();
+        for (line, ready) in self.streams.iter_mut().zip(&mut self.ready.agent) {
+            *ready |= line.as_mut().is_some_and(|line| line.stream.take_unread());
+        }
         if let Some(media) = &mut self.media {
             media.transmit(now, shared);
             for _ in 0..EVENTS_MAX {
@@ -216,8 +340,9 @@ impl Call {
                 outlet.tell(self.key, event);
             }
         }
-        self.count_stream(shared);
-        self.media_due().into_iter().chain(self.stream.poll_timeout()).min()
+        self.count_streams(shared);
+        let streams = self.streams.iter().flatten().filter_map(|line| line.stream.poll_timeout());
+        self.media_due().into_iter().chain(streams).min()
     }
 
     /// The shard relieves itself more or less than before.
@@ -227,11 +352,13 @@ impl Call {
         }
     }
 
-    /// Ends the media and reports it; the agent's connection gets a moment to close.
+    /// Ends the media and reports it; the agents' connections get a moment to close.
     pub fn close(&mut self, now: Now, shared: &mut Shared, outlet: &Outlet) {
-        self.stream.close(now.at, shared);
+        for line in self.streams.iter_mut().flatten() {
+            line.stream.close(now.at, shared);
+        }
         // Before the report, so that whoever reads it finds the counts as they are then.
-        self.count_stream(shared);
+        self.count_streams(shared);
         if let Some(mut media) = self.media.take() {
             if let Some(early) = media.session.take_early_media() {
                 outlet.tell(self.key, MediaEvent::EarlyMedia(early));
@@ -250,39 +377,66 @@ impl Call {
         let report =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| media.session.report()));
         shared.statistics.sessions.subtract(1);
-        if self.counted_open {
-            shared.statistics.agent_streams.subtract(1);
-        }
+        let open = self.streams.iter().flatten().filter(|line| line.counted_open).count();
+        shared.statistics.agent_streams.subtract(open as u64);
         outlet.tell(self.key, MediaEvent::Broken("the media session panicked".to_owned()));
         let report: MediaReport = report.unwrap_or_default();
         outlet.tell(self.key, MediaEvent::Closed(Box::new(report)));
     }
 
-    fn count_stream(&mut self, shared: &mut Shared) {
-        if self.stream.is_open() != self.counted_open {
-            self.counted_open = !self.counted_open;
-            match self.counted_open {
-                true => shared.statistics.agent_streams.add(1),
-                false => shared.statistics.agent_streams.subtract(1),
+    fn count_streams(&mut self, shared: &mut Shared) {
+        for line in self.streams.iter_mut().flatten() {
+            if line.stream.is_open() != line.counted_open {
+                line.counted_open = !line.counted_open;
+                match line.counted_open {
+                    true => shared.statistics.agent_streams.add(1),
+                    false => shared.statistics.agent_streams.subtract(1),
+                }
             }
         }
     }
 
-    /// Empties the uplink into the agent's socket as far as that takes it. Returns the frames.
+    /// Empties the uplinks into the agents' sockets as far as those take it. Returns the frames.
     fn forward(&mut self, shared: &mut Shared) -> u64 {
         let Some(media) = &mut self.media else { return 0 };
-        let frames = self.stream.flush(&mut media.uplink, shared);
+        let mut frames = 0;
+        for line in self.streams.iter_mut().flatten() {
+            if let Some(uplink) = media.session.uplink(line.stream.id()) {
+                frames += line.stream.flush(uplink, shared);
+            }
+        }
         shared.statistics.uplink_frames.add(frames);
         frames
     }
 
-    fn receive_rtp(&mut self, now: Now, shared: &mut Shared) {
+    fn receive_agent(
+        &mut self,
+        now: Now,
+        place: usize,
+        ended: bool,
+        shared: &mut Shared,
+        outlet: &Outlet,
+    ) {
+        let Some(line) = &mut self.streams[place] else { return };
+        let id = line.stream.id();
+        self.ready.agent[place] = match &mut self.media {
+            Some(media) => {
+                let mut tell =
+                    |told: FromAgent<'_>| media.on_agent(now, self.key, id, told, outlet);
+                line.stream.handle_ready(now.at, ended, shared, &mut tell)
+            }
+            None => line.stream.handle_ready(now.at, ended, shared, &mut |_| {}),
+        };
+    }
+
+    fn receive_rtp(&mut self, now: Now, place: usize, shared: &mut Shared) {
         let Some(media) = &mut self.media else { return };
+        let Some(sockets) = &media.legs[place] else { return };
         // Else an ICMP error of an earlier packet, or it was not for us: the next one may arrive.
-        let Ok((length, source)) = media.rtp.recv_from(&mut shared.packet[..]) else { return };
+        let Ok((length, source)) = sockets.rtp.recv_from(&mut shared.packet[..]) else { return };
         shared.statistics.packets_received.add(1);
         let packet = &shared.packet[..length.min(shared.packet.len())];
-        media.session.handle_rtp(now, canonical(source), packet, &mut media.uplink);
+        media.session.handle_rtp(now, sockets.leg, canonical(source), packet);
         if self.forward(shared) > 0 {
             let delay = shared.clock.now().at.since(now.at);
             shared.statistics.forwarding_delay.record(delay);
@@ -290,33 +444,89 @@ impl Call {
     }
 }
 
-impl Media {
-    fn on_agent(&mut self, now: Now, call: CallKey, told: FromAgent<'_>, outlet: &Outlet) {
-        match told {
-            FromAgent::Prepared => {
-                outlet.tell(call, MediaEvent::Prepared { stream: StreamId::FIRST })
+impl Sockets {
+    /// Binds the ports of a leg at `place` of the call with this index.
+    fn bind(
+        leg: LegId,
+        (address, port): (IpAddr, u16),
+        rtcp_mux: bool,
+        (index, place): (usize, usize),
+        shared: &Shared,
+    ) -> io::Result<Sockets> {
+        let rtp = bind(address, Some(port), index, TokenKind::Rtp(place), shared)?;
+        let rtcp = match rtcp_mux {
+            true => None,
+            false => {
+                Some(bind(address, port.checked_add(1), index, TokenKind::Rtcp(place), shared)?)
             }
+        };
+        Ok(Sockets { leg, address, port, rtp, rtcp })
+    }
+}
+
+impl Media {
+    /// Binds a further leg's ports and adds it to the session; the words say why not.
+    fn open_leg(
+        &mut self,
+        now: Now,
+        leg: LegId,
+        plan: &LegPlan,
+        at: (IpAddr, u16),
+        index: usize,
+        shared: &mut Shared,
+    ) -> Result<(), String> {
+        let place = self.legs.iter().position(Option::is_none);
+        let place = place.ok_or("the call has as many legs as it may have")?;
+        let sockets = Sockets::bind(leg, at, plan.remote.rtcp_mux, (index, place), shared)
+            .map_err(|error| error.to_string())?;
+        let entropy = shared.entropy.fork();
+        let opened = self.session.open_leg(now, leg, plan, entropy);
+        opened.map_err(|fault| format!("{fault:?}"))?;
+        self.legs[place] = Some(Box::new(sockets));
+        Ok(())
+    }
+
+    /// Closes a leg's sockets; the report of one that is not there is empty.
+    fn close_leg(&mut self, now: Now, leg: LegId) -> MediaReport {
+        for place in &mut self.legs {
+            if place.as_ref().is_some_and(|sockets| sockets.leg == leg) {
+                *place = None;
+            }
+        }
+        self.session.close_leg(now, leg).unwrap_or_default()
+    }
+
+    fn on_agent(
+        &mut self,
+        now: Now,
+        call: CallKey,
+        stream: StreamId,
+        told: FromAgent<'_>,
+        outlet: &Outlet,
+    ) {
+        match told {
+            FromAgent::Prepared => outlet.tell(call, MediaEvent::Prepared { stream }),
             FromAgent::PrepareFailed(fault) => {
-                outlet.tell(call, MediaEvent::PrepareFailed { stream: StreamId::FIRST, fault })
+                outlet.tell(call, MediaEvent::PrepareFailed { stream, fault });
             }
             FromAgent::JoinFailed(fault) => {
-                outlet.tell(call, MediaEvent::JoinFailed { stream: StreamId::FIRST, fault })
+                outlet.tell(call, MediaEvent::JoinFailed { stream, fault });
             }
             FromAgent::Joined => {
-                outlet.tell(call, MediaEvent::Joined { stream: StreamId::FIRST });
-                self.session.handle_agent_joined(now, &mut self.uplink);
+                outlet.tell(call, MediaEvent::Joined { stream });
+                self.session.handle_agent_joined(now, stream);
             }
-            FromAgent::Audio(bytes) => self.session.handle_agent_audio(now, bytes),
-            FromAgent::Text(text) => self.on_text(now, call, text, outlet),
-            FromAgent::Closed(close) => self.session.handle_agent_closed(now, close),
+            FromAgent::Audio(bytes) => self.session.handle_agent_audio(now, stream, bytes),
+            FromAgent::Text(text) => self.on_text(now, call, stream, text, outlet),
+            FromAgent::Closed(close) => self.session.handle_agent_closed(now, stream, close),
         }
     }
 
-    fn on_text(&mut self, now: Now, call: CallKey, text: &str, outlet: &Outlet) {
+    fn on_text(&mut self, now: Now, call: CallKey, stream: StreamId, text: &str, outlet: &Outlet) {
         let statistics = &outlet.statistics;
         let forward = match DataMessageKind::of(text) {
             Some(DataMessageKind::PlaybackClearBuffer) => {
-                self.session.handle_agent_clear(now);
+                self.session.handle_agent_clear(now, stream);
                 false
             }
             Some(DataMessageKind::State | DataMessageKind::Pong) => false,
@@ -330,10 +540,7 @@ impl Media {
             statistics.texts_dropped.add(1);
         } else {
             statistics.texts_forwarded.add(1);
-            outlet.tell(
-                call,
-                MediaEvent::AgentText { stream: StreamId::FIRST, text: text.to_owned() },
-            );
+            outlet.tell(call, MediaEvent::AgentText { stream, text: text.to_owned() });
         }
     }
 
@@ -342,36 +549,46 @@ impl Media {
         &mut self,
         now: Now,
         call: CallKey,
-        index: usize,
+        leg: LegId,
         revision: u32,
-        leg: &LegPlan,
+        plan: &LegPlan,
+        index: usize,
         shared: &mut Shared,
         outlet: &Outlet,
     ) {
-        if !leg.remote.rtcp_mux && self.rtcp.is_none() {
-            // Without it the peer's reports are not heard; the call does not need them.
-            self.rtcp =
-                bind(self.address, self.port.checked_add(1), index, TokenKind::Rtcp, shared).ok();
+        for (place, sockets) in self.legs.iter_mut().enumerate() {
+            let Some(sockets) = sockets.as_mut().filter(|sockets| sockets.leg == leg) else {
+                continue;
+            };
+            if !plan.remote.rtcp_mux && sockets.rtcp.is_none() {
+                let port = sockets.port.checked_add(1);
+                // Without it the peer's reports are not heard; the call does not need them.
+                sockets.rtcp =
+                    bind(sockets.address, port, index, TokenKind::Rtcp(place), shared).ok();
+            }
         }
-        match self.session.change(now, leg) {
-            Ok(()) => outlet.tell(call, MediaEvent::Changed { leg: LegId::CALLER, revision }),
+        match self.session.change(now, leg, plan) {
+            Ok(()) => outlet.tell(call, MediaEvent::Changed { leg, revision }),
             Err(fault) => outlet.tell(call, MediaEvent::Broken(format!("change: {fault:?}"))),
         }
     }
 
-    fn receive_rtcp(&mut self, now: Now, shared: &mut Shared) {
-        let Some(socket) = &self.rtcp else { return };
+    fn receive_rtcp(&mut self, now: Now, place: usize, shared: &mut Shared) {
+        let Some(sockets) = &self.legs[place] else { return };
+        let Some(socket) = &sockets.rtcp else { return };
         let Ok((length, source)) = socket.recv_from(&mut shared.packet[..]) else { return };
         let packet = &shared.packet[..length.min(shared.packet.len())];
-        self.session.handle_rtcp(now, canonical(source), packet);
+        self.session.handle_rtcp(now, sockets.leg, canonical(source), packet);
     }
 
     fn transmit(&mut self, now: Now, shared: &mut Shared) {
         for _ in 0..TRANSMITS_MAX {
             let Some(sent) = self.session.poll_transmit(now, &mut shared.transmit) else { return };
+            let mut legs = self.legs.iter().flatten();
+            let Some(sockets) = legs.find(|sockets| sockets.leg == sent.leg) else { continue };
             let socket = match sent.channel {
-                Channel::Rtp => &self.rtp,
-                Channel::Rtcp => self.rtcp.as_ref().unwrap_or(&self.rtp),
+                Channel::Rtp => &sockets.rtp,
+                Channel::Rtcp => sockets.rtcp.as_ref().unwrap_or(&sockets.rtp),
             };
             let packet = &shared.transmit[..sent.len.min(shared.transmit.len())];
             match socket.send_to(packet, sent.to) {
@@ -383,16 +600,21 @@ impl Media {
     }
 }
 
+fn too_many_streams() -> AgentStreamFault {
+    let words = "the call has as many agent streams as it may have";
+    AgentStreamFault::Unreachable(words.to_owned())
+}
+
 fn bind(
     address: IpAddr,
     port: Option<u16>,
     index: usize,
     kind: TokenKind,
     shared: &Shared,
-) -> Result<UdpSocket, OpenFault> {
-    let port = port.ok_or_else(|| OpenFault::Bind(io::ErrorKind::InvalidInput.into()))?;
-    let socket = bind_media(address, port).map_err(OpenFault::Bind)?;
-    shared.readiness.add_datagrams(&socket, kind.token(index)).map_err(OpenFault::Bind)?;
+) -> io::Result<UdpSocket> {
+    let port = port.ok_or(io::ErrorKind::InvalidInput)?;
+    let socket = bind_media(address, port)?;
+    shared.readiness.add_datagrams(&socket, kind.token(index))?;
     Ok(socket)
 }
 

@@ -3,7 +3,7 @@
 //! look-up fails, an older answer serves for some minutes more.
 
 use super::shard::{Input, ShardSender};
-use crate::ground::{CallKey, Instant};
+use crate::ground::{CallKey, Instant, StreamId};
 use crate::shell::clock::Clock;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -29,6 +29,7 @@ pub struct Question {
     pub host: String,
     pub port: u16,
     pub call: CallKey,
+    pub stream: StreamId,
     /// Handed back, so that the call tells this answer from that to an earlier question.
     pub attempt: u32,
     pub reply: ShardSender,
@@ -72,11 +73,11 @@ impl Resolver {
 fn answer_all(queue: &Mutex<Receiver<Question>>, kept: &Kept) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Question { host, port, call, attempt, reply }) = next else { return };
+        let Ok(Question { host, port, call, stream, attempt, reply }) = next else { return };
         let addresses = look_up(host, port, kept, |host, port| {
             (host, port).to_socket_addrs().map(Iterator::collect)
         });
-        reply.send(Input::Resolved { call, attempt, addresses });
+        reply.send(Input::Resolved { call, stream, attempt, addresses });
     }
 }
 

@@ -15,7 +15,8 @@ use super::load::{Figures, Relief, ReliefLadder};
 use super::readiness::{Readiness, Token, Waker, sleep_until};
 use super::resolver::Resolver;
 use super::statistics::{HistogramSnapshot, ShardStatistics};
-use crate::ground::{CallKey, Entropy, Instant, Now, SlotTimers};
+use crate::ground::limits::{LEGS_MAX, STREAMS_MAX};
+use crate::ground::{CallKey, Entropy, Instant, Now, SlotTimers, StreamId};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent, MediaPlan};
 use crate::shell::clock::{Clock, RoundClock};
 use crate::ultravox::stream::FrameWriter;
@@ -51,7 +52,12 @@ const SPACING: Duration = Duration::from_micros(250);
 /// What comes to a shard from outside.
 pub enum Input {
     Command(ForCall<MediaCommand>),
-    Resolved { call: CallKey, attempt: u32, addresses: Result<Vec<SocketAddr>, String> },
+    Resolved {
+        call: CallKey,
+        stream: StreamId,
+        attempt: u32,
+        addresses: Result<Vec<SocketAddr>, String>,
+    },
     Stop,
 }
 
@@ -75,17 +81,37 @@ impl ShardSender {
     }
 }
 
-/// What a socket of a call is for; together with the call's index it makes the token.
+/// What a socket of a call is for: the place of its leg or stream in the call. Together with the
+/// call's index it makes the token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenKind {
-    Rtp,
-    Rtcp,
-    Agent,
+    Rtp(usize),
+    Rtcp(usize),
+    Agent(usize),
 }
+
+/// Sockets that one call can have: two for each leg, one for each stream.
+const SOCKETS_MAX: usize = 2 * LEGS_MAX + STREAMS_MAX;
 
 impl TokenKind {
     pub fn token(self, index: usize) -> Token {
-        Token(index * 4 + self as usize)
+        let place = match self {
+            TokenKind::Rtp(leg) => leg,
+            TokenKind::Rtcp(leg) => LEGS_MAX + leg,
+            TokenKind::Agent(stream) => 2 * LEGS_MAX + stream,
+        };
+        Token(index * SOCKETS_MAX + place)
+    }
+
+    /// The call's index and the socket.
+    fn of(Token(token): Token) -> (usize, TokenKind) {
+        let (index, place) = (token / SOCKETS_MAX, token % SOCKETS_MAX);
+        let kind = match place.checked_sub(LEGS_MAX) {
+            None => TokenKind::Rtp(place),
+            Some(leg) if leg < LEGS_MAX => TokenKind::Rtcp(leg),
+            Some(other) => TokenKind::Agent(other - LEGS_MAX),
+        };
+        (index, kind)
     }
 }
 
@@ -293,17 +319,9 @@ impl Shard {
 
     fn note_readiness(&mut self) {
         for event in self.shared.readiness.events() {
-            let Token(token) = event.token;
-            let index = token / 4;
+            let (index, kind) = TokenKind::of(event.token);
             let Some(call) = self.calls.get_mut(index).and_then(Option::as_mut) else { continue };
-            match token % 4 {
-                kind if kind == TokenKind::Rtp as usize => call.ready.rtp = true,
-                kind if kind == TokenKind::Rtcp as usize => call.ready.rtcp = true,
-                _ => {
-                    call.ready.agent = true;
-                    call.ready.agent_ended |= event.ended;
-                }
-            }
+            call.ready.note(kind, event.ended);
             if !std::mem::replace(&mut call.queued, true) {
                 self.receiving.push_back(index);
             }
@@ -354,10 +372,10 @@ impl Shard {
                         call.handle_command(now, what, shared, outlet);
                     });
                 }
-                Input::Resolved { call, attempt, addresses } => {
+                Input::Resolved { call, stream, attempt, addresses } => {
                     let Some(index) = self.by_key.get(&call).copied() else { continue };
                     self.with_call(index, |call, now, shared, outlet| {
-                        call.handle_resolved(now, attempt, addresses, shared, outlet);
+                        call.handle_resolved(now, (stream, attempt), addresses, shared, outlet);
                     });
                 }
             }

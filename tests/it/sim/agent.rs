@@ -24,6 +24,11 @@ pub struct Script {
     pub speech_ms: u64,
     /// When after its joining the agent leaves, and how.
     pub leaves: Option<(u64, AgentClose)>,
+    /// Data messages that the agent sends, so long after its joining.
+    pub texts: Vec<(u64, String)>,
+    /// What the agent answers to data messages of the edge: the first one that holds these words is
+    /// answered with that, so long after it came.
+    pub replies: Vec<(String, u64, String)>,
 }
 
 impl Default for Script {
@@ -36,6 +41,8 @@ impl Default for Script {
             join: (20, Ok(())),
             speech_ms: 0,
             leaves: None,
+            texts: Vec::new(),
+            replies: Vec::new(),
         }
     }
 }
@@ -43,6 +50,8 @@ impl Default for Script {
 /// Hands out scripts: always the same one, or random ones.
 pub struct Service {
     pub script: Script,
+    /// Of the streams of a call beyond its first, in turn; `script` when there are no more.
+    pub further: Vec<Script>,
     pub random: Option<Entropy>,
     pub created: u64,
 }
@@ -52,6 +61,14 @@ impl Service {
         match &mut self.random {
             Some(entropy) => random(entropy),
             None => self.script.clone(),
+        }
+    }
+
+    /// The script of a further stream of a call.
+    pub fn draw_further(&mut self) -> Script {
+        match self.further.is_empty() {
+            true => self.draw(),
+            false => self.further.remove(0),
         }
     }
 
@@ -132,5 +149,7 @@ fn random(entropy: &mut Entropy) -> Script {
         speech_ms: entropy.below(2_000),
         leaves: (entropy.below(3) == 0)
             .then(|| (entropy.below(6_000), closes[entropy.below(3) as usize])),
+        texts: Vec::new(),
+        replies: Vec::new(),
     }
 }

@@ -32,8 +32,10 @@ use voxedge::ground::{
     CallKey, Entropy, Flow, FlowId, Instant, JobId, LegId, Now, StreamId, Transport, WallTime,
     limits,
 };
-use voxedge::media::plan::{AgentClose, AgentRates, ForCall, MediaCommand, MediaEvent, MediaPlan};
-use voxedge::media::{MediaSession, Uplink};
+use voxedge::media::MediaSession;
+use voxedge::media::plan::{
+    AgentClose, AgentRates, ForCall, LegPlan, MediaCommand, MediaEvent, MediaPlan,
+};
 use voxedge::outgoing::{DialRefusal, HostRule, OutgoingCallRequest, OutgoingPolicy};
 use voxedge::refusal::RefusalPolicy;
 use voxedge::sip::msg::{Framing, Message};
@@ -51,20 +53,42 @@ const STEPS_MAX: u64 = 3_000_000;
 
 /// What is under way and when it arrives.
 enum Item {
-    ToEdge { from: SocketAddr, bytes: Vec<u8> },
-    ToPbx { to: usize, bytes: Bytes },
-    ToCallee { to: usize, bytes: Bytes },
+    ToEdge {
+        from: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    ToPbx {
+        to: usize,
+        bytes: Bytes,
+    },
+    ToCallee {
+        to: usize,
+        bytes: Bytes,
+    },
     WakeCallee(usize, callee::Wake),
     HangUp(String),
-    RtpToEdge { from: usize, port: u16, bytes: Vec<u8> },
-    RtpToPbx { to: usize },
-    RtpToCallee { to: usize },
+    RtpToEdge {
+        source: SocketAddr,
+        port: u16,
+        bytes: Vec<u8>,
+    },
+    /// A callee says so many packets more.
+    CalleeSpeaks {
+        callee: usize,
+        packets: u16,
+    },
+    RtpToPbx {
+        to: usize,
+    },
+    RtpToCallee {
+        to: usize,
+    },
     Act(usize, Action),
     Wake(usize, Wake),
     Answer(JobId, Box<Input>),
     Command(ForCall<MediaCommand>),
     Event(ForCall<MediaEvent>),
-    Stream(CallKey, StreamStep),
+    Stream(CallKey, StreamId, StreamStep),
     Edge(Box<Input>),
 }
 
@@ -73,18 +97,45 @@ enum StreamStep {
     Prepared(MediaEvent),
     Joined(MediaEvent),
     Left(AgentClose),
+    Text(String),
 }
 
 /// One call in the world's media shard.
 struct Slot {
     session: MediaSession,
-    uplink: Uplink,
     rates: AgentRates,
+    legs: Vec<LegSide>,
+    streams: BTreeMap<StreamId, AgentSide>,
+}
+
+/// One leg's port, and where its peer listens.
+struct LegSide {
+    leg: LegId,
     port: u16,
+    remote: Option<SocketAddr>,
+}
+
+/// The far end of one agent stream.
+struct AgentSide {
     script: Script,
     joined: Option<Instant>,
     left: Option<Instant>,
     samples: u64,
+}
+
+impl AgentSide {
+    fn new(script: Script) -> AgentSide {
+        AgentSide { script, joined: None, left: None, samples: 0 }
+    }
+}
+
+/// What became of one agent stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamFacts {
+    pub stream: StreamId,
+    /// For how long the agent was there, and how much it heard.
+    pub span: Duration,
+    pub heard: Duration,
 }
 
 /// What the checkers want to know of a call.
@@ -105,6 +156,10 @@ pub struct Facts {
     pub agent_heard: Duration,
     /// Media came before the agent joined: what was kept of it is heard too.
     pub early_media: bool,
+    /// Each stream that was joined.
+    pub streams: Vec<StreamFacts>,
+    /// Data messages of the edge to its agents.
+    pub texts: Vec<(StreamId, String)>,
     pub records: Vec<Cdr>,
     /// Bodies of the creations.
     pub creations: Vec<serde_json::Value>,
@@ -138,7 +193,7 @@ pub struct World {
     /// Host names and their addresses, in the order of their priority.
     pub names: BTreeMap<String, Vec<SocketAddr>>,
     slots: BTreeMap<CallKey, Slot>,
-    by_port: BTreeMap<u16, CallKey>,
+    by_port: BTreeMap<u16, (CallKey, LegId)>,
     jobs: BTreeSet<JobId>,
     aborted: BTreeSet<JobId>,
     queue: BTreeMap<(Instant, u64), Item>,
@@ -217,7 +272,12 @@ impl World {
             now: Now { at: Instant::ZERO, wall },
             board: Switchboard::new(settings, account(None), entropy.fork()),
             network: Network::steady(entropy.fork()),
-            service: Service { script: Script::default(), random: None, created: 0 },
+            service: Service {
+                script: Script::default(),
+                further: Vec::new(),
+                random: None,
+                created: 0,
+            },
             hook: vec![(100, Err(FallbackFault::Unreachable))],
             callers: Vec::new(),
             registrars: Vec::new(),
@@ -263,6 +323,11 @@ impl World {
         };
         let asked = 1 + self.sequence;
         self.edge(ms, Input::DialRequested { asked, request: Box::new(request) });
+    }
+
+    /// From `ms` on the callee says so many packets, to whichever leg has its address.
+    pub fn callee_speaks(&mut self, ms: u64, callee: usize, packets: u16) {
+        self.enter(at_ms(ms), Item::CalleeSpeaks { callee, packets });
     }
 
     /// A client gives up the call with this Ultravox id at `ms`.
@@ -334,7 +399,7 @@ impl World {
             let key = self.slots.iter().find(|(_, slot)| due(slot)).map(|(key, _)| *key);
             let now = self.now;
             self.with_slot(key.expect("its deadline was next"), |slot| {
-                slot.session.handle_timeout(now, &mut slot.uplink);
+                slot.session.handle_timeout(now);
             });
         }
     }
@@ -353,7 +418,8 @@ impl World {
                 self.carry_out();
             }
             Item::RtpToCallee { to } => self.callees[to].rtp_received += 1,
-            Item::RtpToEdge { from, port, bytes } => self.on_rtp(from, port, &bytes),
+            Item::RtpToEdge { source, port, bytes } => self.on_rtp(source, port, &bytes),
+            Item::CalleeSpeaks { callee, packets } => self.on_callee_speaks(callee, packets),
             Item::RtpToPbx { to } => self.callers[to].rtp_received += 1,
             Item::Act(caller, action) => self.with_caller(caller, |pbx, out| pbx.act(action, out)),
             Item::Wake(caller, wake) => self.with_caller(caller, |pbx, out| pbx.wake(&wake, out)),
@@ -363,7 +429,7 @@ impl World {
                 self.say_event(&event);
                 self.handle(Input::Media(event));
             }
-            Item::Stream(call, step) => self.on_stream(call, step),
+            Item::Stream(call, stream, step) => self.on_stream(call, stream, step),
             Item::Edge(input) => self.handle(*input),
         }
     }
@@ -390,14 +456,35 @@ impl World {
             match out {
                 Out::Send(bytes) => self.send_up(index, bytes),
                 Out::Rtp(to, bytes) => {
-                    for wait in self.network.arrivals(self.network.media).into_iter().flatten() {
-                        let (port, bytes) = (to.port(), bytes.clone());
-                        self.enter_in(wait, Item::RtpToEdge { from: index, port, bytes });
-                    }
+                    self.send_rtp_up(self.callers[index].media, to.port(), bytes);
                 }
                 Out::Wake(wait, wake) => self.enter_in(wait, Item::Wake(index, wake)),
             }
         }
+    }
+
+    fn send_rtp_up(&mut self, source: SocketAddr, port: u16, bytes: Vec<u8>) {
+        for wait in self.network.arrivals(self.network.media).into_iter().flatten() {
+            self.enter_in(wait, Item::RtpToEdge { source, port, bytes: bytes.clone() });
+        }
+    }
+
+    /// 20 ms of µ-law, and the rest later.
+    fn on_callee_speaks(&mut self, callee: usize, packets: u16) {
+        let Some(left) = packets.checked_sub(1) else { return };
+        let media = self.callees[callee].media;
+        let mut legs = self.slots.values().flat_map(|slot| &slot.legs);
+        if let Some(port) = legs.find(|side| side.remote == Some(media)).map(|side| side.port) {
+            // Sequence and timestamp follow the time.
+            let number = u32::try_from(self.now.at.as_nanos() / 20_000_000).unwrap_or_default();
+            let mut packet = vec![0x80, 0];
+            packet.extend((number as u16).to_be_bytes());
+            packet.extend((number * 160).to_be_bytes());
+            packet.extend((callee as u32 + 900).to_be_bytes());
+            packet.extend([0x55; 160]);
+            self.send_rtp_up(media, port, packet);
+        }
+        self.enter_in(Duration::from_millis(20), Item::CalleeSpeaks { callee, packets: left });
     }
 
     fn with_callee(&mut self, to: usize, act: impl FnOnce(&mut Callee, &mut Vec<callee::Out>)) {
@@ -758,38 +845,77 @@ impl World {
             return;
         };
         match command {
-            MediaCommand::Open { .. }
-            | MediaCommand::SendText { .. }
-            | MediaCommand::OpenLeg { .. }
-            | MediaCommand::CloseLeg { .. }
-            | MediaCommand::LeaveStream { .. }
-            | MediaCommand::Arrange { .. }
-            | MediaCommand::Play { .. }
-            | MediaCommand::SendKeys { .. } => {}
+            MediaCommand::Open { .. } => {}
+            MediaCommand::OpenLeg { leg, plan, port, .. } => {
+                self.open_leg(call, leg, &plan, port);
+            }
+            MediaCommand::CloseLeg { leg } => self.close_leg(call, leg),
             MediaCommand::Prepare { stream, .. } => {
-                let (wait, outcome) = slot.script.prepare.clone();
+                let (wait, outcome) = self.side(call, stream).script.prepare.clone();
                 let event = outcome.map_or_else(
                     |fault| MediaEvent::PrepareFailed { stream, fault },
                     |()| MediaEvent::Prepared { stream },
                 );
-                let step = Item::Stream(call, StreamStep::Prepared(event));
+                let step = Item::Stream(call, stream, StreamStep::Prepared(event));
                 self.enter_in(Duration::from_millis(wait), step);
             }
             MediaCommand::Join { stream } => {
-                let (wait, outcome) = slot.script.join.clone();
+                let (wait, outcome) = self.side(call, stream).script.join.clone();
                 let event = outcome.map_or_else(
                     |fault| MediaEvent::JoinFailed { stream, fault },
                     |()| MediaEvent::Joined { stream },
                 );
-                let step = Item::Stream(call, StreamStep::Joined(event));
+                let step = Item::Stream(call, stream, StreamStep::Joined(event));
                 self.enter_in(Duration::from_millis(wait), step);
             }
+            MediaCommand::LeaveStream { stream } => self.with_slot(call, |slot| {
+                slot.session.leave_agent(now, stream);
+                if let Some(side) = slot.streams.get_mut(&stream) {
+                    side.left.get_or_insert(now.at);
+                }
+            }),
             MediaCommand::Change { leg, revision, plan } => {
-                slot.session.change(now, &plan).expect("a sound plan");
+                slot.session.change(now, leg, &plan).expect("a sound plan");
+                for side in slot.legs.iter_mut().filter(|side| side.leg == leg) {
+                    side.remote = plan.remote.rtp;
+                }
                 self.with_slot(call, |_| {});
                 self.tell(call, MediaEvent::Changed { leg, revision });
             }
+            MediaCommand::Arrange { scene } => {
+                self.with_slot(call, |slot| slot.session.arrange(now, scene));
+            }
+            MediaCommand::Play { sound } => {
+                self.with_slot(call, |slot| slot.session.play(now, sound));
+            }
+            MediaCommand::SendKeys { leg, keys, tone, gap } => {
+                self.with_slot(call, |slot| slot.session.send_keys(leg, &keys, tone, gap));
+            }
+            MediaCommand::SendText { stream, text } => self.on_text_of_edge(call, stream, text),
             MediaCommand::Close => self.close_media(call),
+        }
+    }
+
+    /// The far end of a stream; a new stream gets its script here.
+    fn side(&mut self, call: CallKey, stream: StreamId) -> &mut AgentSide {
+        let slot = self.slots.get_mut(&call).expect("the call has a slot");
+        slot.session.await_agent(self.now, stream);
+        let service = &mut self.service;
+        slot.streams.entry(stream).or_insert_with(|| AgentSide::new(service.draw_further()))
+    }
+
+    /// The agent hears what the edge says to it, and perhaps has an answer.
+    fn on_text_of_edge(&mut self, call: CallKey, stream: StreamId, text: String) {
+        let Some(slot) = self.slots.get_mut(&call) else { return };
+        let side = slot.streams.get_mut(&stream).filter(|side| side.left.is_none());
+        let Some(side) = side.filter(|side| side.joined.is_some()) else { return };
+        let replies = &mut side.script.replies;
+        let reply = replies.iter().position(|(words, ..)| text.contains(words.as_str()));
+        let reply = reply.map(|index| replies.remove(index));
+        self.facts.entry(call).or_default().texts.push((stream, text));
+        if let Some((_, wait, answer)) = reply {
+            let step = Item::Stream(call, stream, StreamStep::Text(answer));
+            self.enter_in(Duration::from_millis(wait), step);
         }
     }
 
@@ -805,68 +931,119 @@ impl World {
         let session = MediaSession::new(self.now, plan, self.entropy.fork()).expect("a sound plan");
         let slot = Slot {
             session,
-            uplink: Uplink::new(plan.agent.input_hz),
             rates: plan.agent,
-            port,
-            script: self.service.draw(),
-            joined: None,
-            left: None,
-            samples: 0,
+            legs: vec![LegSide { leg: LegId::CALLER, port, remote: plan.leg.remote.rtp }],
+            streams: BTreeMap::from([(StreamId::FIRST, AgentSide::new(self.service.draw()))]),
         };
-        assert_eq!(self.by_port.insert(port, call), None, "one port, two calls");
+        assert_eq!(self.by_port.insert(port, (call, LegId::CALLER)), None, "one port, two calls");
         self.slots.insert(call, slot);
         self.tell(call, MediaEvent::Opened);
+    }
+
+    fn open_leg(&mut self, call: CallKey, leg: LegId, plan: &LegPlan, port: u16) {
+        if self.ports_taken > 0 {
+            self.ports_taken -= 1;
+            return self.tell(call, MediaEvent::LegBindFailed { leg });
+        }
+        let (now, entropy) = (self.now, self.entropy.fork());
+        let slot = self.slots.get_mut(&call).expect("the call has a slot");
+        if slot.session.open_leg(now, leg, plan, entropy).is_err() {
+            return self.tell(call, MediaEvent::LegBindFailed { leg });
+        }
+        slot.legs.push(LegSide { leg, port, remote: plan.remote.rtp });
+        assert_eq!(self.by_port.insert(port, (call, leg)), None, "one port, two legs");
+        self.with_slot(call, |_| {});
+        self.tell(call, MediaEvent::LegOpened { leg });
+    }
+
+    /// As in a shard, the close of a leg that is not there is answered too.
+    fn close_leg(&mut self, call: CallKey, leg: LegId) {
+        let now = self.now;
+        let mut report = None;
+        self.with_slot(call, |slot| {
+            slot.legs.retain(|side| side.leg != leg);
+            report = slot.session.close_leg(now, leg);
+        });
+        self.by_port.retain(|_, owner| *owner != (call, leg));
+        let report = Box::new(report.unwrap_or_default());
+        self.tell(call, MediaEvent::LegClosed { leg, report });
     }
 
     fn close_media(&mut self, call: CallKey) {
         self.with_slot(call, |_| {});
         let Some(slot) = self.slots.remove(&call) else { return };
-        self.by_port.remove(&slot.port);
+        self.by_port.retain(|_, (owner, _)| *owner != call);
+        let now = self.now.at;
         let facts = self.facts.entry(call).or_default();
         facts.closeds += 1;
-        facts.joined = slot.joined;
-        if let Some(joined) = slot.joined {
-            facts.agent_span = slot.left.unwrap_or(self.now.at).since(joined);
-            facts.agent_heard = Duration::from_secs(slot.samples) / slot.rates.input_hz;
+        for (stream, side) in slot.streams {
+            let Some(joined) = side.joined else { continue };
+            let span = side.left.unwrap_or(now).since(joined);
+            let heard = Duration::from_secs(side.samples) / slot.rates.input_hz;
+            facts.streams.push(StreamFacts { stream, span, heard });
+            if stream == StreamId::FIRST {
+                facts.joined = Some(joined);
+                (facts.agent_span, facts.agent_heard) = (span, heard);
+            }
         }
         self.tell(call, MediaEvent::Closed(Box::new(slot.session.report())));
     }
 
-    fn on_stream(&mut self, call: CallKey, step: StreamStep) {
+    fn on_stream(&mut self, call: CallKey, stream: StreamId, step: StreamStep) {
         let now = self.now;
         let Some(slot) = self.slots.get_mut(&call) else { return };
+        let output_hz = slot.rates.output_hz as usize;
+        let Some(side) = slot.streams.get_mut(&stream) else { return };
+        if side.left.is_some() {
+            return;
+        }
         match step {
             StreamStep::Prepared(event) => self.tell(call, event),
             StreamStep::Joined(MediaEvent::Joined { stream }) => {
-                slot.joined = Some(now.at);
-                let (speech_ms, leaves) = (slot.script.speech_ms, slot.script.leaves);
+                side.joined = Some(now.at);
+                let (speech_ms, leaves) = (side.script.speech_ms, side.script.leaves);
+                let texts = std::mem::take(&mut side.script.texts);
                 self.tell(call, MediaEvent::Joined { stream });
                 self.with_slot(call, |slot| {
-                    slot.session.handle_agent_joined(now, &mut slot.uplink);
-                    let pcm = vec![0x11; speech_ms as usize * slot.rates.output_hz as usize / 500];
-                    slot.session.handle_agent_audio(now, &pcm);
+                    slot.session.handle_agent_joined(now, stream);
+                    let pcm = vec![0x11; speech_ms as usize * output_hz / 500];
+                    slot.session.handle_agent_audio(now, stream, &pcm);
                 });
                 if let Some((wait, close)) = leaves {
-                    let step = Item::Stream(call, StreamStep::Left(close));
+                    let step = Item::Stream(call, stream, StreamStep::Left(close));
+                    self.enter_in(Duration::from_millis(wait), step);
+                }
+                for (wait, text) in texts {
+                    let step = Item::Stream(call, stream, StreamStep::Text(text));
                     self.enter_in(Duration::from_millis(wait), step);
                 }
             }
             StreamStep::Joined(event) => self.tell(call, event),
+            StreamStep::Text(text) if text.contains("playback_clear_buffer") => {
+                self.with_slot(call, |slot| slot.session.handle_agent_clear(now, stream));
+            }
+            StreamStep::Text(text) => self.tell(call, MediaEvent::AgentText { stream, text }),
             StreamStep::Left(close) => {
-                self.say("agent", "media", &format!("{close:?}"));
+                let name = match stream {
+                    StreamId::FIRST => "agent".to_owned(),
+                    StreamId(number) => format!("agent{}", number + 1),
+                };
+                self.say(&name, "media", &format!("{close:?}"));
                 self.with_slot(call, |slot| {
-                    slot.left = Some(now.at);
-                    slot.session.handle_agent_closed(now, close);
+                    if let Some(side) = slot.streams.get_mut(&stream) {
+                        side.left = Some(now.at);
+                    }
+                    slot.session.handle_agent_closed(now, stream, close);
                 });
             }
         }
     }
 
-    fn on_rtp(&mut self, from: usize, port: u16, bytes: &[u8]) {
-        let (now, source) = (self.now, self.callers[from].media);
-        let Some(call) = self.by_port.get(&port).copied() else { return };
+    fn on_rtp(&mut self, source: SocketAddr, port: u16, bytes: &[u8]) {
+        let now = self.now;
+        let Some((call, leg)) = self.by_port.get(&port).copied() else { return };
         self.with_slot(call, |slot| {
-            slot.session.handle_rtp(now, source, bytes, &mut slot.uplink);
+            slot.session.handle_rtp(now, leg, source, bytes);
         });
     }
 
@@ -874,9 +1051,12 @@ impl World {
     fn with_slot(&mut self, call: CallKey, work: impl FnOnce(&mut Slot)) {
         let Some(slot) = self.slots.get_mut(&call) else { return };
         work(slot);
-        while let Some(frame) = slot.uplink.pop() {
-            if slot.left.is_none() {
-                slot.samples += frame.len() as u64;
+        for (stream, side) in &mut slot.streams {
+            let Some(uplink) = slot.session.uplink(*stream) else { continue };
+            while let Some(frame) = uplink.pop() {
+                if side.left.is_none() {
+                    side.samples += frame.len() as u64;
+                }
             }
         }
         let (mut buffer, mut sent, mut events) = ([0; 1500], Vec::new(), Vec::new());
@@ -886,7 +1066,7 @@ impl World {
         while let Some(event) = slot.session.poll_event() {
             events.push(event);
         }
-        let ringing = slot.joined.is_none();
+        let ringing = slot.streams.values().all(|side| side.joined.is_none());
         for event in events {
             if ringing && matches!(event, MediaEvent::LegHeard { .. }) {
                 self.facts.entry(call).or_default().early_media = true;

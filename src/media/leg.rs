@@ -1,0 +1,462 @@
+//! One SIP leg's media: whose packets are the peer's, what is heard of it and what it hears, its
+//! RTCP, its keys, its watchdog. It knows no agent and no other leg: what it says goes to whoever is
+//! lent as its hearers, what it hears comes from its playout queue and the bridge.
+
+use super::bridge::Bridge;
+use super::control::Control;
+use super::early::EarlyEar;
+use super::inbound::{Content, Hearers, Inbound};
+use super::key_ear::KeyEar;
+use super::latch::SourceLatch;
+use super::outbound::Outbound;
+use super::plan::{
+    AgentRates, Direction, EarlyFigures, EarlyMedia, LegPlan, MediaEvent, MediaReport, RemoteMedia,
+};
+use super::session::{Channel, Events, Transmit};
+use crate::codec::{CodecFault, CodecKind};
+use crate::ground::limits::PATH_CONFIRM;
+use crate::ground::{Entropy, Instant, LegId, Now};
+use crate::rtp::is_rtcp;
+use crate::rtp::packet::{RtpHeader, RtpPacket};
+use crate::rtp::telephone_event::{self, Digit};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Digits that one packet can end.
+const DIGITS_MAX: usize = 4;
+
+/// What becomes of audio that comes before anybody is to hear the leg.
+enum Early {
+    /// An incoming call: the agent hears its caller's first words.
+    ForAgent,
+    /// An outgoing call: its own ear, from the first packet on.
+    Diagnosed(Option<Box<EarlyEar>>),
+    /// An outgoing call whose agent joined, or which is over.
+    Over(Option<EarlyFigures>),
+}
+
+/// How long a leg may be silent before it is told, in a call and on hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) rtp_timeout: Duration,
+    pub(super) hold_max: Duration,
+}
+
+/// The media of one leg.
+pub(super) struct Leg {
+    pub(super) id: LegId,
+    plan: LegPlan,
+    patience: Patience,
+    /// Packets leave, and silence is watched: the leg has been given something to hear.
+    live: bool,
+    latch: SourceLatch,
+    early: Early,
+    inbound: Inbound,
+    pub(super) outbound: Outbound,
+    control: Control,
+    events_received: telephone_event::Receiver,
+    digits: Vec<Digit>,
+    /// Listens for keys in the audio; `None` where telephone-events were agreed.
+    ear: Option<Box<KeyEar>>,
+    /// Where the peer's RTCP came from, on its own port.
+    control_source: Option<SocketAddr>,
+    /// Last sign of life of the leg's media.
+    last_heard: Instant,
+    silence_told: bool,
+    heard: bool,
+    counters: Counters,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    packets_received: u64,
+    packets_sent: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
+    refused: u64,
+    digits: u32,
+}
+
+/// What a leg is made of, beside its plan.
+pub(super) struct Making<'a> {
+    pub(super) id: LegId,
+    pub(super) agent: AgentRates,
+    pub(super) patience: Patience,
+    /// What it hears before it is live is kept for diagnosis, and played to nobody.
+    pub(super) diagnosed: bool,
+    pub(super) cname: &'a str,
+}
+
+impl Leg {
+    /// A leg that is not live yet. Where its codec has another rate than the agents' streams, it is
+    /// resampled.
+    ///
+    /// # Errors
+    /// The agents' rates are none that we know.
+    pub(super) fn new(
+        now: Now,
+        plan: &LegPlan,
+        making: &Making<'_>,
+        mut entropy: Entropy,
+    ) -> Result<Leg, CodecFault> {
+        let Making { id, agent, patience, diagnosed, cname } = *making;
+        let mut outbound = Outbound::new(now.at, &plan.codec, agent.output_hz, &mut entropy)?;
+        outbound.set_event(plan.telephone_event);
+        let clock_hz = plan.codec.kind.rtp_clock_hz();
+        let control = Control::new(cname, outbound.ssrc(), clock_hz, entropy);
+        let inbound = Inbound::new(&plan.codec, plan.telephone_event, agent.input_hz)?;
+        Ok(Leg {
+            id,
+            plan: *plan,
+            patience,
+            live: false,
+            latch: SourceLatch::new(plan.remote.rtp, plan.signalling_source),
+            early: if diagnosed { Early::Diagnosed(None) } else { Early::ForAgent },
+            ear: key_ear(plan, inbound.rate_hz()),
+            inbound,
+            outbound,
+            control,
+            events_received: telephone_event::Receiver::new(event_clock_hz(plan)),
+            digits: Vec::with_capacity(DIGITS_MAX),
+            control_source: None,
+            last_heard: now.at,
+            silence_told: false,
+            heard: false,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Rates of what is decoded of the leg, and of what is encoded for it.
+    pub(super) fn rates_hz(&self) -> (u32, u32) {
+        (self.inbound.rate_hz(), self.outbound.rate_hz())
+    }
+
+    /// A datagram came to the RTP port. Whatever is not the peer's is counted and dropped.
+    pub(super) fn handle_rtp(
+        &mut self,
+        now: Now,
+        source: SocketAddr,
+        packet: &[u8],
+        hearers: Hearers<'_>,
+        events: &mut Events,
+    ) {
+        if self.is_control(now.at, packet) {
+            return self.handle_rtcp(now, source, packet);
+        }
+        let Some((header, content, payload)) = self.admit(now.at, source, packet) else {
+            self.counters.refused += 1;
+            return;
+        };
+        self.counters.packets_received += 1;
+        self.counters.bytes_received += packet.len() as u64;
+        self.on_life(now.at);
+        self.on_heard(now.at, source, events);
+        self.control.handle_received(now.at, &header, content == Content::Audio);
+        if !self.plan.direction.receives() {
+            return;
+        }
+        if content == Content::Event {
+            let (timestamp, marker) = (header.timestamp, header.marker);
+            self.events_received.receive(now.at, timestamp, marker, payload, &mut self.digits);
+            self.tell_digits(events);
+        }
+        if let Early::Diagnosed(ear) = &mut self.early {
+            return hear_early(ear, self.plan.codec.kind, content, payload);
+        }
+        let hearers = &mut Hearers { ear: self.ear.as_deref_mut(), ..hearers };
+        self.inbound.receive(now.at, header, payload, hearers);
+        if let Some(mode) = self.inbound.requested_mode() {
+            self.outbound.request_mode(mode);
+        }
+        self.tell_tones(events);
+    }
+
+    /// A datagram came to the RTCP port. It counts as life; a BYE does not end the call.
+    pub(super) fn handle_rtcp(&mut self, now: Now, source: SocketAddr, packet: &[u8]) {
+        let anchor = self.latch.latched().or(self.plan.remote.rtp);
+        let known = anchor.map_or(self.plan.signalling_source, |address| address.ip());
+        if source.ip().to_canonical() != known.to_canonical() {
+            self.counters.refused += 1;
+            return;
+        }
+        if !self.control.handle_packet(now, packet) {
+            self.counters.refused += 1;
+            return;
+        }
+        self.control_source = Some(source);
+        self.latch.note_control();
+        self.outbound.set_expected_loss(self.control.peer_loss_percent());
+        self.on_life(now.at);
+        self.update_flow(now.at);
+    }
+
+    /// The leg has something to hear from now on: packets leave, and its silence is watched.
+    pub(super) fn go_live(&mut self, now: Now, events: &mut Events) {
+        if std::mem::replace(&mut self.live, true) {
+            return;
+        }
+        if let Some(early) = self.take_early_media() {
+            events.tell(MediaEvent::EarlyMedia(early));
+        }
+        self.last_heard = now.at;
+        self.control.start(now.at);
+        if !self.heard && self.plan.direction.receives() {
+            self.outbound.hold_speech(now.at + PATH_CONFIRM);
+        }
+        self.update_flow(now.at);
+    }
+
+    /// Somebody hears the leg, or nobody any more.
+    pub(super) fn set_heard(&mut self, now: Instant, heard: bool) {
+        self.inbound.set_heard(now, heard);
+    }
+
+    /// Follows a new offer/answer. Sequence, timestamps and SSRC go on.
+    ///
+    /// # Errors
+    /// The codec cannot be made; nothing changed.
+    pub(super) fn change(
+        &mut self,
+        now: Now,
+        plan: &LegPlan,
+        events: &mut Events,
+    ) -> Result<(), CodecFault> {
+        let prepared = self.outbound.prepare(&plan.codec)?;
+        self.inbound.change(now.at, &plan.codec, plan.telephone_event)?;
+        self.outbound.change(&plan.codec, prepared);
+        self.outbound.set_event(plan.telephone_event);
+        let hz = self.inbound.rate_hz();
+        let serves = |ear: &KeyEar| ear.rate_hz() == hz;
+        if plan.telephone_event.is_some() || !self.ear.as_deref().is_some_and(serves) {
+            self.ear = key_ear(plan, hz);
+        }
+        if !plan.direction.receives() {
+            self.inbound.hold();
+        }
+        if plan.codec.kind.rtp_clock_hz() != self.plan.codec.kind.rtp_clock_hz() {
+            self.control.change_clock(plan.codec.kind.rtp_clock_hz());
+        }
+        if event_clock_hz(plan) != event_clock_hz(&self.plan) {
+            self.events_received.restart(&mut self.digits);
+            self.tell_digits(events);
+            self.events_received = telephone_event::Receiver::new(event_clock_hz(plan));
+        }
+        self.latch.reoffer(now.at, plan.remote.rtp, plan.signalling_source);
+        self.last_heard = now.at;
+        self.plan = *plan;
+        self.update_flow(now.at);
+        Ok(())
+    }
+
+    /// Deadlines: gaps, missing samples, keys whose end was lost, the peer's silence.
+    pub(super) fn handle_timeout(&mut self, now: Now, hearers: Hearers<'_>, events: &mut Events) {
+        let hearers = &mut Hearers { ear: self.ear.as_deref_mut(), ..hearers };
+        self.inbound.handle_timeout(now.at, hearers);
+        self.tell_tones(events);
+        self.events_received.handle_timeout(now.at, &mut self.digits);
+        self.tell_digits(events);
+        if self.silence_deadline().is_some_and(|deadline| deadline <= now.at) {
+            self.silence_told = true;
+            let leg = self.id;
+            events.tell(match self.plan.direction {
+                Direction::SendRecv => MediaEvent::LegSilent { leg },
+                Direction::SendOnly | Direction::RecvOnly | Direction::Inactive => {
+                    MediaEvent::HeldTooLong { leg }
+                }
+            });
+        }
+    }
+
+    /// The next packet to send, written into `buffer`, and whether it carries the agent's audio.
+    pub(super) fn poll_transmit(
+        &mut self,
+        now: Now,
+        buffer: &mut [u8; 1500],
+        bridge: Option<&mut Bridge>,
+        events: &mut Events,
+    ) -> Option<(Transmit, bool)> {
+        if let Some(report) = self.poll_report(now, buffer) {
+            return Some((report, false));
+        }
+        self.update_flow(now.at);
+        let more = bridge.map(|bridge| (bridge, self.id));
+        let sent = self.outbound.poll_transmit(now.at, buffer, more);
+        for _ in 0..self.outbound.take_keys_done() {
+            events.tell(MediaEvent::KeysSent { leg: self.id });
+        }
+        let (len, spoken) = sent?;
+        let to = self.latch.destination()?;
+        self.latch.count_sent();
+        self.counters.packets_sent += 1;
+        self.counters.bytes_sent += len as u64;
+        Some((Transmit { leg: self.id, len, to, channel: Channel::Rtp }, spoken))
+    }
+
+    /// When `handle_timeout` and `poll_transmit` are to be called next.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let deadlines = [
+            self.outbound.deadline(),
+            self.inbound.poll_timeout(),
+            self.control.deadline(),
+            self.events_received.poll_timeout(),
+            self.silence_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// What an outgoing call heard before it went live; once.
+    pub(super) fn take_early_media(&mut self) -> Option<Box<EarlyMedia>> {
+        let Early::Diagnosed(ear) = &mut self.early else { return None };
+        let early = ear.take().map(|ear| Box::new(ear.finish()));
+        self.early = Early::Over(early.as_ref().map(|early| early.figures));
+        early
+    }
+
+    /// What the leg did so far.
+    pub(super) fn report(&self) -> MediaReport {
+        let (inbound, outbound) = (self.inbound.counters(), self.outbound.counters());
+        MediaReport {
+            packets_received: self.counters.packets_received,
+            packets_sent: self.counters.packets_sent,
+            bytes_received: self.counters.bytes_received,
+            bytes_sent: self.counters.bytes_sent,
+            packets_lost: self.control.lost(),
+            packets_late: inbound.late,
+            packets_duplicate: inbound.duplicate,
+            packets_refused: self.counters.refused + inbound.refused,
+            concealed_ms: inbound.concealed.milliseconds(),
+            silence_ms: inbound.silent.milliseconds(),
+            jitter_us: micros(self.control.jitter()),
+            jitter_max_us: micros(self.control.jitter_max()),
+            round_trip_us: micros(self.control.round_trip()),
+            agent_received_ms: outbound.received.milliseconds(),
+            agent_played_ms: outbound.played.milliseconds(),
+            agent_cleared_ms: outbound.cleared.milliseconds(),
+            agent_dropped_ms: outbound.dropped.milliseconds(),
+            agent_held_ms: outbound.held.as_millis() as u64,
+            uplink_dropped_frames: 0,
+            frames_late: outbound.frames_late,
+            digits: self.counters.digits,
+            early: match &self.early {
+                Early::ForAgent => None,
+                Early::Diagnosed(ear) => ear.as_ref().map(|ear| ear.figures()),
+                Early::Over(figures) => *figures,
+            },
+        }
+    }
+
+    fn poll_report(&mut self, now: Now, buffer: &mut [u8]) -> Option<Transmit> {
+        let len = self.control.poll_report(now, &self.outbound, buffer)?;
+        let rtp = self.latch.destination()?;
+        let (to, channel) = match self.plan.remote {
+            RemoteMedia { rtcp_mux: true, .. } => (rtp, Channel::Rtp),
+            RemoteMedia { rtcp, .. } => {
+                let near = |address: &SocketAddr| address.ip().to_canonical() == rtp.ip();
+                let known = self.control_source.filter(near).or(rtcp.filter(near));
+                let beside = SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?);
+                (known.unwrap_or(beside), Channel::Rtcp)
+            }
+        };
+        Some(Transmit { leg: self.id, len, to, channel })
+    }
+
+    /// RTCP on the RTP port. Where RTCP has a port of its own, a peer may give audio a payload number
+    /// that looks like it with the marker (RFC 5761 §4 binds multiplexed ports only).
+    fn is_control(&self, now: Instant, packet: &[u8]) -> bool {
+        let agreed = packet.get(1).and_then(|byte| self.inbound.content(now, byte & 0x7f));
+        is_rtcp(packet) && (self.plan.remote.rtcp_mux || agreed.is_none())
+    }
+
+    /// The header, meaning and payload of a packet that is the peer's.
+    fn admit<'a>(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        packet: &'a [u8],
+    ) -> Option<(RtpHeader, Content, &'a [u8])> {
+        let view = RtpPacket::parse(packet).ok()?;
+        let header = view.header;
+        let content = self.inbound.content(now, header.payload_type)?;
+        let own = header.ssrc == self.outbound.ssrc();
+        let accepted = !own && self.latch.accepts(now, source, header.ssrc, header.sequence);
+        accepted.then_some((header, content, view.payload))
+    }
+
+    fn on_life(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.silence_told = false;
+    }
+
+    fn on_heard(&mut self, now: Instant, source: SocketAddr, events: &mut Events) {
+        if !self.heard {
+            self.heard = true;
+            events.tell(MediaEvent::LegHeard { leg: self.id, source });
+            self.outbound.release_speech(now);
+            self.update_flow(now);
+        }
+    }
+
+    /// Keys that were heard in the audio.
+    fn tell_tones(&mut self, events: &mut Events) {
+        let Some(ear) = &mut self.ear else { return };
+        while let Some(Digit { digit, duration_ms }) = ear.take() {
+            self.counters.digits += 1;
+            events.tell(MediaEvent::Digit { leg: self.id, digit, duration_ms });
+        }
+    }
+
+    fn tell_digits(&mut self, events: &mut Events) {
+        while !self.digits.is_empty() {
+            let Digit { digit, duration_ms } = self.digits.remove(0);
+            self.counters.digits += 1;
+            events.tell(MediaEvent::Digit { leg: self.id, digit, duration_ms });
+        }
+    }
+
+    /// Packets leave once the leg is live and an address is known that hears them; until then words
+    /// are kept. Words wait for the peer's first packet as well, since before it nobody knows whether
+    /// the path is open; silence goes ahead and opens it. On hold words are played to nobody.
+    fn update_flow(&mut self, now: Instant) {
+        let muted = !self.plan.direction.sends();
+        let open = self.live && (muted || self.latch.destination().is_some());
+        self.outbound.set_open(now, open, muted);
+    }
+
+    fn silence_deadline(&self) -> Option<Instant> {
+        let patience = match self.plan.direction {
+            Direction::SendRecv => self.patience.rtp_timeout,
+            // A peer that only sends has us on hold (RFC 3264 §8.4), with music or without.
+            Direction::SendOnly | Direction::RecvOnly | Direction::Inactive => {
+                self.patience.hold_max
+            }
+        };
+        let watched = self.live && !self.silence_told;
+        watched.then(|| self.last_heard + patience)
+    }
+}
+
+/// The first packet of audio makes the ear; its codec was made once already, so that this succeeds.
+fn hear_early(ear: &mut Option<Box<EarlyEar>>, kind: CodecKind, content: Content, payload: &[u8]) {
+    if content != Content::Audio {
+        return;
+    }
+    if ear.is_none() {
+        *ear = EarlyEar::new(kind).ok().map(Box::new);
+    }
+    if let Some(ear) = ear {
+        ear.hear(kind, payload);
+    }
+}
+
+/// On only where the peer offers no telephone-events: else each key would come twice.
+fn key_ear(plan: &LegPlan, hz: u32) -> Option<Box<KeyEar>> {
+    plan.telephone_event.is_none().then(|| Box::new(KeyEar::new(hz)))
+}
+
+fn event_clock_hz(leg: &LegPlan) -> u32 {
+    leg.telephone_event.map_or(8_000, |event| event.clock_hz)
+}
+
+fn micros(span: Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
+}
