@@ -1,5 +1,6 @@
 //! What one frame of a call costs in the pure session, both ways: a packet of the caller's decoded
-//! into the uplink, and a frame of the agent's encoded and paced out. No socket, no TLS.
+//! into the uplink, and a frame of the agent's encoded and paced out; and what a second costs of a call
+//! whose legs hear each other. No socket, no TLS. It also measures the silence at each switch.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -9,6 +10,7 @@ use voxedge::codec::{CodecFormat, CodecKind, Encoder, EncoderSettings};
 use voxedge::ground::{Entropy, LegId, Now, StreamId};
 use voxedge::media::MediaSession;
 use voxedge::media::plan::*;
+use voxedge::media::sound::hold_music;
 use voxedge::rtp::packet::RtpHeader;
 
 const FRAMES: usize = 100;
@@ -25,6 +27,8 @@ struct Call {
     payloads: Vec<Vec<u8>>,
     speech: Vec<Vec<u8>>,
     frame: usize,
+    /// The payloads of G.711 that the caller hears, while it is listened to.
+    heard: Option<Vec<u8>>,
 }
 
 fn tone(rate_hz: u32, samples: usize) -> Vec<i16> {
@@ -79,8 +83,8 @@ impl Call {
         let pcm = tone(agent.output_hz, frame * FRAMES);
         let bytes = |pcm: &[i16]| pcm.iter().flat_map(|sample| sample.to_le_bytes()).collect();
         let speech = pcm.chunks(frame).map(bytes).collect();
-        let (sequence, timestamp) = (0, 0);
-        Call { session, now, source, sequence, timestamp, kind, payloads, speech, frame: 0 }
+        let (sequence, timestamp, frame, heard) = (0, 0, 0, None);
+        Call { session, now, source, sequence, timestamp, kind, payloads, speech, frame, heard }
     }
 
     /// 20 ms of the call. `caller` and `agent` say who talks.
@@ -104,8 +108,21 @@ impl Call {
             );
         }
         self.session.handle_timeout(self.now);
-        while let Some(transmit) = self.session.poll_transmit(self.now, &mut buffer) {
-            black_box(transmit);
+        self.drain();
+        self.sequence = self.sequence.wrapping_add(1);
+        self.timestamp = self.timestamp.wrapping_add(self.kind.rtp_clock_hz() / 50);
+        self.frame += 1;
+        self.now = self.now.later(Duration::from_millis(20));
+    }
+
+    fn drain(&mut self) {
+        let mut buffer = [0; 1_500];
+        while let Some(sent) = self.session.poll_transmit(self.now, &mut buffer) {
+            black_box(sent);
+            let audio = sent.leg == LegId::CALLER && sent.len == 172;
+            if let Some(heard) = self.heard.as_mut().filter(|_| audio) {
+                heard.extend_from_slice(&buffer[12..sent.len]);
+            }
         }
         let uplink = self.session.uplink(StreamId::FIRST).expect("the first stream");
         while let Some(frame) = uplink.pop() {
@@ -114,11 +131,138 @@ impl Call {
         while let Some(event) = self.session.poll_event() {
             black_box(event);
         }
-        self.sequence = self.sequence.wrapping_add(1);
-        self.timestamp = self.timestamp.wrapping_add(self.kind.rtp_clock_hz() / 50);
-        self.frame += 1;
-        self.now = self.now.later(Duration::from_millis(20));
     }
+}
+
+const OPERATOR: LegId = LegId(1);
+const CALLER_LEG: Port = Port::Leg(LegId::CALLER);
+const OPERATOR_LEG: Port = Port::Leg(OPERATOR);
+const AGENT: Port = Port::Agent(StreamId::FIRST);
+
+/// A caller, an operator and an agent who all talk.
+struct Room {
+    call: Call,
+    far: SocketAddr,
+    kind: CodecKind,
+    payloads: Vec<Vec<u8>>,
+}
+
+impl Room {
+    fn new(kind: CodecKind, other: CodecKind, scene: Scene) -> Room {
+        let mut call = Call::new(kind);
+        let far: SocketAddr = "192.0.2.2:4000".parse().expect("an address");
+        let plan = LegPlan {
+            codec: CodecPlan {
+                kind: other,
+                send_payload_type: other.static_payload_type().unwrap_or(111),
+                receive_payload_type: other.static_payload_type().unwrap_or(111),
+                ptime_ms: 20,
+                fec: false,
+            },
+            telephone_event: None,
+            remote: RemoteMedia { rtp: Some(far), rtcp: None, rtcp_mux: true },
+            direction: Direction::SendRecv,
+            signalling_source: far.ip(),
+        };
+        let opened = call.session.open_leg(call.now, OPERATOR, &plan, Entropy::from_number(2));
+        opened.expect("a place");
+        call.session.play(call.now, Some(hold_music()));
+        call.session.arrange(call.now, scene);
+        let payloads = Call::new(other).payloads;
+        Room { call, far, kind: other, payloads }
+    }
+
+    /// 20 ms, in which the operator's packet comes `phase` after the caller's.
+    fn step(&mut self, phase: Duration) {
+        let call = &mut self.call;
+        let mut buffer = [0; 1_500];
+        let payload = &self.payloads[call.frame % FRAMES];
+        let payload_type = self.kind.static_payload_type().unwrap_or(111);
+        let (sequence, ssrc) = (call.sequence, 8);
+        let timestamp = u32::from(call.sequence) * (self.kind.rtp_clock_hz() / 50);
+        RtpHeader { marker: false, payload_type, sequence, timestamp, ssrc }.write(&mut buffer);
+        buffer[12..12 + payload.len()].copy_from_slice(payload);
+        let packet = &buffer[..12 + payload.len()];
+        let end = call.now.later(Duration::from_millis(20));
+        let middle = call.now.later(phase);
+        call.step(true, true);
+        call.now = middle;
+        call.session.handle_rtp(call.now, OPERATOR, self.far, packet);
+        while let Some(due) = call.session.poll_timeout().filter(|due| *due < end.at) {
+            call.now = call.now.later(due.since(call.now.at));
+            call.session.handle_timeout(call.now);
+            call.drain();
+        }
+        call.drain();
+        call.now = end;
+    }
+}
+
+/// The longest silence that the caller hears around each switch, over all phases of its packets.
+fn silence_at_switches() {
+    let scenes = [
+        ("agent", Scene::new().talking(CALLER_LEG, AGENT)),
+        ("music", Scene::new().hearing(CALLER_LEG, Port::Sound).talking(OPERATOR_LEG, AGENT)),
+        ("operator", Scene::new().talking(CALLER_LEG, OPERATOR_LEG)),
+        (
+            "operator and agent",
+            Scene::new()
+                .talking(CALLER_LEG, OPERATOR_LEG)
+                .talking(CALLER_LEG, AGENT)
+                .talking(OPERATOR_LEG, AGENT),
+        ),
+    ];
+    for (from, before) in &scenes {
+        for (to, after) in scenes.iter().filter(|(to, _)| to != from) {
+            let longest = (0..20).map(|phase_ms| silence_at(before, after, phase_ms)).max();
+            println!("switch {from} -> {to}: {} ms of silence at most", longest.unwrap_or(0));
+        }
+    }
+}
+
+fn silence_at(before: &Scene, after: &Scene, phase_ms: u64) -> usize {
+    let phase = Duration::from_millis(phase_ms);
+    let mut room = Room::new(CodecKind::Pcmu, CodecKind::Pcma, before.clone());
+    for _ in 0..100 {
+        room.step(phase);
+    }
+    room.call.heard = Some(Vec::new());
+    room.step(phase);
+    let (session, now) = (&mut room.call.session, room.call.now);
+    session.play(now, Some(hold_music()));
+    session.arrange(now, after.clone());
+    for _ in 0..12 {
+        room.step(phase);
+    }
+    let heard = room.call.heard.unwrap_or_default();
+    let (mut longest, mut run) = (0, 0);
+    for byte in heard {
+        // The silence of the law, and what lies next to it.
+        run = if byte & 0x7f >= 0x7c { run + 1 } else { 0 };
+        longest = longest.max(run);
+    }
+    longest / 8
+}
+
+fn rooms(criterion: &mut Criterion) {
+    silence_at_switches();
+    use CodecKind::{G722, Opus, Pcma, Pcmu};
+    let bridged = Scene::new().talking(CALLER_LEG, OPERATOR_LEG);
+    let briefing = bridged.clone().talking(CALLER_LEG, AGENT).talking(OPERATOR_LEG, AGENT);
+    let mut group = criterion.benchmark_group("a second of three");
+    group.throughput(Throughput::Elements(1));
+    for (name, kind, other, scene) in [
+        ("bridged, G.711", Pcmu, Pcmu, &bridged),
+        ("bridged, both laws", Pcmu, Pcma, &bridged),
+        ("bridged, G.711 and G.722", Pcmu, G722, &bridged),
+        ("bridged, G.711 and Opus", Pcmu, Opus, &bridged),
+        ("mixed briefing, G.711", Pcmu, Pcmu, &briefing),
+    ] {
+        let mut room = Room::new(kind, other, scene.clone());
+        let second = |room: &mut Room| (0..50).for_each(|_| room.step(Duration::from_millis(7)));
+        group.bench_function(name, |bencher| bencher.iter(|| second(&mut room)));
+    }
+    group.finish();
 }
 
 fn media_session(criterion: &mut Criterion) {
@@ -135,5 +279,5 @@ fn media_session(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, media_session);
+criterion_group!(benches, media_session, rooms);
 criterion_main!(benches);

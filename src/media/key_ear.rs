@@ -6,7 +6,7 @@
 //! | what is asked of a window | |
 //! |---|---|
 //! | each tone alone | above −34 dBm0 |
-//! | one against the other (twist) | within 8 dB |
+//! | one against the other (twist) | within 10 dB |
 //! | each against its three neighbours | 8 dB above |
 //! | both against all | 70 % |
 
@@ -22,8 +22,8 @@ const HITS: u32 = 4;
 const MISSES: u32 = 3;
 /// Mean square of a tone of −34 dBm0.
 const LEVEL: f32 = 95_000.0;
-/// 8 dB.
-const TWIST: f32 = 6.31;
+/// 10 dB and 8 dB.
+const TWIST: f32 = 10.0;
 const NEIGHBOURS: f32 = 6.31;
 const PART_OF_ALL: f32 = 0.7;
 /// Keys that may wait to be told.
@@ -239,8 +239,10 @@ mod tests {
                 let pcm: Vec<i16> = ALL.chars().flat_map(press).flatten().collect();
                 let digits = heard(&line(&pcm, noise, law), 8_000);
                 assert_eq!(keys_of(&digits), ALL, "{ms} ms {levels:?} {off} {noise} {law:?}");
-                let near = |digit: &Digit| digit.duration_ms.abs_diff(ms as u32) <= 24;
-                assert!(digits.iter().all(near), "{ms}: {digits:?}");
+                for digit in digits {
+                    let apart = digit.duration_ms.abs_diff(ms as u32);
+                    assert!(apart <= 24, "{digit:?} of {ms} ms {levels:?} {off} {noise} {law:?}");
+                }
             }
         }
     }
@@ -269,8 +271,8 @@ mod tests {
         for (what, pcm) in [
             ("22 ms", key('5', 22, (-9.0, -7.0), 1.0, 8_000)),
             ("faint", key('5', 200, (-40.0, -40.0), 1.0, 8_000)),
-            ("twisted", key('5', 200, (-22.0, -10.0), 1.0, 8_000)),
-            ("the other way", key('5', 200, (-10.0, -22.0), 1.0, 8_000)),
+            ("twisted", key('5', 200, (-24.0, -10.0), 1.0, 8_000)),
+            ("the other way", key('5', 200, (-10.0, -24.0), 1.0, 8_000)),
             ("off", key('5', 200, (-10.0, -10.0), 1.04, 8_000)),
             ("a row alone", key('5', 200, (-10.0, -70.0), 1.0, 8_000)),
             ("a column alone", key('5', 200, (-70.0, -10.0), 1.0, 8_000)),

@@ -242,7 +242,7 @@ impl Leg {
             self.events_received = telephone_event::Receiver::new(event_clock_hz(plan));
         }
         self.latch.reoffer(now.at, plan.remote.rtp, plan.signalling_source);
-        self.last_heard = now.at;
+        self.on_life(now.at);
         self.plan = *plan;
         self.update_flow(now.at);
         Ok(())

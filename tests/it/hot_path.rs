@@ -11,6 +11,7 @@ use voxedge::codec::{CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings, 
 use voxedge::ground::{Entropy, LegId, Now, StreamId};
 use voxedge::media::MediaSession;
 use voxedge::media::plan::*;
+use voxedge::media::sound::hold_music;
 use voxedge::rtp::packet::RtpHeader;
 use voxedge::rtp::rtcp::{Report, SenderInfo};
 
@@ -339,6 +340,79 @@ fn every_pair_of_codecs_is_bridged_without_an_allocation() {
             });
             assert_eq!(made, 0, "{from:?} to {to:?}");
             assert!(sent > 180, "{from:?} to {to:?}: {sent} packets of 200");
+        }
+    }
+}
+
+const OPERATOR: LegId = LegId(1);
+
+/// Runs a call of a caller, an operator and an agent, arranged as `scene` says, and gives the
+/// allocations made once it has settled, and the reports of both legs.
+fn call_of_three(
+    (kind, other): (CodecKind, CodecKind),
+    agent: AgentRates,
+    scene: Scene,
+) -> (u64, [MediaReport; 2]) {
+    let plan = plan(kind, agent);
+    let (mut operator, source) = (self::plan(other, agent).leg, plan.leg.remote.rtp);
+    let far: SocketAddr = "192.0.2.2:4000".parse().expect("an address");
+    (operator.remote.rtp, operator.signalling_source) = (Some(far), far.ip());
+    operator.telephone_event = None;
+    let sides = [
+        (LegId::CALLER, source.expect("the plan has one"), packets(kind, kind.pcm_rate(8_000))),
+        (OPERATOR, far, packets(other, other.pcm_rate(8_000))),
+    ];
+    let speech: Vec<u8> = tone(agent.output_hz, agent.output_hz as usize / 50 * 5)
+        .iter()
+        .flat_map(|sample| sample.to_le_bytes())
+        .collect();
+    let mut now = Now::default();
+    let mut session = MediaSession::new(now, &plan, Entropy::from_number(1)).expect("sound");
+    session.handle_agent_joined(now, StreamId::FIRST);
+    session.open_leg(now, OPERATOR, &operator, Entropy::from_number(2)).expect("a place");
+    session.play(now, Some(hold_music()));
+    session.arrange(now, scene);
+    let mut buffer = [0; 1_500];
+    let mut later = 0;
+    for number in 0..usize::from(FRAMES) {
+        let count = allocations(|| {
+            for (leg, source, packets) in &sides {
+                session.handle_rtp(now, *leg, *source, &packets[number]);
+            }
+            if number % 5 == 0 {
+                session.handle_agent_audio(now, StreamId::FIRST, &speech);
+            }
+            while session.poll_transmit(now, &mut buffer).is_some() {}
+            while session.poll_event().is_some() {}
+            empty(&mut session);
+            now = now.later(Duration::from_millis(20));
+            session.handle_timeout(now);
+        });
+        later += if number < SETTLED { 0 } else { count };
+    }
+    let caller = session.report();
+    (later, [caller, session.close_leg(now, OPERATOR).expect("its leg")])
+}
+
+#[test]
+fn a_thousand_frames_of_bridged_and_mixed_calls_allocate_nothing() {
+    let rates = |hz| AgentRates { input_hz: hz, output_hz: hz };
+    let (caller, operator) = (Port::Leg(LegId::CALLER), Port::Leg(OPERATOR));
+    let agent = Port::Agent(StreamId::FIRST);
+    let bridged = Scene::new().talking(caller, operator);
+    let mixed = bridged.clone().talking(caller, agent).talking(operator, agent);
+    let waiting = Scene::new().hearing(caller, Port::Sound).talking(operator, agent);
+    use CodecKind::{G722, Opus, Pcma, Pcmu};
+    for pair in [(Pcmu, Pcma), (Pcmu, G722), (G722, Opus), (Opus, Pcmu)] {
+        for scene in [&bridged, &mixed, &waiting] {
+            for hz in [8_000, 16_000] {
+                let (later, reports) = call_of_three(pair, rates(hz), scene.clone());
+                assert_eq!(later, 0, "{pair:?} {hz} {scene:?}");
+                for report in reports {
+                    assert!(report.packets_received > 900, "{pair:?} {report:?}");
+                    assert!(report.packets_sent > 990, "{pair:?} {report:?}");
+                }
+            }
         }
     }
 }

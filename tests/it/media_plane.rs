@@ -2,6 +2,7 @@
 //! here. Each wait is for an event, with a deadline; nothing sleeps.
 
 mod far_end;
+mod legs;
 
 use far_end::{BINARY, CLOSE, FarEnd, FarSocket, PATIENCE, PING, PONG, TEXT};
 use std::net::{Ipv4Addr, UdpSocket};

@@ -456,7 +456,7 @@ fn loud_speakers_are_mixed_without_wrapping() {
 
 #[test]
 fn a_sound_that_does_not_repeat_tells_its_end_and_one_that_does_has_no_seam() {
-    let mut stage = Stage::joined(CodecKind::G722);
+    let mut stage = Stage::joined(CodecKind::Pcmu);
     stage.agents[0].speaks = false;
     stage.run_to(500);
     stage.session.play(stage.now, Some(sound::lost_agent()));
@@ -472,12 +472,12 @@ fn a_sound_that_does_not_repeat_tells_its_end_and_one_that_does_has_no_seam() {
     stage.arrange(Arrangement::new().hearing(CALLER_LEG, Port::Sound));
     stage.run_to(8_000);
     let heard = &stage.parties[0].heard[from..];
-    assert!(part(&heard[1_000..7_000], 300.0, 16_000) > 95);
-    assert!(largest_step(heard) <= own_step(300.0, 16_000), "{}", largest_step(heard));
-    assert!(longest_gap(heard, 16_000) <= 42);
+    assert!(part(&heard[500..3_500], 300.0, 8_000) > 95);
+    assert!(largest_step(heard) <= own_step(300.0, 8_000), "{}", largest_step(heard));
+    assert!(longest_gap(heard, 8_000) <= 42);
     stage.session.play(stage.now, None);
     stage.run_to(8_500);
-    assert!(stage.parties[0].heard.iter().rev().take(4_000).all(|sample| sample.abs() < 40));
+    assert!(stage.parties[0].heard.iter().rev().take(3_000).all(|sample| sample.abs() < 40));
     let empty = Sound { hz: 8_000, pcm: Box::default(), repeats: false };
     stage.session.play(stage.now, Some(Arc::new(empty)));
     stage.drain();

@@ -53,6 +53,15 @@ fn check(name: &str, mut world: World, reason: &str) {
 }
 
 #[test]
+fn what_the_callee_says_reaches_its_leg() {
+    let manner = Manner { hangs_up: Some(3_000), ..Manner::default() };
+    let mut world = calling(manner);
+    world.callee_speaks(3_000, 0, 50);
+    world.run_out(600_000);
+    assert!(world.ladder().contains("closed  rtp 50 in"), "{}", world.ladder());
+}
+
+#[test]
 fn the_callee_answers_and_hangs_up() {
     let manner = Manner { hangs_up: Some(3_000), ..Manner::default() };
     let mut world = scripted(manner, Script { speech_ms: 400, ..Script::default() });
