@@ -156,6 +156,7 @@ impl Room {
                 kind: other,
                 send_payload_type: other.static_payload_type().unwrap_or(111),
                 receive_payload_type: other.static_payload_type().unwrap_or(111),
+                format: CodecFormat::Usual,
                 ptime_ms: 20,
                 fec: false,
             },
