@@ -78,8 +78,22 @@ pub struct Referring {
     deadline: Option<Instant>,
     /// CSeq numbers that the REFER had, one for each answer to a challenge: `id` names one of them.
     numbers: Vec<u32>,
+    /// Those of earlier REFERs in the dialog whose subscription the peer has not ended: what comes
+    /// late of them says nothing of this one.
+    former: Vec<u32>,
     /// The peer notifies no more.
     terminated: bool,
+}
+
+/// Whose a notification is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Subscription {
+    /// That of the referral at hand.
+    Present,
+    /// That of an earlier one: it is answered and means nothing.
+    Former,
+    /// None that is known: 481.
+    Unknown,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,8 +110,19 @@ impl Referring {
             patience,
             deadline: None,
             numbers: Vec::new(),
+            former: Vec::new(),
             terminated: false,
         }
+    }
+
+    /// The same, in a dialog that had a referral before.
+    pub fn after(previous: Option<Referring>, patience: Duration) -> Referring {
+        let mut referring = Referring::new(patience);
+        if let Some(previous) = previous {
+            let own = previous.numbers.iter().filter(|_| !previous.terminated);
+            referring.former = own.chain(&previous.former).copied().take(NUMBERS_MAX).collect();
+        }
+        referring
     }
 
     /// The REFER goes out with this CSeq number.
@@ -180,10 +205,25 @@ impl Referring {
         self.phase != Phase::Over
     }
 
-    /// True when a notification with this `id` belongs to it; the first REFER of a dialog needs none
-    /// (RFC 3515 §2.4.6).
-    pub fn takes(&self, id: Option<u32>) -> bool {
-        !self.terminated && id.is_none_or(|id| self.numbers.contains(&id))
+    /// Whose a notification with this `id` is. The first REFER of a dialog needs none (RFC 3515
+    /// §2.4.6), so one without belongs to an earlier referral as long as the peer has not taken the
+    /// present one.
+    pub fn subscription(&self, id: Option<u32>) -> Subscription {
+        let is_present = match id {
+            Some(id) => self.numbers.contains(&id),
+            None => self.former.is_empty() || self.phase != Phase::Asked,
+        };
+        let is_former = id.map_or(!self.former.is_empty(), |id| self.former.contains(&id));
+        match (is_present && !self.terminated, is_former) {
+            (true, _) => Subscription::Present,
+            (false, true) => Subscription::Former,
+            (false, false) => Subscription::Unknown,
+        }
+    }
+
+    /// The peer notifies no more of an earlier referral.
+    pub fn end_former(&mut self, id: Option<u32>) {
+        self.former.retain(|number| id.is_some_and(|id| id != *number));
     }
 
     fn accept(&mut self, now: Instant) {
@@ -420,12 +460,24 @@ mod tests {
         let mut referring = Referring::new(PATIENCE);
         referring.sent(5);
         referring.sent(6);
-        let takes = |r: &Referring| [None, Some(5), Some(6), Some(7)].map(|id| r.takes(id));
-        assert_eq!(takes(&referring), [true, true, true, false]);
+        let whose = |r: &Referring| [None, Some(5), Some(6), Some(7)].map(|id| r.subscription(id));
+        use Subscription::{Former, Present, Unknown};
+        assert_eq!(whose(&referring), [Present, Present, Present, Unknown]);
+        let mut second = Referring::after(Some(referring.clone()), PATIENCE);
+        second.sent(7);
+        assert_eq!(whose(&second), [Former, Former, Former, Present]);
+        second.handle_answer(at(0), (202, ""), None, &mut Vec::new());
+        assert_eq!(whose(&second), [Present, Former, Former, Present]);
+        second.end_former(Some(5));
+        assert_eq!(whose(&second), [Present, Unknown, Former, Present]);
+        second.end_former(None);
+        assert_eq!(whose(&second), [Present, Unknown, Unknown, Present]);
         let last = Notification { fragment: Some((200, "OK".into())), is_last: true };
         referring.handle_notify(at(0), last, &mut Vec::new());
-        assert_eq!(takes(&referring), [false; 4], "nothing follows the last one");
+        assert_eq!(whose(&referring), [Unknown; 4], "nothing follows the last one");
         assert!(!referring.is_open());
+        let third = Referring::after(Some(referring), PATIENCE);
+        assert_eq!(whose(&third), [Present, Unknown, Unknown, Unknown]);
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub struct NoSuchAnswer;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Received {
     last: Option<u32>,
+    count: u8,
 }
 
 /// What a provisional answer of the peer is.
@@ -133,13 +134,19 @@ impl Received {
         let Some(number) = number.filter(|number| *number > 0) else { return Arrived::Plain };
         match self.last {
             Some(last) if last.checked_add(1) != Some(number) => Arrived::Ignored,
+            // A PRACK for each, without end, is no call.
+            Some(_) if self.count >= RECEIVED_MAX => Arrived::Ignored,
             Some(_) | None => {
+                self.count += 1;
                 self.last = Some(number);
                 Arrived::InOrder(number)
             }
         }
     }
 }
+
+/// Reliable answers of one fork that are acknowledged.
+const RECEIVED_MAX: u8 = 64;
 
 /// `response-num CSeq-num Method`, of an INVITE.
 fn read_rack(value: &str) -> Option<(u32, u32)> {
@@ -236,6 +243,10 @@ mod tests {
         assert_eq!(received.handle(&rseq("52")), Arrived::Ignored);
         assert_eq!(received.handle(&rseq("51")), Arrived::InOrder(51));
         assert_eq!(received.handle(&rseq("52")), Arrived::InOrder(52));
+        for number in 53..=114 {
+            let expected = if number < 114 { Arrived::InOrder(number) } else { Arrived::Ignored };
+            assert_eq!(received.handle(&rseq(&number.to_string())), expected, "64 in all");
+        }
         let mut last = Received::default();
         assert_eq!(last.handle(&rseq("4294967295")), Arrived::InOrder(u32::MAX));
         assert_eq!(last.handle(&rseq("1")), Arrived::Ignored, "never wraps");

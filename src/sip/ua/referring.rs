@@ -8,7 +8,9 @@ use super::outcome::Final;
 use super::{SessionId, UaEvent, UaOutput, UserAgent};
 use crate::ground::Now;
 use crate::sip::msg::{Method, Name, Params, Request};
-use crate::sip::refer::{Notification, ReferEffect, Referral, Referring, read_sipfrag};
+use crate::sip::refer::{
+    Notification, ReferEffect, Referral, Referring, Subscription, read_sipfrag,
+};
 use crate::sip::replaces::Replaces;
 use crate::sip::session::Stage;
 
@@ -36,7 +38,7 @@ impl UserAgent {
             return Err(Busy::Open);
         }
         let Referral { refer_to, referred_by, headers, patience } = referral;
-        state.referring = Some(Referring::new(patience));
+        state.referring = Some(Referring::after(state.referring.take(), patience));
         let mut lines = vec![("Refer-To".to_owned(), refer_to)];
         lines.extend(referred_by.map(|by| ("Referred-By".to_owned(), by)));
         lines.extend(headers);
@@ -93,16 +95,24 @@ impl UserAgent {
         // An id that is no number names no REFER of ours.
         let id = Params::new(params).named("id").flatten();
         let id = id.map(|id| id.parse().unwrap_or(u32::MAX));
-        let state = self.sessions.get(&session)?;
-        if !state.referring.as_ref().is_some_and(|referring| referring.takes(id)) {
+        let subscription = notify.get(Name::SubscriptionState).unwrap_or_default();
+        let subscription = subscription.split(';').next().unwrap_or_default().trim();
+        let is_last = subscription.eq_ignore_ascii_case("terminated");
+        let Some(referring) = &mut self.sessions.get_mut(&session)?.referring else {
             return Some(481);
+        };
+        match referring.subscription(id) {
+            Subscription::Unknown => return Some(481),
+            Subscription::Former if is_last => {
+                referring.end_former(id);
+                return Some(200);
+            }
+            Subscription::Former => return Some(200),
+            Subscription::Present => {}
         }
         // A body that is no sipfrag says nothing, but the peer is alive.
         let is_fragment = notify.content_type().is_none_or(|kind| kind == "message/sipfrag");
         let fragment = is_fragment.then(|| read_sipfrag(notify.body())).flatten();
-        let subscription = notify.get(Name::SubscriptionState).unwrap_or_default();
-        let subscription = subscription.split(';').next().unwrap_or_default().trim();
-        let is_last = subscription.eq_ignore_ascii_case("terminated");
         self.on_referring(session, out, |referring, effects| {
             referring.handle_notify(now.at, Notification { fragment, is_last }, effects);
         });

@@ -168,6 +168,25 @@ fn silence_after_the_202_is_no_success() {
 }
 
 #[test]
+fn late_news_of_an_earlier_referral_is_not_that_of_the_next() {
+    let mut world = World::referred();
+    assert_eq!(world.pass(secs(30)), ["30000 ReferDone 1 TimedOut"]);
+    assert_eq!(world.refer(), Ok(vec![REFER.to_owned()]));
+    let second = world.sent.clone();
+    let late = world.notify(2, "refer", "active", "SIP/2.0 200 OK");
+    assert_eq!(late, ["200 NOTIFY"], "the next one was not taken yet");
+    let late = world.notify(3, "refer;id=1", "terminated", "SIP/2.0 200 OK");
+    assert_eq!(late, ["200 NOTIFY"]);
+    assert_eq!(world.notify(4, "refer;id=1", "active", "SIP/2.0 200 OK"), ["481 NOTIFY"]);
+    world.sent = second;
+    assert_eq!(world.answer_ours("202 Accepted"), ["ReferProgress 1 202"]);
+    let done = world.notify(5, "refer;id=2", "terminated", "SIP/2.0 503 No");
+    assert_eq!(done, ["ReferDone 1 Failed { code: 503, reason: \"No\" }", "200 NOTIFY"]);
+    world.receive(&request("BYE", 6, "TAG"));
+    world.end_clean();
+}
+
+#[test]
 fn a_bye_of_the_peer_tells_whether_it_had_accepted() {
     let mut world = World::referred();
     let shown = world.receive(&request("BYE", 2, "TAG"));
