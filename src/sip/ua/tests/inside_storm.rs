@@ -1,6 +1,6 @@
 //! A seeded storm of requests in dialogs: both sides offer, refer, refresh and inform over a network that
-//! loses, doubles and reorders, and cross each other. The peer is another user agent, so that both
-//! roles and every glare are played by the real thing. At the end of every run each session ended once,
+//! loses, doubles and reorders, and cross each other; or over connections that break and are made anew.
+//! The peer is another user agent, so that both roles and every glare are played by the real thing. At the end of every run each session ended once,
 //! each request had its one answer, and nothing is left on either side.
 
 use super::*;
@@ -15,7 +15,10 @@ const SDP: &[u8] = b"v=0";
 type Side = usize;
 
 enum Step {
-    Arrive(Side, Bytes),
+    /// On the connection with this number.
+    Arrive(Side, u64, Bytes),
+    /// The connection between the two breaks.
+    Break,
     Dial,
     Accept(Side, SessionId),
     Answer(Side, RequestToken),
@@ -44,6 +47,9 @@ struct Heard {
 struct Storm {
     agents: [UserAgent; 2],
     heard: [Heard; 2],
+    transport: Transport,
+    /// Over streams, the number of the connection that is up.
+    connection: u64,
     chance: Entropy,
     now: Now,
     steps: BTreeMap<(Instant, u64), Step>,
@@ -51,12 +57,14 @@ struct Storm {
 }
 
 impl Storm {
-    fn new(seed: u64) -> Storm {
+    fn new(seed: u64, transport: Transport) -> Storm {
         let config = || UaConfig { session_interval: secs(90), ..UaConfig::default() };
         let agent = |number| UserAgent::new(config(), Entropy::from_number(number));
         let mut storm = Storm {
             agents: [agent(seed), agent(seed ^ 0xffff)],
             heard: [Heard::default(), Heard::default()],
+            transport,
+            connection: 1,
             chance: Entropy::from_number(!seed),
             now: Now::default(),
             steps: BTreeMap::new(),
@@ -64,6 +72,11 @@ impl Storm {
         };
         for _ in 0..CALLS {
             storm.within(3_000, Step::Dial);
+        }
+        if transport.is_reliable() {
+            for _ in 0..4 {
+                storm.within(120_000, Step::Break);
+            }
         }
         storm
     }
@@ -116,14 +129,7 @@ impl Storm {
         let result = act(&mut self.agents[side], self.now, &mut out);
         for output in out {
             match output {
-                UaOutput::Send { bytes, .. } => {
-                    // One packet in eight is lost, one in ten doubled; each takes up to 300 ms.
-                    if self.chance.below(8) > 0 {
-                        for _ in 0..1 + u64::from(self.chance.below(10) == 0) {
-                            self.within(300, Step::Arrive(1 - side, bytes.clone()));
-                        }
-                    }
-                }
+                UaOutput::Send { flow, bytes, .. } => self.carry(1 - side, flow, &bytes),
                 UaOutput::Connect { ticket, .. } => self.within(20, Step::Connected(side, ticket)),
                 UaOutput::Locate { ticket, .. } => self.within(20, Step::Located(side, ticket)),
                 UaOutput::Event(event) => self.on_event(side, event),
@@ -132,19 +138,47 @@ impl Storm {
         result
     }
 
+    /// One packet in eight is lost, one in ten doubled; each takes up to 300 ms. A stream delivers all
+    /// as long as it is up; what it does not keep is the order of two.
+    fn carry(&mut self, to: Side, flow: Flow, bytes: &Bytes) {
+        let copies = match self.transport.is_reliable() {
+            true => 1,
+            false if self.chance.below(8) == 0 => 0,
+            false => 1 + u64::from(self.chance.below(10) == 0),
+        };
+        for _ in 0..copies {
+            self.within(300, Step::Arrive(to, flow.id.0, bytes.clone()));
+        }
+    }
+
+    /// The flow on which a side hears the other now.
+    fn way(&self, side: Side) -> Flow {
+        let local = address(side).parse().expect("an address");
+        let (id, transport) = (FlowId(self.connection), self.transport);
+        Flow { id, transport, local, ..flow(address(1 - side)) }
+    }
+
     fn take(&mut self, step: Step) {
         let sdp = Some(("application/sdp", SDP));
         match step {
-            Step::Arrive(side, bytes) => {
+            Step::Break => {
+                let broken = FlowId(self.connection);
+                self.connection += 1;
+                for side in 0..2 {
+                    self.with(side, |agent, now, out| agent.handle_flow_closed(now, broken, out));
+                }
+            }
+            Step::Arrive(_, connection, _) if connection != self.connection => {}
+            Step::Arrive(side, _, bytes) => {
                 let text = String::from_utf8(bytes.to_vec()).expect("text").replace("\r\n", "\n");
-                let flow = way(side);
+                let flow = self.way(side);
                 self.with(side, |agent, now, out| {
                     agent.handle_message(now, flow, parse(&text), out);
                 });
             }
             Step::Located(side, ticket) => {
                 let hop = Hop {
-                    transport: Transport::Udp,
+                    transport: self.transport,
                     address: address(1 - side).parse().expect("an address"),
                     identity: TargetHost::Name("pbx.example.com".into()),
                 };
@@ -153,7 +187,7 @@ impl Storm {
                 });
             }
             Step::Connected(side, ticket) => {
-                let flow = way(side);
+                let flow = self.way(side);
                 self.with(side, |agent, now, out| {
                     agent.handle_connected(now, ticket, Ok(flow), out);
                 });
@@ -315,6 +349,7 @@ impl Storm {
             UaEvent::ReferProgress { .. }
             | UaEvent::ReoffersAck { .. }
             | UaEvent::Progress { .. }
+            | UaEvent::FlowLost { .. }
             | UaEvent::Moved { .. } => {}
             other => panic!("nobody asked for this: {other:?}"),
         }
@@ -325,20 +360,23 @@ fn address(side: Side) -> &'static str {
     ["192.0.2.1:5060", "192.0.2.2:5060"][side]
 }
 
-/// The flow on which a side hears the other.
-fn way(side: Side) -> Flow {
-    let local = address(side).parse().expect("an address");
-    Flow { local, ..flow(address(1 - side)) }
-}
-
 #[test]
 fn a_hundred_storms_in_dialogs_end_everything_once_and_leave_nothing() {
     let (mut done, mut glares) = (0, 0);
     for seed in 0..100 {
-        let (more, crossed) = Storm::new(seed).run(seed);
+        let (more, crossed) = Storm::new(seed, Transport::Udp).run(seed);
         done += more;
         glares += crossed;
     }
     assert!(done > 1_500, "the storm was none: {done}");
     assert!(glares > 3, "nothing crossed: {glares}");
+}
+
+#[test]
+fn sixty_storms_over_connections_that_break_leave_nothing_either() {
+    let mut done = 0;
+    for seed in 1_000..1_060 {
+        done += Storm::new(seed, Transport::Tcp).run(seed).0;
+    }
+    assert!(done > 900, "the storm was none: {done}");
 }
