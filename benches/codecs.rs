@@ -33,6 +33,7 @@ fn frames(c: &mut Criterion) {
         ("opus_16k_c5_fec", CodecKind::Opus, 16_000, fec),
         ("opus_24k_c5", CodecKind::Opus, 24_000, plain),
         ("ilbc_30ms", CodecKind::Ilbc, 8_000, plain),
+        ("g7221_32k", CodecKind::G7221, 16_000, plain),
         ("amr_wb", CodecKind::AmrWb, 16_000, plain),
     ] {
         if !kind.is_available() {

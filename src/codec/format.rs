@@ -1,14 +1,7 @@
 //! What a description settles of a codec beyond its name: frame length, bit rate, packing, limits.
 //! Values only; `sdp` reads and writes them, the coders are made by them.
 
-use super::{CodecKind, IlbcMode, OpusFormat, amr_wb};
-
-/// Bit rate of G.722.1 (RFC 5577 §5, `bitrate`).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum G7221Rate {
-    K24,
-    K32,
-}
+use super::{CodecKind, G7221Rate, IlbcMode, OpusFormat, amr_wb};
 
 /// The parameters of one codec. Where a kind and a format meet, the format is that kind's; one of
 /// another kind counts as [`CodecFormat::Usual`].

@@ -42,8 +42,8 @@ impl CodecKind {
             | CodecKind::Pcma
             | CodecKind::G722
             | CodecKind::Opus
-            | CodecKind::Ilbc => true,
-            CodecKind::G7221 => false,
+            | CodecKind::Ilbc
+            | CodecKind::G7221 => true,
             CodecKind::AmrWb => amr_wb::is_installed(),
         }
     }

@@ -1,5 +1,5 @@
-//! Codecs behind one enum with static dispatch: G.711, G.722, Opus, iLBC and AMR-WB; later codecs
-//! are one more variant each. A decoder and an encoder take all their memory in `new`: nothing is allocated
+//! Codecs behind one enum with static dispatch: G.711, G.722, G.722.1, Opus, iLBC and AMR-WB;
+//! later codecs are one more variant each. A decoder and an encoder take all their memory in `new`: nothing is allocated
 //! per frame. The decoder carries its concealment with it, so that the caller only says which
 //! frame is missing.
 //!
@@ -18,7 +18,8 @@ pub mod opus;
 pub mod plc;
 pub mod resample;
 
-pub use format::{CodecFormat, G7221Rate};
+pub use format::CodecFormat;
+pub use g7221::BitRate as G7221Rate;
 pub use ilbc::Mode as IlbcMode;
 pub use kind::CodecKind;
 pub use opus::Format as OpusFormat;
@@ -75,6 +76,7 @@ enum DecoderState {
     G722(Box<g722::ConcealingDecoder>),
     Opus(opus::OpusDecoder),
     Ilbc(IlbcMode, Box<ilbc::Decoder>),
+    G7221(Box<g7221::Decoder>),
     AmrWb(Box<amr_wb::Decoder>),
 }
 
@@ -104,7 +106,7 @@ impl Decoder {
                 let mode = format.ilbc();
                 DecoderState::Ilbc(mode, Box::new(ilbc::Decoder::new(mode)))
             }
-            CodecKind::G7221 => return Err(CodecFault::LibraryAbsent),
+            CodecKind::G7221 => DecoderState::G7221(Box::new(g7221::Decoder::new(format.g7221()))),
             CodecKind::AmrWb => {
                 DecoderState::AmrWb(Box::new(amr_wb::Decoder::new(format.amr_wb().packing)?))
             }
@@ -130,6 +132,7 @@ impl Decoder {
                 }
                 decoder.decode(payload, out)
             }
+            DecoderState::G7221(decoder) => decoder.decode(payload, out),
             DecoderState::AmrWb(decoder) => decoder.decode(payload, out),
         }
     }
@@ -143,6 +146,7 @@ impl Decoder {
             DecoderState::G722(decoder) => decoder.conceal(out),
             DecoderState::Opus(decoder) => decoder.conceal(out),
             DecoderState::Ilbc(_, decoder) => decoder.conceal(out),
+            DecoderState::G7221(decoder) => decoder.conceal(out),
             DecoderState::AmrWb(decoder) => decoder.conceal(out),
         }
     }
@@ -151,7 +155,10 @@ impl Decoder {
     /// and [`Decoder::conceal`] makes its comfort noise for as long as the pause lasts.
     pub fn is_pausing(&self) -> bool {
         match &self.state {
-            DecoderState::G711(..) | DecoderState::G722(_) | DecoderState::Ilbc(..) => false,
+            DecoderState::G711(..)
+            | DecoderState::G722(_)
+            | DecoderState::Ilbc(..)
+            | DecoderState::G7221(_) => false,
             DecoderState::Opus(decoder) => decoder.is_pausing(),
             DecoderState::AmrWb(decoder) => decoder.is_pausing(),
         }
@@ -163,6 +170,7 @@ impl Decoder {
             DecoderState::G711(..)
             | DecoderState::G722(_)
             | DecoderState::Ilbc(..)
+            | DecoderState::G7221(_)
             | DecoderState::Opus(_) => None,
             DecoderState::AmrWb(decoder) => decoder.requested(),
         }
@@ -176,6 +184,7 @@ impl Decoder {
             DecoderState::G711(..)
             | DecoderState::G722(_)
             | DecoderState::Ilbc(..)
+            | DecoderState::G7221(_)
             | DecoderState::AmrWb(_) => None,
             DecoderState::Opus(decoder) => decoder.decode_fec(next_payload, out),
         }
@@ -224,6 +233,7 @@ enum EncoderState {
     G722(Box<g722::Encoder>),
     Opus(opus::OpusEncoder),
     Ilbc(IlbcMode, Box<ilbc::Encoder>),
+    G7221(Box<g7221::Encoder>),
     AmrWb(Box<amr_wb::Encoder>),
 }
 
@@ -259,7 +269,7 @@ impl Encoder {
                 let mode = format.ilbc();
                 EncoderState::Ilbc(mode, Box::new(ilbc::Encoder::new(mode)))
             }
-            CodecKind::G7221 => return Err(CodecFault::LibraryAbsent),
+            CodecKind::G7221 => EncoderState::G7221(Box::new(g7221::Encoder::new(format.g7221()))),
             CodecKind::AmrWb => {
                 let encoder = amr_wb::Encoder::new(format.amr_wb(), settings.dtx)?;
                 EncoderState::AmrWb(Box::new(encoder))
@@ -269,14 +279,15 @@ impl Encoder {
     }
 
     /// Encodes one packet to the front of `out` and returns the number of bytes. G.711 takes any
-    /// length, G.722 any even one, Opus 2.5, 5, 10, 20, 40, 60, 80, 100 or 120 ms, iLBC and AMR-WB whole
-    /// frames.
+    /// length, G.722 any even one, Opus 2.5, 5, 10, 20, 40, 60, 80, 100 or 120 ms, iLBC, G.722.1
+    /// and AMR-WB whole frames.
     pub fn encode(&mut self, pcm: &[i16], out: &mut [u8]) -> Result<usize, CodecFault> {
         match &mut self.state {
             EncoderState::G711(law) => law.encode(pcm, out),
             EncoderState::G722(encoder) => encoder.encode(pcm, out),
             EncoderState::Opus(encoder) => encoder.encode(pcm, out),
             EncoderState::Ilbc(_, encoder) => encoder.encode(pcm, out),
+            EncoderState::G7221(encoder) => encoder.encode(pcm, out),
             EncoderState::AmrWb(encoder) => encoder.encode(pcm, out),
         }
     }
@@ -289,6 +300,7 @@ impl Encoder {
             EncoderState::G722(encoder) => **encoder = g722::Encoder::default(),
             EncoderState::Opus(encoder) => encoder.reset(),
             EncoderState::Ilbc(mode, encoder) => **encoder = ilbc::Encoder::new(*mode),
+            EncoderState::G7221(encoder) => encoder.reset(),
             EncoderState::AmrWb(encoder) => encoder.reset(),
         }
     }
@@ -299,6 +311,7 @@ impl Encoder {
             EncoderState::G711(_)
             | EncoderState::G722(_)
             | EncoderState::Ilbc(..)
+            | EncoderState::G7221(_)
             | EncoderState::AmrWb(_) => {}
             EncoderState::Opus(encoder) => encoder.set_complexity(complexity),
         }
@@ -310,6 +323,7 @@ impl Encoder {
             EncoderState::G711(_)
             | EncoderState::G722(_)
             | EncoderState::Ilbc(..)
+            | EncoderState::G7221(_)
             | EncoderState::AmrWb(_) => {}
             EncoderState::Opus(encoder) => encoder.set_expected_loss(percent),
         }
@@ -321,6 +335,7 @@ impl Encoder {
             EncoderState::G711(_)
             | EncoderState::G722(_)
             | EncoderState::Ilbc(..)
+            | EncoderState::G7221(_)
             | EncoderState::Opus(_) => {}
             EncoderState::AmrWb(encoder) => encoder.request(mode),
         }

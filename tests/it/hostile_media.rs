@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 use voxedge::codec::amr_wb::{self, Packing};
-use voxedge::codec::{CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings, IlbcMode};
+use voxedge::codec::{
+    CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings, G7221Rate, IlbcMode,
+};
 use voxedge::ground::Instant;
 use voxedge::rtp::packet::{RtpHeader, RtpPacket};
 use voxedge::rtp::rtcp::{Block, Compound, Part, Report, SenderInfo};
@@ -156,6 +158,9 @@ fn payloads_that_lie_decode_or_fail_and_leave_the_decoder_usable() {
         (CodecKind::G722, CodecFormat::Usual, 16_000),
         (CodecKind::Opus, CodecFormat::Usual, 8_000),
         (CodecKind::Ilbc, CodecFormat::Ilbc(IlbcMode::Ms20), 8_000),
+        (CodecKind::Ilbc, CodecFormat::Ilbc(IlbcMode::Ms30), 8_000),
+        (CodecKind::G7221, CodecFormat::Usual, 16_000),
+        (CodecKind::G7221, CodecFormat::G7221(G7221Rate::K24), 16_000),
         (CodecKind::AmrWb, CodecFormat::Usual, 16_000),
         (CodecKind::AmrWb, CodecFormat::AmrWb(aligned), 16_000),
     ] {
@@ -167,7 +172,8 @@ fn payloads_that_lie_decode_or_fail_and_leave_the_decoder_usable() {
 
 fn check_payloads(kind: CodecKind, format: CodecFormat, hz: u32) {
     let mut random = Random(4);
-    let frame = hz as usize / 50;
+    let frame_ms = if format == CodecFormat::Ilbc(IlbcMode::Ms30) { 30 } else { 20 };
+    let frame = hz as usize / 1_000 * frame_ms;
     let settings = EncoderSettings { complexity: 0, fec: true, ..EncoderSettings::default() };
     let encoder = Encoder::with_format(kind, format, hz, settings);
     let mut encoder = encoder.expect("a rate of the codec");

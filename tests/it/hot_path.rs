@@ -240,6 +240,8 @@ fn a_thousand_frames_each_way_allocate_nothing() {
         (CodecKind::G722, rates(24_000, 48_000)),
         (CodecKind::Ilbc, rates(8_000, 8_000)),
         (CodecKind::Ilbc, rates(16_000, 16_000)),
+        (CodecKind::G7221, rates(16_000, 16_000)),
+        (CodecKind::G7221, rates(48_000, 8_000)),
         (CodecKind::AmrWb, rates(16_000, 16_000)),
         (CodecKind::AmrWb, rates(8_000, 24_000)),
     ] {

@@ -54,7 +54,7 @@ impl Spectrum {
 }
 
 /// The bit rate, which is agreed for a stream (`bitrate` in SDP, RFC 5577 §5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum BitRate {
     /// 24 kbit/s: 60 bytes a frame.
     K24,
