@@ -41,6 +41,8 @@ const G722: Codec =
     Codec { module: "g722", name: "G722", recorded: "G722", hz: 16_000, channels: 1 };
 const OPUS: Codec =
     Codec { module: "opus", name: "opus", recorded: "opus", hz: 48_000, channels: 2 };
+const AMR_WB: Codec =
+    Codec { module: "amr", name: "AMR-WB", recorded: "AMR-WB", hz: 16_000, channels: 1 };
 
 /// A running baresip, killed when dropped.
 struct Phone {
@@ -274,6 +276,12 @@ fn a_softphone_talks_in_g722_over_tls() {
 #[test]
 fn a_softphone_talks_in_opus_over_udp() {
     echo_call(&OPUS, "udp");
+}
+
+/// Debian's baresip links the same two libraries, and has the octet-aligned packing only.
+#[test]
+fn a_softphone_talks_in_amr_wb_over_udp() {
+    echo_call(&AMR_WB, "udp");
 }
 
 #[test]
