@@ -272,7 +272,8 @@ impl OfferAnswer {
             // A codec does not take the number that everybody knows events by.
             let is_audio = matches!(encoding, Encoding::Audio(..));
             let is_free = |number: &u8| {
-                !used.contains(number) && !(is_audio && *number == payload::EVENTS_USUAL)
+                let is_of_events = is_audio && *number == payload::EVENTS_USUAL;
+                !is_of_events && !used.contains(number)
             };
             let free = || [usual].into_iter().chain(96..=127).find(is_free);
             let Some(number) = self.numbers.get(&encoding).copied().or_else(free) else { continue };
