@@ -8,7 +8,7 @@
 //!         Waiting ─ an offer of the peer's ─▶ Idle: what we offered is out of date
 //! ```
 
-use crate::ground::{Entropy, Instant};
+use crate::ground::{Entropy, Instant, Secret};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -32,9 +32,19 @@ pub enum Offering {
     Asked(OwnOffer),
     /// It goes out again.
     Waiting { offer: OwnOffer, until: Instant },
-    /// The peer offered in its 2xx: the ACK waits for our answer. `invite` and `number` name the
-    /// request and its try. Who does not answer in time has lost the peer's patience.
-    Owed { invite: u64, number: u64, until: Instant },
+    /// The peer offered in its 2xx: the ACK waits for our answer. Who does not answer in time has
+    /// lost the peer's patience.
+    Owed { ack: OwedAck, until: Instant },
+}
+
+/// What an ACK repeats of its INVITE, which may be forgotten by then.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwedAck {
+    /// Names the INVITE.
+    pub invite: u64,
+    pub cseq: u32,
+    /// What answered a challenge in it.
+    pub authorization: Vec<(&'static str, Secret)>,
 }
 
 /// How long to wait after a refusal that does not mean no.
@@ -175,7 +185,8 @@ mod tests {
         assert!(offering.is_open() && offering.take_waiting().is_none());
         assert_eq!(offering.take_asked(), Some(offer));
         assert!(offering.is_idle() && offering.next_deadline().is_none());
-        let mut owed = Offering::Owed { invite: 1, number: 2, until: Instant::FAR };
+        let ack = OwedAck { invite: 1, cseq: 2, authorization: Vec::new() };
+        let mut owed = Offering::Owed { ack, until: Instant::FAR };
         assert!(owed.is_open() && owed.take_asked().is_none() && owed.take_waiting().is_none());
         assert!(owed.is_open(), "looking takes nothing away");
     }

@@ -2,7 +2,7 @@
 //! the credentials of the INVITE, and again for each copy of the 2xx. It has no transaction and no
 //! answer; when its way has to be found first, copies wait for it.
 
-use super::draft::{Attempt, Draft};
+use super::draft::Draft;
 use super::errand::{ErrandId, Purpose, Sent, Step};
 use super::{UaOutput, UserAgent};
 use crate::ground::Now;
@@ -32,20 +32,21 @@ impl UserAgent {
         }
     }
 
-    /// The ACK of a 2xx that `attempt` brought, with our answer when the 2xx had the offer.
+    /// The ACK of a 2xx to the INVITE `id`, with our answer when the 2xx had the offer. It repeats the
+    /// number of that try and what answered a challenge in it.
     pub(super) fn send_ack(
         &mut self,
         now: Now,
         id: ErrandId,
         dialog: &Dialog,
-        attempt: &Attempt,
+        (cseq, authorization): (u32, Vec<(&'static str, String)>),
         answer: Option<(String, Bytes)>,
         out: &mut Vec<UaOutput>,
     ) {
         let tag = dialog.remote_tag().unwrap_or_default().to_owned();
-        let mut draft = Draft::inside(dialog, Method::Ack, attempt.cseq);
-        let repeated = attempt.authorization.iter();
-        draft.headers = repeated.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let mut draft = Draft::inside(dialog, Method::Ack, cseq);
+        let repeated = authorization.into_iter();
+        draft.headers = repeated.map(|(name, value)| (name.to_owned(), value)).collect();
         draft.body = answer;
         self.keep_ack(id, &tag, None);
         match dialog.way() {

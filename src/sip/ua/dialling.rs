@@ -184,7 +184,7 @@ impl UserAgent {
             dialog.sent(fork.dialog.last_cseq());
             fork.answer
         });
-        self.send_ack(now, id, &dialog, attempt, None, out);
+        self.send_ack(now, id, &dialog, attempt.repeated(), None, out);
         if is_current && phase == Phase::Calling {
             let body = body_of(&response).or(answered_early);
             self.finish_dial(id);

@@ -248,6 +248,13 @@ impl Draft {
     }
 }
 
+impl Attempt {
+    /// What the ACK of its 2xx repeats (§13.2.2.4).
+    pub(super) fn repeated(&self) -> (u32, Vec<(&'static str, String)>) {
+        (self.cseq, self.authorization.clone())
+    }
+}
+
 /// One try of a request: a transaction on a flow.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {

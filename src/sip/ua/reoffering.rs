@@ -12,9 +12,10 @@ use super::event::{Busy, Gone};
 use super::outcome::Final;
 use super::{SessionId, UaEvent, UaOutput, UserAgent};
 use crate::ground::limits::REOFFER;
-use crate::ground::{Flow, Now};
+use crate::ground::{Flow, Now, Secret};
+use crate::sip::dialog::Dialog;
 use crate::sip::msg::{Method, Name, Response};
-use crate::sip::offering::{Again, Offering, OwnOffer};
+use crate::sip::offering::{Again, Offering, OwedAck, OwnOffer};
 use crate::sip::session::Stage;
 use bytes::Bytes;
 use std::time::Duration;
@@ -176,46 +177,72 @@ impl UserAgent {
             return;
         }
         self.note_dialog_answered(now, id, attempt, response, out);
-        let Some(errand) = self.errands.get_mut(id) else { return };
-        if let Some(client) = &mut errand.credentials {
-            client.accepted(response);
-        }
-        let Purpose::Reoffer { session, dialog } = &mut errand.purpose else { return };
-        let session = *session;
-        dialog.refresh_target(response);
-        let dialog = dialog.clone();
-        let is_current = errand.is_current(attempt.number);
-        if is_current {
-            errand.step = Step::Over;
-            errand.deadline = None;
-        }
-        let credentials = errand.credentials.clone();
-        let state = self.sessions.get_mut(&session).filter(|_| is_current);
-        let Some(offer) = state.and_then(|state| {
-            state.credentials = credentials.or(state.credentials.take());
-            state.offering.take_asked()
-        }) else {
+        let Some((session, dialog)) = self.dialog_of_reoffer(id, response) else { return };
+        let Some(offer) = self.take_answered(id, session, attempt, response) else {
             // Nobody waits for it any more; an offer in it stays without an answer.
-            return self.send_ack(now, id, &dialog, attempt, None, out);
+            return self.send_ack(now, id, &dialog, attempt.repeated(), None, out);
         };
         let body = body_of(response);
-        if let (Some(state), Some(description)) =
-            (self.sessions.get_mut(&session), &offer.description)
-        {
-            state.description = Some(description.clone());
-        }
         if offer.description.is_none() && body.is_some() {
             let tag = dialog.remote_tag().unwrap_or_default().to_owned();
             self.keep_ack(id, &tag, None);
+            let (cseq, authorization) = attempt.repeated();
+            let authorization = authorization.into_iter();
+            let authorization = authorization.map(|(name, value)| (name, Secret::new(value)));
+            let ack = OwedAck { invite: id.0, cseq, authorization: authorization.collect() };
             let until = now.at + self.config.timing.life();
             if let Some(state) = self.sessions.get_mut(&session) {
-                state.offering = Offering::Owed { invite: id.0, number: attempt.number, until };
+                state.offering = Offering::Owed { ack, until };
             }
         } else {
-            self.send_ack(now, id, &dialog, attempt, None, out);
+            self.send_ack(now, id, &dialog, attempt.repeated(), None, out);
         }
         self.settle_session(session);
         out.push(UaOutput::Event(UaEvent::ReofferAnswered { session, body }));
+    }
+
+    /// The dialog of a re-INVITE that was answered with 2xx: that of its session, which may have moved
+    /// since, or what is left of it.
+    fn dialog_of_reoffer(
+        &mut self,
+        id: ErrandId,
+        response: &Response,
+    ) -> Option<(SessionId, Dialog)> {
+        let errand = self.errands.get_mut(id)?;
+        let Purpose::Reoffer { session, dialog } = &mut errand.purpose else { return None };
+        match self.sessions.get(session) {
+            Some(state) => **dialog = state.dialog.clone(),
+            None => dialog.refresh_target(response),
+        }
+        Some((*session, dialog.as_ref().clone()))
+    }
+
+    /// The wish that a 2xx answers; `None` when nobody waits for it any more.
+    fn take_answered(
+        &mut self,
+        id: ErrandId,
+        session: SessionId,
+        attempt: &Attempt,
+        response: &Response,
+    ) -> Option<OwnOffer> {
+        let errand = self.errands.get_mut(id)?;
+        if let Some(client) = &mut errand.credentials {
+            client.accepted(response);
+        }
+        if !errand.is_current(attempt.number) {
+            return None;
+        }
+        errand.step = Step::Over;
+        errand.deadline = None;
+        let state = self.sessions.get_mut(&session)?;
+        if errand.credentials.is_some() {
+            state.credentials.clone_from(&errand.credentials);
+        }
+        let offer = state.offering.take_asked()?;
+        if offer.description.is_some() {
+            state.description.clone_from(&offer.description);
+        }
+        Some(offer)
     }
 
     /// Sends the ACK that an offer of the peer's waits for. False when there is none.
@@ -227,15 +254,14 @@ impl UserAgent {
         out: &mut Vec<UaOutput>,
     ) -> bool {
         let Some(state) = self.sessions.get_mut(&session) else { return false };
-        let Offering::Owed { invite, number, .. } = state.offering else { return false };
+        let Offering::Owed { ack, .. } = &state.offering else { return false };
+        let OwedAck { invite, cseq, authorization } = ack.clone();
         state.offering = Offering::Idle;
+        let dialog = state.dialog.clone();
         self.settle_session(session);
-        let id = ErrandId(invite);
-        let Some(errand) = self.errands.get_mut(id) else { return false };
-        let Some(attempt) = errand.attempt_mut(number).cloned() else { return false };
-        let Purpose::Reoffer { dialog, .. } = &errand.purpose else { return false };
-        let dialog = dialog.clone();
-        self.send_ack(now, id, &dialog, &attempt, answer, out);
+        let repeated = authorization.into_iter();
+        let repeated = repeated.map(|(name, value)| (name, value.reveal().to_owned())).collect();
+        self.send_ack(now, ErrandId(invite), &dialog, (cseq, repeated), answer, out);
         true
     }
 

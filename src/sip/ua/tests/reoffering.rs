@@ -262,3 +262,53 @@ fn before_the_answer_there_is_nothing_to_offer_again() {
     world.receive(&request("BYE", 2, "TAG"));
     world.end_clean();
 }
+
+#[test]
+fn an_ack_goes_where_the_dialog_lives_by_then() {
+    let mut world = World::on(stream("203.0.113.1:40000")).connected();
+    assert_eq!(world.reoffer(None), Ok(lines(&[INVITE])));
+    let invite = world.sent.clone();
+    let offer = "Contact: <sip:a@192.0.2.1:5062>\n\nv=offer";
+    assert_eq!(world.answer_reinvite(&invite, "200 OK", offer), ["ReofferAnswered 1 v=offer"]);
+    world.agent.handle_flow_closed(world.now, world.flow.id, &mut world.out);
+    assert_eq!(world.shown(), ["FlowLost 1"]);
+    world.flow = Flow { id: FlowId(7), ..stream("203.0.113.1:40001") };
+    let info = world.receive(&request("INFO", 2, "TAG"));
+    assert_eq!(info[0], "Moved 1 7");
+    let answer = Bytes::from_static(b"v=answer");
+    let paid = world.agent.acknowledge(world.now, SessionId(1), answer, &mut world.out);
+    assert_eq!(paid, Ok(()));
+    let flows: Vec<u64> = world
+        .out
+        .iter()
+        .filter_map(|output| match output {
+            UaOutput::Send { flow, .. } => Some(flow.id.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(flows, [7]);
+    assert_eq!(world.shown(), [ACK]);
+    world.receive(&request("BYE", 3, "TAG"));
+    world.end_clean();
+}
+
+#[test]
+fn other_requests_pass_an_open_re_invite() {
+    let mut world = World::udp().connected();
+    assert_eq!(world.reoffer(Some("v=1")), Ok(lines(&[INVITE])));
+    let invite = world.sent.clone();
+    assert_eq!(world.receive(&request("OPTIONS", 2, "TAG")), ["200 OPTIONS"]);
+    let info = world.receive(&request("INFO", 3, "TAG"));
+    assert!(info.len() == 1 && info[0].starts_with("InDialog 1 "), "{info:?}");
+    let refresh = request("UPDATE", 4, "TAG").replace(
+        "Content-Type: application/sdp\nContent-Length: 3\n\nv=0",
+        "Content-Length: 0\n\n",
+    );
+    let update = world.receive(&refresh);
+    assert!(update.len() == 1 && update[0].ends_with("UPDATE -"), "{update:?}");
+    let shown = world.answer_reinvite(&invite, "200 OK", "");
+    assert_eq!(shown, [ACK, "ReofferAnswered 1 -"]);
+    world.receive(&request("BYE", 5, "TAG"));
+    world.pass(secs(5));
+    world.end_clean();
+}
