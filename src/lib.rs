@@ -62,6 +62,10 @@
 //! [`call::outbound`], which creates the agent call, dials ([`sip::ua`]: next hops, challenges, forks,
 //! CANCEL) and joins the stream when the callee has answered.
 //!
+//! A transfer: the agent's tool ([`call::tool`]) or a REFER of the peer → [`call::handover`], which begins a
+//! [`call::transfer`] (a leaf machine) and carries out its steps: a second leg with its own port and
+//! INVITE, REFER, the scene of who hears whom, a second agent call or stage for the operator.
+//!
 //! A registration: [`switchboard`] keeps one [`sip::registration`] client for each, which says when
 //! and what → [`sip::ua`] (next hops, [`sip::digest`]) → the binding's flow is kept open, pinged and
 //! heard, and the binding goes to the [`shell::store`] for the next start. A call that comes over it is

@@ -50,6 +50,8 @@ pub enum Refusal {
     BindFailed,
     /// The caller's connection closed while it rang: nobody is there to be answered.
     CallerLost,
+    /// Taking a call over is not allowed here, or the leg is not up (RFC 3891 §3).
+    NotReplaced,
     /// A new offer came while the last one was not answered (RFC 3311 §5.2).
     OfferPending,
     /// Our own bug.
@@ -154,6 +156,7 @@ impl Refusal {
             Refusal::PortsExhausted => "no media port left",
             Refusal::BindFailed => "no media port can be bound",
             Refusal::CallerLost => "connection lost while ringing",
+            Refusal::NotReplaced => "not taken over",
             Refusal::OfferPending => "an offer is pending",
             Refusal::Bug => "internal error",
         }
@@ -193,6 +196,9 @@ impl Refusal {
                 ..busy("no media port could be bound (media.address, media.ports)")
             },
             Refusal::CallerLost => plain(487, "the caller's connection closed while it rang"),
+            Refusal::NotReplaced => {
+                plain(603, "calls are not taken over here (transfers.replaces)")
+            }
             Refusal::OfferPending => Answer {
                 retry_after_s: Some(OFFER_RETRY_S),
                 ..plain(500, "the last offer has no answer yet")

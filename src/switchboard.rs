@@ -13,6 +13,7 @@ mod legs;
 mod outgoing;
 mod registrations;
 mod setup;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -347,8 +348,8 @@ impl Switchboard {
 
     fn on_ua_event(&mut self, now: Now, event: UaEvent) {
         match event {
-            UaEvent::Invited { session, flow, request, replaces: _ } => {
-                self.on_invited(now, session, flow, &request);
+            UaEvent::Invited { session, flow, request, replaces } => {
+                self.on_invited(now, session, flow, &request, replaces);
             }
             UaEvent::Cancelled { session, reason } => {
                 self.counters.cancelled += 1;
@@ -358,7 +359,9 @@ impl Switchboard {
                 });
             }
             UaEvent::Confirmed { session, body } => {
-                self.on_session(now, session, |call, out| call.on_confirmed(now, body, out));
+                self.on_session(now, session, |call, out| {
+                    call.on_confirmed(now, session, body, out);
+                });
             }
             UaEvent::NeverAcked { session } => {
                 self.on_session(now, session, |call, out| call.on_never_acked(now, session, out));

@@ -215,7 +215,10 @@ impl Call {
     ) {
         let (callee, from) = match self.admit_transfer(&asked) {
             Ok(admitted) => admitted,
-            Err(words) => return self.refuse_transfer(now, asked_by, &words, out),
+            Err(words) => {
+                let whom = (asked_by, asked.notified);
+                return self.refuse_transfer(now, whom, &words, out);
+            }
         };
         self.note(now, Lane::Edge, format!("transfer begins: {}", kind_words(asked.kind)));
         let record = TransferRecord::begun(asked.kind, callee.uri.clone(), now.wall);
@@ -287,16 +290,17 @@ impl Call {
     fn refuse_transfer(
         &mut self,
         now: Now,
-        asked_by: Option<StreamId>,
+        (asked_by, notified): (Option<StreamId>, Option<Notified>),
         words: &str,
         out: &mut Vec<Act>,
     ) {
         self.note(now, Lane::Edge, format!("transfer refused: {words}"));
-        match asked_by {
-            Some(stream) => {
+        match (asked_by, notified) {
+            (Some(stream), _) => {
                 self.report_to_agent(stream, &format!("The transfer failed: {words}."), out);
             }
-            None => self.finish(now, EndCause::AgentLost(None), out),
+            (None, Some(notified)) => out.push(Act::NotifyReferral { notified, code: 503 }),
+            (None, None) => self.finish(now, EndCause::AgentLost(None), out),
         }
     }
 

@@ -141,10 +141,17 @@ impl Call {
     }
 
     /// ACK of our 200. After a late offer it must bring the caller's answer.
-    pub fn on_confirmed(&mut self, now: Now, body: Option<(String, Bytes)>, out: &mut Vec<Act>) {
+    pub fn on_confirmed(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        body: Option<(String, Bytes)>,
+        out: &mut Vec<Act>,
+    ) {
         let State::Answered { acked } = &mut self.state else { return };
-        if std::mem::replace(acked, true) {
-            return;
+        if session != self.first.session || std::mem::replace(acked, true) {
+            // A dialog that took a leg over: its ACK may answer an offer of ours.
+            return self.on_reoffer_acked(now, session, body, out);
         }
         self.note(now, Lane::Sip, "ACK  caller → edge");
         if self.offer.is_some() {

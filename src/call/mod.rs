@@ -27,6 +27,7 @@ pub mod reoffer;
 mod second;
 pub mod settings;
 mod streams;
+pub mod takeover;
 pub mod tool;
 pub mod transfer;
 

@@ -92,7 +92,7 @@ impl Call {
     }
 
     /// What this leg's description says when it is made anew.
-    fn local_media_again(&self, session: SessionId) -> Option<LocalMedia> {
+    pub(super) fn local_media_again(&self, session: SessionId) -> Option<LocalMedia> {
         let leg = self.leg(session)?;
         let codecs = self.codecs_for_reoffer(leg.plan.map(|plan| plan.codec.kind));
         Some(leg.local_media(codecs, self.settings.ptime_ms))

@@ -7,6 +7,7 @@ use crate::call::leg::{Closing, JobPurpose};
 use crate::call::{Act, Call, Tune};
 use crate::ground::{CallKey, JobId, Now};
 use crate::media::plan::MediaCommand;
+use crate::media::sound::hold_music;
 use crate::refusal::{Answer, EndCause, Refusal};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{Gone, SessionId, UaOutput};
@@ -204,7 +205,8 @@ impl Switchboard {
 
     fn play(&mut self, key: CallKey, tune: Tune) {
         let sound = match tune {
-            Tune::Silence | Tune::HoldMusic => None,
+            Tune::Silence => None,
+            Tune::HoldMusic => Some(hold_music()),
             Tune::Given(sound) => Some(sound),
         };
         self.media(key, MediaCommand::Play { sound });

@@ -27,16 +27,23 @@ impl Switchboard {
         session: SessionId,
         flow: Flow,
         request: &Request,
+        replaces: Option<SessionId>,
     ) {
         let skeleton =
             Skeleton { key: CallKey(0), session, port: None, others: Vec::new(), cdr: None };
         let before = self.in_hand.replace(skeleton);
-        self.begin_call(now, session, flow, request);
+        self.begin_call(now, (session, flow), request, replaces);
         self.in_hand = before;
     }
 
     /// The way of one INVITE. What a panic would leave is in hand from the beginning.
-    fn begin_call(&mut self, now: Now, session: SessionId, flow: Flow, request: &Request) {
+    fn begin_call(
+        &mut self,
+        now: Now,
+        (session, flow): (SessionId, Flow),
+        request: &Request,
+        replaces: Option<SessionId>,
+    ) {
         self.counters.invites += 1;
         let key = self.next_key();
         let mut cdr = record::open(key, now, flow, request);
@@ -47,6 +54,12 @@ impl Switchboard {
         let admission = self
             .admit_over_registration(flow, request)
             .or_else(|| admission::admit(&self.config, flow.peer.ip()));
+        if let (Some(_), Some(replaced)) = (&admission, replaces) {
+            return match self.take_over(now, (session, flow), request, replaced) {
+                Ok(()) => {}
+                Err(refusal) => self.refuse_invited(now, session, cdr, refusal),
+            };
+        }
         let routed = match admission {
             Some(admission) => {
                 cdr.admitted_by = Some(admission.to_string());
@@ -223,7 +236,7 @@ impl Switchboard {
         if flow.peer.is_ipv4() { [v4, v6] } else { [v6, v4] }
     }
 
-    fn new_offer_answer(&mut self) -> OfferAnswer {
+    pub(super) fn new_offer_answer(&mut self) -> OfferAnswer {
         OfferAnswer::new(self.entropy.u64() >> 2)
     }
 
@@ -302,7 +315,7 @@ const REMARKS_MAX: usize = 16;
 /// What is shown of a content type that is not read.
 const CONTENT_TYPE_CHARS_MAX: usize = 80;
 
-fn read_offer(request: &Request) -> Result<Option<Bytes>, Refusal> {
+pub(super) fn read_offer(request: &Request) -> Result<Option<Bytes>, Refusal> {
     if request.body().is_empty() {
         return Ok(None);
     }

@@ -154,7 +154,7 @@ impl Switchboard {
                 let refer_to = request.headers().get_named("Refer-To");
                 let cseq = request.cseq().number;
                 return self.on_session(now, session, |call, out| {
-                    call.on_peer_refers(now, session, (token, cseq), refer_to.as_deref(), out);
+                    call.on_peer_refers(now, session, (token, cseq), refer_to, out);
                 });
             }
             // INFO that we do not use is harmless: 200 (RFC 6086 §4.2.2).

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::account::{SipConfigDocument, compile};
+use crate::call::settings::{HandSettings, TransferSettings};
 use crate::codec::CodecKind;
-use crate::ground::{Flow, StreamId, Transport, WallTime, limits};
+use crate::ground::{Flow, LegId, StreamId, Transport, WallTime, limits};
 use crate::outgoing::{HostRule, OutgoingCallRequest};
 use crate::refusal::RefusalPolicy;
 use crate::sip::msg::{Framing, Message};
@@ -150,8 +151,8 @@ fn a_panic_while_it_rings_refuses_that_call_and_nothing_else() {
     assert!(bench.is_idle_in_a_minute());
 }
 
-#[test]
-fn a_panic_after_the_answer_says_bye() {
+/// A call that is up.
+fn answered() -> (Bench, CallKey) {
     let mut bench = Bench::new();
     bench.receive("INVITE", OFFER);
     let key = bench.board.calls().next().expect("one call").key;
@@ -180,8 +181,34 @@ fn a_panic_after_the_answer_says_bye() {
     assert!(commands.contains(&"SIP/2.0 200 OK".to_owned()), "{commands:?}");
     bench.receive("ACK", "");
     assert_eq!(bench.commands(), Vec::<String>::new());
+    (bench, key)
+}
+
+#[test]
+fn a_panic_after_the_answer_says_bye() {
+    let (mut bench, _) = answered();
     let ended = ["close", "keep false", "closed Some(200) Edge", "BYE"];
     assert_eq!(bench.break_call(), ended);
+    assert!(bench.is_idle_in_a_minute());
+}
+
+#[test]
+fn a_panic_in_a_transfer_ends_both_legs() {
+    let (mut bench, key) = answered();
+    let transfers = TransferSettings {
+        policy: Arc::clone(&bench.board.settings.outgoing),
+        ..TransferSettings::default()
+    };
+    let call = bench.board.calls.get_mut(&key).expect("the call");
+    call.settings.hands = Arc::new(HandSettings { transfers, ..HandSettings::default() });
+    let now = bench.now;
+    bench.board.step(now, key, |call, out| call.begin_failover(now, "sip:b@192.0.2.1", out));
+    let opened = MediaEvent::LegOpened { leg: LegId(1) };
+    bench.board.handle(now, Input::Media(ForCall { call: key, what: opened }));
+    assert_eq!((bench.board.ports_in_use(), bench.board.user_agent().sessions()), (2, 2));
+    let ended = bench.break_call();
+    assert!(ended.contains(&"BYE".to_owned()), "{ended:?}");
+    assert_eq!(bench.board.ports_in_use(), 0);
     assert!(bench.is_idle_in_a_minute());
 }
 

@@ -4,6 +4,7 @@
 mod agent_calls;
 mod fallback;
 mod outgoing;
+mod transfers;
 
 use crate::sim::agent::{OTHER, Script};
 use crate::sim::network::Path;

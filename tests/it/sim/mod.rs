@@ -34,7 +34,7 @@ use voxedge::ground::{
 };
 use voxedge::media::MediaSession;
 use voxedge::media::plan::{
-    AgentClose, AgentRates, ForCall, LegPlan, MediaCommand, MediaEvent, MediaPlan,
+    AgentClose, AgentRates, ForCall, LegPlan, MediaCommand, MediaEvent, MediaPlan, Port, Scene,
 };
 use voxedge::outgoing::{DialRefusal, HostRule, OutgoingCallRequest, OutgoingPolicy};
 use voxedge::refusal::RefusalPolicy;
@@ -534,7 +534,14 @@ impl World {
         if label.starts_with("200 INVITE 1 ") {
             let (id, now) = (self.callers[index].call_id(), self.now.at);
             let facts = self.facts.values_mut().find(|facts| facts.sip_call_id == id);
-            facts.expect("an answered call has a record").answered.get_or_insert(now);
+            let mut headers = self.callers[index].headers.iter();
+            let takes_over = headers.any(|line| line.starts_with("Replaces:"));
+            match facts {
+                Some(facts) => {
+                    facts.answered.get_or_insert(now);
+                }
+                None => assert!(takes_over, "an answered call has a record"),
+            }
         }
         let shed =
             label.starts_with("503 ") && SHED_WORDS.iter().any(|words| label.contains(words));
@@ -792,6 +799,21 @@ impl World {
                 format!("change {revision} {codec} {:?}", plan.direction)
             }
             MediaCommand::SendText { stream: StreamId::FIRST, text } => format!("text {text}"),
+            MediaCommand::OpenLeg { leg, plan, .. } => {
+                format!("open leg {} {}", leg.0, plan.codec.kind.encoding_name())
+            }
+            MediaCommand::Change { leg, revision, plan } => {
+                let codec = plan.codec.kind.encoding_name();
+                format!("change leg {} {revision} {codec} {:?}", leg.0, plan.direction)
+            }
+            MediaCommand::CloseLeg { leg } => format!("close leg {}", leg.0),
+            MediaCommand::Prepare { stream, .. } => format!("prepare agent {}", stream.0),
+            MediaCommand::Join { stream } => format!("join agent {}", stream.0),
+            MediaCommand::LeaveStream { stream } => format!("leave agent {}", stream.0),
+            MediaCommand::SendText { stream, text } => format!("text to agent {} {text}", stream.0),
+            MediaCommand::Arrange { scene } => format!("arrange {}", arranged(scene)),
+            MediaCommand::Play { sound: None } => "play nothing".into(),
+            MediaCommand::Play { sound: Some(sound) } => format!("play {sound:?}"),
             MediaCommand::Close => {
                 let facts = self.facts.entry(command.call).or_default();
                 facts.torn_down.get_or_insert(self.now.at);
@@ -810,6 +832,13 @@ impl World {
             MediaEvent::LegHeard { leg: LegId::CALLER, source } => {
                 format!("caller heard at {source}")
             }
+            MediaEvent::LegHeard { leg, source } => format!("leg {} heard at {source}", leg.0),
+            MediaEvent::LegOpened { leg } => format!("leg {} opened", leg.0),
+            MediaEvent::LegClosed { leg, report } => {
+                let (received, sent) = (report.packets_received, report.packets_sent);
+                format!("leg {} closed  rtp {received} in {sent} out", leg.0)
+            }
+            MediaEvent::AgentText { stream, text } => format!("agent {} says {text}", stream.0),
             MediaEvent::Prepared { stream: StreamId::FIRST } => "Prepared".into(),
             MediaEvent::Joined { stream: StreamId::FIRST } => "Joined".into(),
             MediaEvent::PrepareFailed { stream: StreamId::FIRST, fault } => {
@@ -1089,6 +1118,17 @@ impl World {
     fn tell(&mut self, call: CallKey, what: MediaEvent) {
         self.enter_in(HAND_OVER, Item::Event(ForCall { call, what }));
     }
+}
+
+/// Who hears whom, listeners first.
+fn arranged(scene: &Scene) -> String {
+    let name = |port: Port| match port {
+        Port::Leg(leg) => format!("leg {}", leg.0),
+        Port::Agent(stream) => format!("agent {}", stream.0),
+        Port::Sound => "sound".to_owned(),
+    };
+    let pair = |(listener, speaker)| format!("{} ← {}", name(listener), name(speaker));
+    scene.pairs().map(pair).collect::<Vec<_>>().join(", ")
 }
 
 /// The edge's one listener, seen from `peer`.

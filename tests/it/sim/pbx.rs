@@ -142,7 +142,8 @@ pub struct Caller {
     pub rtp_received: u64,
     pub rtp_sent: u64,
     cseq: u32,
-    to_tag: Option<String>,
+    /// The edge's tag.
+    pub to_tag: Option<String>,
     target: Option<String>,
     far_media: Option<SocketAddr>,
     direction: &'static str,

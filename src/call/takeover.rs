@@ -1,0 +1,90 @@
+//! Somebody else takes the place of a leg's peer (RFC 3891): a colleague who picks a call up, a PBX
+//! that completes an attended transfer. The leg keeps its port and its clock; only its dialog changes.
+
+use super::ladder::Lane;
+use super::leg::Closing;
+use super::{Act, Call};
+use crate::ground::{Flow, Now};
+use crate::media::plan::LegPlan;
+use crate::refusal::Refusal;
+use crate::sdp::{OfferAnswer, OfferFault};
+use crate::sip::ua::SessionId;
+use bytes::Bytes;
+
+/// A dialog that is to take a leg's place, with what was agreed in it.
+#[derive(Debug)]
+pub struct Newcomer {
+    session: SessionId,
+    flow: Flow,
+    offer_answer: OfferAnswer,
+    /// For its 200.
+    pub description: String,
+    /// `None` when our offer goes out in the 200 and the answer comes in the ACK.
+    plan: Option<LegPlan>,
+}
+
+/// The `Reason` of the BYE to the dialog that was replaced.
+const REPLACED: &str = "SIP;cause=200;text=\"Call replaced\"";
+
+impl Call {
+    /// Answers the offer of whoever wants the place of this session's peer, or makes one.
+    ///
+    /// # Errors
+    /// The leg is not up, or the offer cannot be used at its port.
+    pub fn receive_newcomer(
+        &self,
+        replaced: SessionId,
+        (session, flow): (SessionId, Flow),
+        mut offer_answer: OfferAnswer,
+        offer: Option<Bytes>,
+    ) -> Result<Newcomer, Refusal> {
+        let leg = self.leg(replaced).filter(|_| self.is_leg_up(replaced));
+        let leg = leg.ok_or(Refusal::NotReplaced)?;
+        let local = self.local_media_again(replaced).ok_or(Refusal::NotReplaced)?;
+        let Some(offer) = offer else {
+            let description = offer_answer.offer(&local);
+            return Ok(Newcomer { session, flow, offer_answer, description, plan: None });
+        };
+        let answered = offer_answer.answer(&offer, &local).map_err(Refusal::Offer)?;
+        let remote = answered.agreed.remote.rtp;
+        if remote.is_some_and(|remote| remote.is_ipv4() != leg.media_address.bind.is_ipv4()) {
+            return Err(Refusal::Offer(OfferFault::BadAddress));
+        }
+        let plan = LegPlan { signalling_source: flow.peer.ip(), ..leg.plan_of(&answered.agreed) };
+        let description = answered.text;
+        Ok(Newcomer { session, flow, offer_answer, description, plan: Some(plan) })
+    }
+
+    /// The newcomer has its 200: the leg is its own, the former peer gets its BYE.
+    pub fn take_newcomer(
+        &mut self,
+        now: Now,
+        replaced: SessionId,
+        newcomer: Newcomer,
+        out: &mut Vec<Act>,
+    ) {
+        let who = self.who(replaced);
+        self.note(now, Lane::Sip, format!("INVITE with Replaces: the {who} is taken over"));
+        let Newcomer { session, flow, offer_answer, description, plan } = newcomer;
+        let Some(leg) = self.leg_mut(replaced) else { return };
+        leg.session = session;
+        leg.offer_answer = offer_answer;
+        leg.description = description;
+        leg.pending_reoffer = None;
+        let former = std::mem::replace(&mut leg.flow, flow);
+        let admitted = std::mem::take(&mut leg.admitted);
+        self.closing.push(Closing {
+            session: replaced,
+            flow: former.id,
+            admitted,
+            port: None,
+            awaits_dialog: true,
+            awaits_media: false,
+        });
+        if let Some(plan) = plan {
+            self.take_plan(session, plan, out);
+        }
+        self.note(now, Lane::Sip, format!("BYE  edge → former {who}"));
+        out.push(Act::Bye { session: replaced, reason: Some(REPLACED) });
+    }
+}
