@@ -57,6 +57,7 @@ impl Call {
                 telephone_event: None,
                 remote: RemoteMedia { rtp: Some(source), rtcp: None, rtcp_mux: true },
                 direction: Direction::SendRecv,
+                srtp: None,
                 signalling_source: source.ip(),
             },
             agent,
@@ -163,6 +164,7 @@ impl Room {
             telephone_event: None,
             remote: RemoteMedia { rtp: Some(far), rtcp: None, rtcp_mux: true },
             direction: Direction::SendRecv,
+            srtp: None,
             signalling_source: far.ip(),
         };
         let opened = call.session.open_leg(call.now, OPERATOR, &plan, Entropy::from_number(2));

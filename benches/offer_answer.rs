@@ -4,6 +4,7 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use voxedge::codec::CodecKind;
+use voxedge::ground::Entropy;
 use voxedge::sdp::{LocalMedia, OfferAnswer, text};
 
 const TRUNK: &[u8] = include_bytes!("../fixtures/sdp/cisco-cube.sdp");
@@ -17,6 +18,7 @@ fn local() -> LocalMedia {
         codecs: vec![CodecKind::Opus, CodecKind::G722, CodecKind::Pcmu, CodecKind::Pcma],
         telephone_event: true,
         opus_fec: true,
+        srtp: Default::default(),
     }
 }
 
@@ -28,7 +30,11 @@ fn offer_answer(criterion: &mut Criterion) {
         });
         criterion.bench_function(&format!("sdp/answer/{name}"), |bencher| {
             let answer = |mut exchange: OfferAnswer| exchange.answer(black_box(offer), &local);
-            bencher.iter_batched(|| OfferAnswer::new(1), answer, BatchSize::SmallInput);
+            bencher.iter_batched(
+                || OfferAnswer::new(1, &mut Entropy::from_number(1)),
+                answer,
+                BatchSize::SmallInput,
+            );
         });
     }
     criterion.bench_function("sdp/late_offer", |bencher| {
@@ -36,7 +42,11 @@ fn offer_answer(criterion: &mut Criterion) {
             black_box(exchange.offer(&local));
             exchange.accept_answer(black_box(TRUNK))
         };
-        bencher.iter_batched(|| OfferAnswer::new(1), exchange, BatchSize::SmallInput);
+        bencher.iter_batched(
+            || OfferAnswer::new(1, &mut Entropy::from_number(1)),
+            exchange,
+            BatchSize::SmallInput,
+        );
     });
 }
 

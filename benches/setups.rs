@@ -217,6 +217,7 @@ fn settings(address: IpAddr) -> Settings {
             codecs: vec![CodecKind::Pcmu, CodecKind::Pcma],
             opus_output_hz: 24_000,
             ptime_ms: 20,
+            srtp: Default::default(),
             setup: limits::SETUP,
             rtp_timeout: limits::RTP_TIMEOUT,
             hold_max: limits::HOLD_MAX,

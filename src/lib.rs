@@ -44,6 +44,8 @@
 //! - `Call::finish` is the only teardown. When all calls have ended, no dialog, transaction, timer,
 //!   job or port is left.
 //! - One second of call is one second of audio towards the agent, whatever the network does.
+//! - Where SRTP is agreed, nothing plain is sent or accepted, and a packet that does not verify changes
+//!   nothing.
 //! - Secrets (keys, join URLs) live in [`ground::Secret`] and reach no log and no record.
 //!
 //! # Walks
@@ -76,7 +78,7 @@
 //! the [`switchboard`] at once. Calls that are up go on with what they began with.
 //!
 //! An RTP packet: [`shell::media`] (a shard, one thread for each core) → [`media::MediaSession`]
-//! (latch, jitter buffer, [`codec`]) → WebSocket frame → one TLS record. Back: binary message →
+//! (SRTP, latch, jitter buffer, [`codec`]) → WebSocket frame → one TLS record. Back: binary message →
 //! playout queue → deadline → encode → `send_to`. Signalling is not involved.
 
 pub mod ground;

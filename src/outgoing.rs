@@ -4,5 +4,5 @@
 pub mod policy;
 pub mod request;
 
-pub use policy::{Callee, HostPattern, HostRule, Limiter, OutgoingPolicy, Unwanted};
+pub use policy::{Callee, HostPattern, HostRule, Limiter, OutgoingPolicy, Unwanted, needs_tls};
 pub use request::{DialRefusal, OutgoingCallRequest, Wanted};

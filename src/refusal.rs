@@ -220,7 +220,22 @@ fn offer(fault: &OfferFault) -> Answer {
         }
         OfferFault::NoAudio => (INCOMPATIBLE_MEDIA, "the offer has no audio that we take".into()),
         OfferFault::EncryptedOnly => {
-            (INCOMPATIBLE_MEDIA, "the offer has encrypted media only, which is not taken".into())
+            (INCOMPATIBLE_MEDIA, "the offer has encrypted media only, and srtp.policy is off".into())
+        }
+        OfferFault::NoUsableKeys => (
+            INCOMPATIBLE_MEDIA,
+            "the offer has encrypted media only, and no a=crypto line of a suite that we have \
+             (DTLS-SRTP is not taken)"
+                .into(),
+        ),
+        OfferFault::KeysInClear => (
+            INCOMPATIBLE_MEDIA,
+            "SRTP keys need signalling over TLS, or srtp.insecure_signalling where nobody else can \
+             read it"
+                .into(),
+        ),
+        OfferFault::PlainOnly => {
+            (INCOMPATIBLE_MEDIA, "plain RTP is not taken: srtp.policy is required".into())
         }
         OfferFault::BadAddress => {
             (INCOMPATIBLE_ADDRESS, "the media address cannot be sent to".into())
@@ -614,6 +629,10 @@ mod tests {
         check(
             R::Offer(OfferFault::NoCommonCodec),
             "488 Not Acceptable Here | 305 the offer has no codec in common with this edge",
+        );
+        check(
+            R::Offer(OfferFault::PlainOnly),
+            "488 Not Acceptable Here | 305 plain RTP is not taken: srtp.policy is required",
         );
         check(
             R::AgentCall(C::TooMany { retry_after: Some(Duration::from_secs(17)) }),

@@ -299,7 +299,7 @@ impl Call {
 
     /// How far ahead the agent may push: what the playout queue surely holds, at most 30 s.
     pub(super) fn client_buffer_ms(&self) -> u32 {
-        match self.first.plan {
+        match &self.first.plan {
             Some(leg) => self.rates.client_buffer_ms(&[leg.codec.kind]),
             None => self.rates.client_buffer_ms(&self.settings.codecs),
         }

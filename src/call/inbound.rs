@@ -47,7 +47,7 @@ impl Call {
     /// Asks for the media session, with the leg as agreed or, for a late offer, as offered.
     pub fn open_media(&mut self, cname: String, out: &mut Vec<Act>) {
         let ptime_ms = self.settings.ptime_ms;
-        let leg = self.first.plan.unwrap_or_else(|| self.first.provisional_plan(ptime_ms));
+        let leg = self.first.plan.clone().unwrap_or_else(|| self.first.provisional_plan(ptime_ms));
         let plan = MediaPlan {
             leg,
             agent: self.rates,

@@ -9,7 +9,7 @@ use crate::ground::{Flow, FlowId, LegId, StreamId};
 use crate::media::plan::{CodecPlan, Direction, LegPlan, MediaCommand, RemoteMedia};
 use crate::outgoing::Callee;
 use crate::sdp::payload::{self, Encoding};
-use crate::sdp::{Agreed, LocalMedia, OfferAnswer};
+use crate::sdp::{Agreed, LocalMedia, OfferAnswer, SrtpTerms};
 use crate::sip::digest::DigestClient;
 use crate::sip::ua::SessionId;
 use std::net::IpAddr;
@@ -46,6 +46,7 @@ impl Leg {
             telephone_event: agreed.telephone_event,
             remote: agreed.remote,
             direction: agreed.direction,
+            srtp: agreed.srtp.clone(),
             signalling_source: self.flow.peer.ip(),
         }
     }
@@ -64,14 +65,19 @@ impl Leg {
             },
             telephone_event: None,
             remote: RemoteMedia::default(),
-            direction: Direction::SendRecv,
+            // Where SRTP is demanded, nothing is heard or said before there are keys.
+            direction: match self.offer_answer.demands_srtp() {
+                true => Direction::Inactive,
+                false => Direction::SendRecv,
+            },
+            srtp: None,
             signalling_source: self.flow.peer.ip(),
         }
     }
 
     /// Makes `plan` the one in force.
     pub(super) fn take_plan(&mut self, plan: LegPlan, out: &mut Vec<Act>) {
-        self.plan = Some(plan);
+        self.plan = Some(plan.clone());
         self.revision += 1;
         out.push(Act::Media(MediaCommand::Change {
             leg: self.id,
@@ -81,7 +87,12 @@ impl Leg {
     }
 
     /// The media that we offer or answer with; `codecs` in preference order.
-    pub fn local_media(&self, codecs: Vec<CodecKind>, ptime_ms: u16) -> LocalMedia {
+    pub fn local_media(
+        &self,
+        codecs: Vec<CodecKind>,
+        ptime_ms: u16,
+        srtp: SrtpTerms,
+    ) -> LocalMedia {
         LocalMedia {
             address: self.media_address.advertise,
             port: self.port.0,
@@ -89,6 +100,7 @@ impl Leg {
             codecs,
             telephone_event: true,
             opus_fec: true,
+            srtp,
         }
     }
 }

@@ -212,6 +212,7 @@ pub struct CallSettings {
     pub codecs: Vec<CodecKind>,
     pub opus_output_hz: u32,
     pub ptime_ms: u16,
+    pub srtp: Arc<settings::SrtpSettings>,
     pub setup: Duration,
     pub rtp_timeout: Duration,
     pub hold_max: Duration,

@@ -14,7 +14,7 @@ use super::ladder::Lane;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
 use crate::ground::{Instant, LegId, Now, Secret, limits};
 use crate::media::plan::{AgentStreamFault, MediaCommand};
-use crate::outgoing::{Callee, DialRefusal, OutgoingPolicy, Wanted};
+use crate::outgoing::{Callee, DialRefusal, OutgoingPolicy, Wanted, needs_tls};
 use crate::refusal::{EndCause, Refusal, Unreached};
 use crate::sip::digest::DigestClient;
 use crate::sip::msg::NameAddr;
@@ -329,9 +329,12 @@ impl Call {
             self.note(now, Lane::Edge, "not followed: too many redirections");
             return false;
         }
+        let keeps_keys =
+            self.first.offer_answer.offers_keys() && !self.settings.srtp.insecure_signalling;
         let next = by_preference(contacts).into_iter().find_map(|uri| {
             let callee = outgoing.policy.admit(&uri, true).ok()?;
-            (!outgoing.tried.contains(&callee.uri)).then_some(callee)
+            let is_safe = needs_tls(&callee.uri) || !keeps_keys;
+            (is_safe && !outgoing.tried.contains(&callee.uri)).then_some(callee)
         });
         let Some(callee) = next else {
             self.note(now, Lane::Edge, "not followed: outgoing allows no target of it");

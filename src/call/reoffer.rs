@@ -94,8 +94,9 @@ impl Call {
     /// What this leg's description says when it is made anew.
     pub(super) fn local_media_again(&self, session: SessionId) -> Option<LocalMedia> {
         let leg = self.leg(session)?;
-        let codecs = self.codecs_for_reoffer(leg.plan.map(|plan| plan.codec.kind));
-        Some(leg.local_media(codecs, self.settings.ptime_ms))
+        let codecs = self.codecs_for_reoffer(leg.plan.as_ref().map(|plan| plan.codec.kind));
+        let srtp = self.settings.srtp.terms(leg.flow);
+        Some(leg.local_media(codecs, self.settings.ptime_ms, srtp))
     }
 
     fn reject(
@@ -122,7 +123,7 @@ impl Call {
         out: &mut Vec<Act>,
     ) {
         let who = self.who(session);
-        if self.leg(session).is_some_and(|leg| leg.plan == Some(plan)) {
+        if self.leg(session).is_some_and(|leg| leg.plan.as_ref() == Some(&plan)) {
             self.note(now, Lane::Sip, format!("200 OK  edge → {who}"));
             return out.push(Act::AnswerReoffer { token, description: Some(description) });
         }
@@ -176,7 +177,7 @@ impl Call {
         }
         let agreed = body.and_then(|(_, answer)| leg.offer_answer.accept_answer(&answer).ok());
         match agreed.map(|agreed| leg.plan_of(&agreed)) {
-            Some(plan) if leg.plan == Some(plan) => {}
+            Some(plan) if leg.plan.as_ref() == Some(&plan) => {}
             Some(plan) => self.take_plan(session, plan, out),
             None => self.on_leg_unusable(now, session, out),
         }

@@ -9,6 +9,7 @@ use super::transfer::{Failure, Happened};
 use super::{Act, Call};
 use crate::ground::{Flow, FlowId, LegId, Now};
 use crate::media::plan::{MediaCommand, MediaReport};
+use crate::outgoing::needs_tls;
 use crate::refusal::{EndCause, Unreached};
 use crate::sip::ua::{Body, DialFault, SessionId};
 use std::net::SocketAddr;
@@ -91,9 +92,12 @@ impl Call {
             self.note(now, Lane::Edge, "not followed: too many redirections");
             return false;
         }
+        let keeps_keys =
+            second.leg.offer_answer.offers_keys() && !self.settings.srtp.insecure_signalling;
         let next = by_preference(contacts).into_iter().find_map(|uri| {
             let callee = policy.admit(&uri, true).ok()?;
-            (!errand.tried.contains(&callee.uri)).then_some(callee)
+            let is_safe = needs_tls(&callee.uri) || !keeps_keys;
+            (is_safe && !errand.tried.contains(&callee.uri)).then_some(callee)
         });
         let Some(callee) = next else {
             self.note(now, Lane::Edge, "not followed: outgoing allows no target of it");

@@ -1,11 +1,38 @@
 //! What the configuration says of a call's hands: its tools, transfers, keys, and what is done when
-//! the agent is lost. Plain values, checked by whoever made them.
+//! the agent is lost; and of its media's encryption. Plain values, checked by whoever made them.
 
+use crate::ground::{Flow, Transport};
 use crate::outgoing::OutgoingPolicy;
+use crate::sdp::{SrtpPolicy, SrtpTerms};
 use crate::ultravox::data_message::Urgency;
 use crate::ultravox::tool::GivenTools;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// `[srtp]`: on what terms media is encrypted. Shared by the calls that began with it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SrtpSettings {
+    /// Where no listener has one of its own.
+    pub policy: SrtpPolicy,
+    /// `[[srtp.listeners]]`: the address as `[listen]` has it.
+    pub listeners: Vec<(SocketAddr, SrtpPolicy)>,
+    /// Keys may go through signalling that is not TLS.
+    pub insecure_signalling: bool,
+}
+
+impl SrtpSettings {
+    /// The terms of a leg whose signalling goes this way.
+    pub fn terms(&self, flow: Flow) -> SrtpTerms {
+        let is_heard = |(at, _): &&(SocketAddr, SrtpPolicy)| {
+            let any = at.ip().is_unspecified() && at.is_ipv4() == flow.local.is_ipv4();
+            at.port() == flow.local.port() && (any || at.ip() == flow.local.ip())
+        };
+        let own = self.listeners.iter().find(is_heard).map(|(_, policy)| *policy);
+        let keys_are_safe = flow.transport == Transport::Tls || self.insecure_signalling;
+        SrtpTerms { policy: own.unwrap_or(self.policy), keys_are_safe }
+    }
+}
 
 /// Everything of it. Shared by the calls that began with it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -7,7 +7,7 @@ use super::{Act, Call};
 use crate::ground::{Flow, Now};
 use crate::media::plan::LegPlan;
 use crate::refusal::Refusal;
-use crate::sdp::{OfferAnswer, OfferFault};
+use crate::sdp::{LocalMedia, OfferAnswer, OfferFault};
 use crate::sip::ua::SessionId;
 use bytes::Bytes;
 
@@ -41,7 +41,9 @@ impl Call {
         let leg = self.leg(replaced).filter(|_| self.is_leg_up(replaced));
         let leg = leg.ok_or(Refusal::NotReplaced)?;
         let local = self.local_media_again(replaced).ok_or(Refusal::NotReplaced)?;
+        let local = LocalMedia { srtp: self.settings.srtp.terms(flow), ..local };
         let Some(offer) = offer else {
+            local.srtp.may_offer().map_err(Refusal::Offer)?;
             let description = offer_answer.offer(&local);
             return Ok(Newcomer { session, flow, offer_answer, description, plan: None });
         };

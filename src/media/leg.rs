@@ -5,6 +5,7 @@
 use super::bridge::Bridge;
 use super::control::Control;
 use super::early::EarlyEar;
+use super::guard::Guard;
 use super::inbound::{Content, Hearers, Inbound};
 use super::key_ear::KeyEar;
 use super::latch::SourceLatch;
@@ -60,6 +61,8 @@ pub(super) struct Leg {
     ear: Option<Box<KeyEar>>,
     /// Where the peer's RTCP came from, on its own port.
     control_source: Option<SocketAddr>,
+    /// Stands before everything where SRTP is agreed.
+    guard: Option<Box<Guard>>,
     /// Last sign of life of the leg's media.
     last_heard: Instant,
     silence_told: bool,
@@ -74,6 +77,8 @@ struct Counters {
     bytes_received: u64,
     bytes_sent: u64,
     refused: u64,
+    /// Of guards that are gone.
+    srtp_failures: u64,
     digits: u32,
 }
 
@@ -107,7 +112,7 @@ impl Leg {
         let inbound = Inbound::new(&plan.codec, plan.telephone_event, agent.input_hz)?;
         Ok(Leg {
             id,
-            plan: *plan,
+            plan: plan.clone(),
             patience,
             live: false,
             latch: SourceLatch::new(plan.remote.rtp, plan.signalling_source),
@@ -119,6 +124,7 @@ impl Leg {
             events_received: telephone_event::Receiver::new(event_clock_hz(plan)),
             digits: Vec::with_capacity(DIGITS_MAX),
             control_source: None,
+            guard: plan.srtp.as_ref().map(|srtp| Box::new(Guard::new(srtp))),
             last_heard: now.at,
             silence_told: false,
             heard: false,
@@ -143,6 +149,23 @@ impl Leg {
         if self.is_control(now.at, packet) {
             return self.handle_rtcp(now, source, packet);
         }
+        let Some(mut guard) = self.guard.take() else {
+            return self.handle_plain_rtp(now, source, packet, hearers, events);
+        };
+        if let Some(packet) = guard.open_rtp(packet) {
+            self.handle_plain_rtp(now, source, packet, hearers, events);
+        }
+        self.guard = Some(guard);
+    }
+
+    fn handle_plain_rtp(
+        &mut self,
+        now: Now,
+        source: SocketAddr,
+        packet: &[u8],
+        hearers: Hearers<'_>,
+        events: &mut Events,
+    ) {
         let Some((header, content, payload)) = self.admit(now.at, source, packet) else {
             self.counters.refused += 1;
             return;
@@ -173,6 +196,16 @@ impl Leg {
 
     /// A datagram came to the RTCP port. It counts as life; a BYE does not end the call.
     pub(super) fn handle_rtcp(&mut self, now: Now, source: SocketAddr, packet: &[u8]) {
+        let Some(mut guard) = self.guard.take() else {
+            return self.handle_plain_rtcp(now, source, packet);
+        };
+        if let Some(packet) = guard.open_rtcp(packet) {
+            self.handle_plain_rtcp(now, source, packet);
+        }
+        self.guard = Some(guard);
+    }
+
+    fn handle_plain_rtcp(&mut self, now: Now, source: SocketAddr, packet: &[u8]) {
         let anchor = self.latch.latched().or(self.plan.remote.rtp);
         let known = anchor.map_or(self.plan.signalling_source, |address| address.ip());
         if source.ip().to_canonical() != known.to_canonical() {
@@ -243,9 +276,20 @@ impl Leg {
         }
         self.latch.reoffer(now.at, plan.remote.rtp, plan.signalling_source);
         self.on_life(now.at);
-        self.plan = *plan;
+        self.change_guard(plan);
+        self.plan = plan.clone();
         self.update_flow(now.at);
         Ok(())
+    }
+
+    fn change_guard(&mut self, plan: &LegPlan) {
+        match (&plan.srtp, &mut self.guard) {
+            (Some(srtp), Some(guard)) => guard.change(srtp),
+            (Some(srtp), None) => self.guard = Some(Box::new(Guard::new(srtp))),
+            (None, guard) => {
+                self.counters.srtp_failures += guard.take().map_or(0, |guard| guard.failures());
+            }
+        }
     }
 
     /// Deadlines: gaps, missing samples, keys whose end was lost, the peer's silence.
@@ -286,6 +330,10 @@ impl Leg {
         }
         let (len, spoken) = sent?;
         let to = self.latch.destination()?;
+        let len = match &mut self.guard {
+            Some(guard) => guard.close_rtp(buffer, len)?,
+            None => len,
+        };
         self.latch.count_sent();
         self.counters.packets_sent += 1;
         self.counters.bytes_sent += len as u64;
@@ -324,6 +372,8 @@ impl Leg {
             packets_late: inbound.late,
             packets_duplicate: inbound.duplicate,
             packets_refused: self.counters.refused + inbound.refused,
+            srtp_failures: self.counters.srtp_failures
+                + self.guard.as_ref().map_or(0, |guard| guard.failures()),
             concealed_ms: inbound.concealed.milliseconds(),
             silence_ms: inbound.silent.milliseconds(),
             jitter_us: micros(self.control.jitter()),
@@ -356,6 +406,10 @@ impl Leg {
                 let beside = SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?);
                 (known.unwrap_or(beside), Channel::Rtcp)
             }
+        };
+        let len = match &mut self.guard {
+            Some(guard) => guard.close_rtcp(buffer, len)?,
+            None => len,
         };
         Some(Transmit { leg: self.id, len, to, channel })
     }

@@ -25,6 +25,7 @@ mod bridge;
 mod clock;
 mod control;
 mod early;
+mod guard;
 mod inbound;
 pub mod jitter;
 mod key_ear;

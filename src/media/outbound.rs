@@ -136,7 +136,9 @@ impl Outbound {
             held_until: None,
             slot: now,
             timestamp: entropy.u32(),
-            sequence: entropy.u32() as u16,
+            // Half of the numbers: the first packets may be lost, and a receiver of SRTP must not miss
+            // a wrap among them (RFC 3711 §3.3.1).
+            sequence: entropy.u32() as u16 & 0x7FFF,
             ssrc: entropy.u32(),
             margin: 1,
             open: false,

@@ -16,6 +16,7 @@
 use crate::codec::{CodecFormat, CodecKind};
 use crate::ground::limits::{CLIENT_BUFFER_MS, PLAYOUT_BYTES_MAX};
 use crate::ground::{CallKey, LegId, Secret, StreamId};
+use crate::rtp::srtp::{MasterKey, Mki};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -76,13 +77,27 @@ pub struct RemoteMedia {
     pub rtcp_mux: bool,
 }
 
+/// Encrypted media (RFC 3711): one master key for each direction, both of one suite. A plan with the
+/// same keys as the one before goes on with their state; another key starts anew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SrtpPlan {
+    /// Ours.
+    pub send: MasterKey,
+    /// The peer's.
+    pub receive: MasterKey,
+    /// What the peer's packets carry, when it announced one.
+    pub mki: Option<Mki>,
+}
+
 /// One leg's media, all decided. Replaced whole by each offer/answer exchange.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LegPlan {
     pub codec: CodecPlan,
     pub telephone_event: Option<TelephoneEventPlan>,
     pub remote: RemoteMedia,
     pub direction: Direction,
+    /// Where it is agreed, nothing plain is sent or accepted.
+    pub srtp: Option<SrtpPlan>,
     /// The source of the caller's signalling: an address that media may latch to as well when the
     /// description's address is private and never heard of (NAT).
     pub signalling_source: IpAddr,
@@ -440,6 +455,9 @@ pub struct MediaReport {
     pub packets_duplicate: u64,
     /// Dropped: wrong source, wrong payload number, malformed.
     pub packets_refused: u64,
+    /// Dropped since SRTP did not verify them: plain, forged, replayed, of another key. And packets of
+    /// ours that could not be protected, of which there should be none.
+    pub srtp_failures: u64,
     /// Milliseconds of concealment given to the agent.
     pub concealed_ms: u64,
     /// Milliseconds of silence given to the agent for mute, hold or DTX.

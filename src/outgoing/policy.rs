@@ -136,6 +136,11 @@ pub struct Callee {
     pub user: String,
 }
 
+/// Only TLS leads to this [`Callee::uri`].
+pub fn needs_tls(uri: &str) -> bool {
+    uri.starts_with("sips:") || uri.ends_with(";transport=tls")
+}
+
 /// Why somebody is not called.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Unwanted {

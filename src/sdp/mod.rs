@@ -6,16 +6,19 @@
 //! ```
 //!
 //! `text` is the one door to `sdp-types`; `payload` reads codecs out of payload numbers and `fmtp` what
-//! their parameters settle; `address` judges where media may go; `section` picks what suits us in one media section; `offer_answer` is
-//! the machine of one dialog. Nothing here sees SIP, a socket or a clock.
+//! their parameters settle; `address` judges where media may go; `crypto` reads and writes media keys;
+//! `section` picks what suits us in one media section; `offer_answer` is the machine of one dialog.
+//! Nothing here sees SIP, a socket or a clock.
 
 mod address;
+pub mod crypto;
 mod fmtp;
 pub mod offer_answer;
 pub mod payload;
 mod section;
 pub mod text;
 
+pub use crypto::{SrtpPolicy, SrtpTerms};
 pub use offer_answer::{Agreed, Answered, LocalMedia, OfferAnswer, OfferFault};
 
 #[cfg(test)]

@@ -9,14 +9,19 @@
 //!
 //! A peer's offer is answered in the call that brings it, so no state waits for our answer.
 //! Whatever fails leaves the agreed session as it was. The version in `o=` rises by one when our text
-//! changes and only then. Media over SRTP is not negotiated: such an offer is refused, never
-//! answered with plain RTP. No address but ours ever stands in what we write.
+//! changes and only then. No address but ours ever stands in what we write.
+//!
+//! SRTP (RFC 4568) is agreed on the terms of [`LocalMedia::srtp`]: an encrypted section is preferred to
+//! a plain one, a plain profile with keys is answered with keys (RFC 8643), and what asks for SRTP is
+//! never answered with plain RTP. Our key stays as long as the peer's does.
 
+use super::crypto::{self, Crypto, KeySource, SrtpPolicy, SrtpTerms};
 use super::payload::{self, Encoding, Form, PayloadFormat};
 use super::section::{self, Candidate, Profile};
 use super::text::{self, LocalDescription, LocalSection, MediaSection, SessionDescription};
 use crate::codec::CodecKind;
-use crate::media::plan::{CodecPlan, Direction, RemoteMedia, TelephoneEventPlan};
+use crate::ground::Entropy;
+use crate::media::plan::{CodecPlan, Direction, RemoteMedia, SrtpPlan, TelephoneEventPlan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -36,10 +41,11 @@ pub struct LocalMedia {
     pub telephone_event: bool,
     /// Whether we ask for in-band FEC in Opus (RFC 7587 §6.1 `useinbandfec`).
     pub opus_fec: bool,
+    pub srtp: SrtpTerms,
 }
 
 /// What both sides settled on. With the signalling source it is a `media::plan::LegPlan`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Agreed {
     pub codec: CodecPlan,
     pub telephone_event: Option<TelephoneEventPlan>,
@@ -48,14 +54,22 @@ pub struct Agreed {
     pub direction: Direction,
     /// The most milliseconds of one packet that the peer takes, when it says so.
     pub maxptime_ms: Option<u16>,
+    pub srtp: Option<SrtpPlan>,
 }
 
 /// An offer that was answered.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Answered {
     /// Our answer, to be sent as `application/sdp`.
     pub text: String,
     pub agreed: Agreed,
+}
+
+/// The text may hold keys.
+impl fmt::Debug for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answered").field("agreed", &self.agreed).finish_non_exhaustive()
+    }
 }
 
 /// Why there is no agreement.
@@ -67,8 +81,15 @@ pub enum OfferFault {
     NoCommonCodec,
     /// No section of audio over RTP that is not refused: fax (T.38), video, or nothing at all.
     NoAudio,
-    /// All audio wants SRTP; plain RTP would betray what the peer asked for.
+    /// All audio wants SRTP, which is turned off; plain RTP would betray what the peer asked for.
     EncryptedOnly,
+    /// All audio wants SRTP, and no `a=crypto` line is one that we can do: other suites, weakening
+    /// parameters, or keys from DTLS.
+    NoUsableKeys,
+    /// Media keys would go, or came, over signalling that others can read.
+    KeysInClear,
+    /// Only plain RTP is offered, and SRTP is required.
+    PlainOnly,
     /// The media address is multicast, broadcast, loopback, link-local, our own, no address, or of
     /// an address family that we do not have.
     BadAddress,
@@ -86,7 +107,12 @@ impl fmt::Display for OfferFault {
             }
             OfferFault::NoCommonCodec => "no codec in common",
             OfferFault::NoAudio => "no audio over RTP is offered",
-            OfferFault::EncryptedOnly => "only encrypted media (SRTP) is offered",
+            OfferFault::EncryptedOnly => "only encrypted media (SRTP) is offered, which is off",
+            OfferFault::NoUsableKeys => {
+                "encrypted media without a=crypto keys that can be used (SDES; not DTLS-SRTP)"
+            }
+            OfferFault::KeysInClear => "media keys (a=crypto) in signalling that is not TLS",
+            OfferFault::PlainOnly => "only plain RTP is offered, and SRTP is required",
             OfferFault::BadAddress => "media cannot be sent to the address given",
             OfferFault::AnswerMismatch => "the answer does not fit the offer",
             OfferFault::OfferPending => "an offer of ours has no answer yet",
@@ -108,6 +134,9 @@ pub struct OfferAnswer {
     /// keeps its meaning for the whole session (RFC 3264 §8.3.2).
     numbers: BTreeMap<Encoding, u8>,
     used: BTreeSet<u8>,
+    keys: KeySource,
+    /// The keys that were agreed on last, with the tag of their lines.
+    srtp: Option<(u32, SrtpPlan)>,
 }
 
 #[derive(Clone, Debug)]
@@ -116,14 +145,16 @@ enum State {
     LocalOffer {
         local: LocalMedia,
         formats: Vec<(Encoding, u8)>,
+        crypto: Vec<Crypto>,
         /// What was agreed before the offer: it stands again when the offer fails.
         before: Option<LocalDescription>,
     },
 }
 
 impl OfferAnswer {
-    /// `session_id` is the id of `o=`: random, kept for the life of the dialog.
-    pub fn new(session_id: u64) -> OfferAnswer {
+    /// `session_id` is the id of `o=`: random, kept for the life of the dialog. Media keys of ours come
+    /// from a seed that is drawn here.
+    pub fn new(session_id: u64, entropy: &mut Entropy) -> OfferAnswer {
         OfferAnswer {
             session_id,
             version: 0,
@@ -131,6 +162,8 @@ impl OfferAnswer {
             state: State::Stable,
             numbers: BTreeMap::new(),
             used: BTreeSet::new(),
+            keys: KeySource::new(entropy),
+            srtp: None,
         }
     }
 
@@ -143,7 +176,9 @@ impl OfferAnswer {
             return Err(OfferFault::OfferPending);
         }
         let session = text::parse(offer).map_err(OfferFault::Malformed)?;
-        let (index, agreed) = choose_section(&session, local)?;
+        let (index, mut agreed, offered) = choose_section(&session, local)?;
+        let keys = offered.map(|offered| self.answer_keys(offered));
+        agreed.srtp = keys.as_ref().map(|(_, plan)| plan.clone());
         let audio = Encoding::of(agreed.codec.kind, agreed.codec.format);
         let mut formats = vec![(audio, agreed.codec.receive_payload_type)];
         formats.extend(agreed.telephone_event.map(|event| {
@@ -156,18 +191,43 @@ impl OfferAnswer {
             }
             let CodecPlan { format, ptime_ms, .. } = agreed.codec;
             let (format, mux) = (Some(format), agreed.remote.rtcp_mux);
-            let direction = agreed.direction;
-            section::describe(local, &section.proto, &formats, format, ptime_ms, direction, mux)
+            let (proto, direction) = (&section.proto, agreed.direction);
+            let ours = section::describe(local, proto, &formats, format, ptime_ms, direction, mux);
+            LocalSection { crypto: keys.iter().map(our_line).collect(), ..ours }
         };
         let sections = session.media.iter().enumerate().map(describe).collect();
+        self.srtp = keys;
         if let Some(section) = session.media.get(index) {
             self.remember(&payload::formats(section));
         }
         Ok(Answered { text: self.publish(local.address, sections), agreed })
     }
 
-    /// Our offer: every codec of ours. The first one of a dialog has one section; a later one keeps
-    /// the sections, profile and numbers of the session. An open offer is replaced.
+    /// The keys of our answer to a line that we take. A new key of the peer's gets a new one of ours, so
+    /// that both ends start anew; else both go on.
+    fn answer_keys(&mut self, offered: Crypto) -> (u32, SrtpPlan) {
+        let before = self.srtp.as_ref().filter(|(_, plan)| plan.receive == offered.key);
+        let send = match before {
+            Some((_, plan)) => plan.send.clone(),
+            None => self.keys.draw(offered.key.suite()),
+        };
+        (offered.tag, SrtpPlan { send, receive: offered.key, mki: offered.mki })
+    }
+
+    /// The keys of our offer: those in use, those of the offer that it replaces, or new ones.
+    fn offered_keys(&mut self, audio: Option<&LocalSection>, terms: SrtpTerms) -> Vec<Crypto> {
+        match (&self.srtp, audio) {
+            (Some(keys), _) => vec![our_line(keys)],
+            (None, Some(section)) => section.crypto.clone(),
+            (None, None) if terms.may_encrypt() => self.keys.offer(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Our offer: every codec of ours, and every suite of SRTP where the terms allow it: with a plain
+    /// profile unless it is required. The first one of a dialog has one section; a later one keeps
+    /// the sections, profile, numbers and keys of the session. An open offer is replaced. The terms are
+    /// such that [`SrtpTerms::may_offer`].
     pub fn offer(&mut self, local: &LocalMedia) -> String {
         let formats = self.offered_formats(local);
         let before = match &self.state {
@@ -176,14 +236,20 @@ impl OfferAnswer {
         };
         let mut sections = self.sent.as_ref().map(|sent| sent.sections.clone()).unwrap_or_default();
         let audio = sections.iter_mut().find(|section| section.port != 0);
-        let proto = audio.as_ref().map_or("RTP/AVP", |section| section.proto.as_str());
+        let crypto = self.offered_keys(audio.as_deref(), local.srtp);
+        let proto = match (local.srtp.policy, local.srtp.keys_are_safe) {
+            (SrtpPolicy::Required, true) => "RTP/SAVP",
+            (SrtpPolicy::Required, false) | (SrtpPolicy::Off | SrtpPolicy::Allowed, _) => "RTP/AVP",
+        };
+        let proto = audio.as_ref().map_or(proto, |section| section.proto.as_str());
         let (ptime_ms, both) = (local.ptime_ms, Direction::SendRecv);
         let ours = section::describe(local, proto, &formats, None, ptime_ms, both, false);
+        let ours = LocalSection { crypto: crypto.clone(), ..ours };
         match audio {
             Some(section) => *section = ours,
             None => sections.push(ours),
         }
-        self.state = State::LocalOffer { local: local.clone(), formats, before };
+        self.state = State::LocalOffer { local: local.clone(), formats, crypto, before };
         self.publish(local.address, sections)
     }
 
@@ -194,11 +260,11 @@ impl OfferAnswer {
     /// The answer refuses the audio, breaks RFC 3264 §6, or there was no offer.
     pub fn accept_answer(&mut self, answer: &[u8]) -> Result<Agreed, OfferFault> {
         let state = std::mem::replace(&mut self.state, State::Stable);
-        let State::LocalOffer { local, formats, before } = state else {
+        let State::LocalOffer { local, formats, crypto, before } = state else {
             return Err(OfferFault::AnswerMismatch);
         };
         self.used.extend(formats.iter().map(|(_, number)| *number));
-        let agreed = self.read_answer(answer, &local, &formats);
+        let agreed = self.read_answer(answer, &local, &formats, &crypto);
         if agreed.is_err() && self.sent != before {
             // The next description differs from the offer, which was the last to go out.
             self.version += 1;
@@ -212,6 +278,7 @@ impl OfferAnswer {
         answer: &[u8],
         local: &LocalMedia,
         offered: &[(Encoding, u8)],
+        crypto: &[Crypto],
     ) -> Result<Agreed, OfferFault> {
         let session = text::parse(answer).map_err(OfferFault::Malformed)?;
         let ours = self.sent.as_ref().map_or(&[][..], |sent| sent.sections.as_slice());
@@ -219,14 +286,32 @@ impl OfferAnswer {
         let formats = payload::formats(section);
         let candidates: Vec<_> =
             formats.iter().filter_map(|format| answered_candidate(format, offered)).collect();
+        let srtp = answered_crypto(section, crypto, local.srtp)?;
         let agreed = section::agree(&session, section, &candidates, local, false)?;
         self.remember(&formats);
-        Ok(agreed)
+        self.srtp = srtp;
+        Ok(Agreed { srtp: self.srtp.as_ref().map(|(_, plan)| plan.clone()), ..agreed })
     }
 
     /// An offer of ours went out, and its answer has not come.
     pub fn awaits_answer(&self) -> bool {
         matches!(self.state, State::LocalOffer { .. })
+    }
+
+    /// Our open offer holds media keys.
+    pub fn offers_keys(&self) -> bool {
+        match &self.state {
+            State::LocalOffer { crypto, .. } => !crypto.is_empty(),
+            State::Stable => false,
+        }
+    }
+
+    /// Our open offer is for encrypted media only.
+    pub fn demands_srtp(&self) -> bool {
+        match &self.state {
+            State::LocalOffer { local, .. } => local.srtp.policy == SrtpPolicy::Required,
+            State::Stable => false,
+        }
     }
 
     /// Our last description, word for word, version included: for a refresh that changes nothing.
@@ -284,34 +369,78 @@ impl OfferAnswer {
     }
 }
 
-/// The first audio section that suits, with what is agreed on it. When none does, the fault of the
-/// first plain one; encryption is the fault only when all wanted it.
+/// The first audio section that suits, an encrypted one before a plain one, with what is agreed on it
+/// and the keys that it brings. When none does, the fault of the first whose security suits; security
+/// is the fault only when it is everywhere.
 fn choose_section(
     session: &SessionDescription,
     local: &LocalMedia,
-) -> Result<(usize, Agreed), OfferFault> {
+) -> Result<(usize, Agreed, Option<Crypto>), OfferFault> {
     let mut fault = OfferFault::NoAudio;
+    let mut plain = None;
     for (index, section) in session.media.iter().enumerate() {
         if !section.media.eq_ignore_ascii_case("audio") || section.port == 0 {
             continue;
         }
-        let found = match section::profile(&section.proto) {
-            Profile::Plain => {
-                let candidates = offered_candidates(section, local);
-                section::agree(session, section, &candidates, local, true)
-            }
-            Profile::Encrypted => Err(OfferFault::EncryptedOnly),
+        let security = match section::profile(&section.proto) {
+            Profile::Plain => crypto::of_offer(section, false, local.srtp),
+            Profile::Encrypted => crypto::of_offer(section, true, local.srtp),
             Profile::Other => Err(OfferFault::NoAudio),
         };
+        let found = security.and_then(|crypto| {
+            let candidates = offered_candidates(section, local);
+            section::agree(session, section, &candidates, local, true).map(|found| (found, crypto))
+        });
         match found {
-            Ok(agreed) => return Ok((index, agreed)),
-            Err(found) if matches!(fault, OfferFault::NoAudio | OfferFault::EncryptedOnly) => {
-                fault = if found == OfferFault::NoAudio { fault } else { found };
+            Ok((agreed, Some(crypto))) => return Ok((index, agreed, Some(crypto))),
+            Ok((agreed, None)) => plain = plain.or(Some((index, agreed, None))),
+            Err(found) if fault == OfferFault::NoAudio || is_of_security(&fault) => {
+                let keep = found == OfferFault::NoAudio
+                    || is_of_security(&found) && is_of_security(&fault);
+                fault = if keep { fault } else { found };
             }
             Err(_) => {}
         }
     }
-    Err(fault)
+    plain.ok_or(fault)
+}
+
+fn our_line((tag, plan): &(u32, SrtpPlan)) -> Crypto {
+    Crypto { tag: *tag, key: plan.send.clone(), mki: None }
+}
+
+fn is_of_security(fault: &OfferFault) -> bool {
+    match fault {
+        OfferFault::EncryptedOnly
+        | OfferFault::NoUsableKeys
+        | OfferFault::KeysInClear
+        | OfferFault::PlainOnly => true,
+        OfferFault::Malformed(_)
+        | OfferFault::NoCommonCodec
+        | OfferFault::NoAudio
+        | OfferFault::BadAddress
+        | OfferFault::AnswerMismatch
+        | OfferFault::OfferPending => false,
+    }
+}
+
+/// The keys of an answer to our lines, with their tag. An answer without any makes plain what was
+/// offered with a plain profile, unless SRTP is required.
+fn answered_crypto(
+    section: &MediaSection,
+    offered: &[Crypto],
+    terms: SrtpTerms,
+) -> Result<Option<(u32, SrtpPlan)>, OfferFault> {
+    if let Some((ours, taken)) = crypto::of_answer(section, offered) {
+        let (send, receive, mki) = (ours.key.clone(), taken.key, taken.mki);
+        return Ok(Some((ours.tag, SrtpPlan { send, receive, mki })));
+    }
+    // AVP answered by AVPF and the reverse is common and harmless.
+    match section::profile(&section.proto) {
+        Profile::Plain if terms.policy == SrtpPolicy::Required => Err(OfferFault::PlainOnly),
+        Profile::Plain => Ok(None),
+        Profile::Encrypted | Profile::Other => Err(OfferFault::AnswerMismatch),
+    }
 }
 
 /// The formats of an offer that we have too, in our order of preference; one number serves both
@@ -353,10 +482,6 @@ fn matching_section<'a>(
     let section = found.ok_or(OfferFault::AnswerMismatch)?;
     if section.port == 0 {
         return Err(OfferFault::NoAudio);
-    }
-    // AVP answered by AVPF and the reverse is common and harmless.
-    if section::profile(&section.proto) != Profile::Plain {
-        return Err(OfferFault::AnswerMismatch);
     }
     Ok(section)
 }

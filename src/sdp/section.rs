@@ -29,7 +29,7 @@ pub(super) struct Candidate {
 pub(super) enum Profile {
     /// `RTP/AVP` or `RTP/AVPF`.
     Plain,
-    /// SDES or DTLS keyed SRTP.
+    /// SRTP, its keys in the description or from DTLS.
     Encrypted,
     Other,
 }
@@ -80,6 +80,7 @@ pub(super) fn agree(
         telephone_event: event,
         remote,
         direction: mirror(direction.unwrap_or(Direction::SendRecv), may_send),
+        srtp: None,
         maxptime_ms: maxptime.map(|ms| u16::try_from(ms).unwrap_or(u16::MAX)),
     })
 }
@@ -151,8 +152,8 @@ fn number_ms(section: &MediaSection, format: &PayloadFormat, name: &str) -> Opti
     (ms != 0).then_some(ms)
 }
 
-/// Our audio section: `formats` in order with their numbers; in an answer with what was `agreed` of
-/// the codec.
+/// Our audio section, without keys: `formats` in order with their numbers; in an answer with what was
+/// `agreed` of the codec.
 pub(super) fn describe(
     local: &LocalMedia,
     proto: &str,
@@ -186,6 +187,7 @@ pub(super) fn describe(
         proto: proto.to_owned(),
         formats: formats.iter().map(|(_, number)| number.to_string()).collect(),
         attributes,
+        crypto: Vec::new(),
     }
 }
 
@@ -197,5 +199,6 @@ pub(super) fn refuse(section: &MediaSection) -> LocalSection {
         proto: section.proto.clone(),
         formats: section.formats.iter().take(1).cloned().collect(),
         attributes: Vec::new(),
+        crypto: Vec::new(),
     }
 }

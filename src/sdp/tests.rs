@@ -10,6 +10,8 @@ use crate::media::plan::Direction;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+mod srtp;
+
 fn local() -> LocalMedia {
     LocalMedia {
         address: "203.0.113.1".parse().expect("address"),
@@ -18,7 +20,12 @@ fn local() -> LocalMedia {
         codecs: vec![Opus, G722, Pcmu, Pcma],
         telephone_event: true,
         opus_fec: true,
+        srtp: SrtpTerms::default(),
     }
+}
+
+fn opened(session_id: u64) -> OfferAnswer {
+    OfferAnswer::new(session_id, &mut Entropy::from_number(session_id))
 }
 
 fn body(lines: &[&str]) -> String {
@@ -34,7 +41,7 @@ fn offer(lines: &[&str]) -> String {
 
 /// The lines of the answer after its session part, and what was agreed.
 fn check(lines: &[&str], answer: &[&str]) -> Agreed {
-    let mut exchange = OfferAnswer::new(77);
+    let mut exchange = opened(77);
     let answered = exchange.answer(offer(lines).as_bytes(), &local()).expect("an answer");
     let head = ["v=0", "o=- 77 1 IN IP4 203.0.113.1", "s=-", "c=IN IP4 203.0.113.1", "t=0 0"];
     assert_eq!(answered.text, body(&[&head, answer].concat()));
@@ -42,7 +49,7 @@ fn check(lines: &[&str], answer: &[&str]) -> Agreed {
 }
 
 fn check_fault(lines: &[&str], fault: OfferFault) {
-    let answered = OfferAnswer::new(77).answer(offer(lines).as_bytes(), &local());
+    let answered = opened(77).answer(offer(lines).as_bytes(), &local());
     assert_eq!(answered, Err(fault), "{lines:?}");
 }
 
@@ -153,7 +160,7 @@ fn direction_is_mirrored_and_a_held_address_is_never_sent_to() {
 fn a_direction_of_the_session_applies_where_the_section_says_nothing() {
     let check = |session: &str, media: &str, direction| {
         let lines = [session, "m=audio 4000 RTP/AVP 0", media];
-        let answered = OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local());
+        let answered = opened(1).answer(offer(&lines).as_bytes(), &local());
         assert_eq!(answered.map(|answered| answered.agreed.direction), Ok(direction));
     };
     check("a=sendonly", "a=label:1", Direction::RecvOnly);
@@ -191,8 +198,7 @@ fn packets_have_a_length_that_the_peer_and_the_codec_can_do() {
             format!("a=maxptime:{maxptime}"),
         );
         let lines = [media.as_str(), "a=rtpmap:96 opus/48000/2", ptime.as_str(), maxptime.as_str()];
-        let answered =
-            OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
+        let answered = opened(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
         assert_eq!(answered.agreed.codec.ptime_ms, expected, "{lines:?}");
         assert!(answered.text.contains(&format!("a=ptime:{expected}\r\n")));
     }
@@ -209,23 +215,22 @@ fn what_cannot_be_agreed_has_its_own_fault() {
         &["m=audio 4000 RTP/AVP 101", "a=rtpmap:101 telephone-event/8000"],
         OfferFault::NoCommonCodec,
     );
-    check_fault(&["m=audio 4000 RTP/SAVP 0"], OfferFault::EncryptedOnly);
-    check_fault(&["m=audio 4000 UDP/TLS/RTP/SAVPF 0"], OfferFault::EncryptedOnly);
+    check_fault(&["m=audio 4000 RTP/SAVP 0"], OfferFault::NoUsableKeys);
+    check_fault(&["m=audio 4000 UDP/TLS/RTP/SAVPF 0"], OfferFault::NoUsableKeys);
     check_fault(&["m=audio 4000 RTP/SAVP 0", "m=audio 4000 RTP/AVP 18"], OfferFault::NoCommonCodec);
     check_fault(&["m=audio 4000 RTP/AVP 0", "c=IN IP4 224.0.1.1/16"], OfferFault::BadAddress);
     check_fault(&["m=audio 4000 RTP/AVP 0", "c=IN IP4 127.0.0.1"], OfferFault::BadAddress);
     check_fault(&["m=audio 30000 RTP/AVP 0", "c=IN IP4 203.0.113.1"], OfferFault::BadAddress);
     check_fault(&["m=audio 4000 RTP/AVP 0", "c=IN IP6 2001:db8::6"], OfferFault::BadAddress);
     let no_address = "v=0\r\nm=audio 4000 RTP/AVP 0\r\n";
-    let fault = OfferAnswer::new(1).answer(no_address.as_bytes(), &local());
+    let fault = opened(1).answer(no_address.as_bytes(), &local());
     assert_eq!(fault, Err(OfferFault::Malformed("no c= line".to_owned())));
 }
 
 #[test]
 fn a_host_name_is_taken_and_media_waits_for_the_peers_packets() {
     let lines = ["m=audio 4000 RTP/AVP 0", "c=IN IP4 gw.example.com"];
-    let answered =
-        OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
+    let answered = opened(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
     assert_eq!(answered.agreed.remote.rtp, None);
     assert_eq!(answered.agreed.direction, Direction::SendRecv);
 }
@@ -233,14 +238,13 @@ fn a_host_name_is_taken_and_media_waits_for_the_peers_packets() {
 #[test]
 fn rtcp_is_not_multiplexed_where_numbers_would_collide() {
     let lines = ["m=audio 4000 RTP/AVP 72", "a=rtpmap:72 opus/48000/2", "a=rtcp-mux"];
-    let answered =
-        OfferAnswer::new(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
+    let answered = opened(1).answer(offer(&lines).as_bytes(), &local()).expect("answered");
     assert!(!answered.agreed.remote.rtcp_mux && !answered.text.contains("mux"));
 }
 
 #[test]
 fn the_version_rises_with_a_change_and_only_then() {
-    let mut exchange = OfferAnswer::new(9);
+    let mut exchange = opened(9);
     assert_eq!(exchange.repeat(), None);
     let mut version = |lines: &[&str]| {
         let before = exchange.repeat();
@@ -274,7 +278,7 @@ fn late_offer(exchange: &mut OfferAnswer) -> String {
 
 #[test]
 fn a_late_offer_holds_all_that_we_have() {
-    let text = late_offer(&mut OfferAnswer::new(5));
+    let text = late_offer(&mut opened(5));
     let expected = [
         "v=0",
         "o=- 5 1 IN IP4 203.0.113.1",
@@ -299,7 +303,7 @@ fn a_late_offer_holds_all_that_we_have() {
 
 #[test]
 fn an_answer_may_order_and_number_anew() {
-    let mut exchange = OfferAnswer::new(5);
+    let mut exchange = opened(5);
     late_offer(&mut exchange);
     let lines = [
         "m=audio 4000 RTP/AVP 8 111 105",
@@ -312,14 +316,14 @@ fn an_answer_may_order_and_number_anew() {
     let event = agreed.telephone_event.expect("events");
     assert_eq!((event.send_payload_type, event.receive_payload_type), (105, 101));
 
-    let mut exchange = OfferAnswer::new(5);
+    let mut exchange = opened(5);
     late_offer(&mut exchange);
     let lines = ["m=audio 4000 RTP/AVPF 111 0", "a=rtpmap:111 opus/48000/2", "a=recvonly"];
     let agreed = exchange.accept_answer(offer(&lines).as_bytes()).expect("agreed");
     assert_eq!((agreed.codec.send_payload_type, agreed.codec.receive_payload_type), (111, 96));
     assert_eq!((agreed.direction, agreed.telephone_event), (Direction::SendOnly, None));
 
-    let mut exchange = OfferAnswer::new(5);
+    let mut exchange = opened(5);
     late_offer(&mut exchange);
     let agreed = exchange.accept_answer(offer(&["m=audio 4000 RTP/AVP 96"]).as_bytes());
     assert_eq!(agreed.map(|agreed| agreed.codec.kind), Ok(Opus), "a number left unnamed is ours");
@@ -336,7 +340,7 @@ fn an_answer_that_does_not_fit_is_refused_and_the_offer_is_done_with() {
         (&["m=audio 4000 RTP/AVP 18"], OfferFault::NoCommonCodec),
         (&["m=audio 4000 RTP/AVP 0", "c=IN IP4 239.1.1.1"], OfferFault::BadAddress),
     ] {
-        let mut exchange = OfferAnswer::new(5);
+        let mut exchange = opened(5);
         late_offer(&mut exchange);
         assert_eq!(exchange.accept_answer(offer(lines).as_bytes()), Err(fault), "{lines:?}");
         let again = exchange.accept_answer(offer(&["m=audio 4000 RTP/AVP 0"]).as_bytes());
@@ -346,7 +350,7 @@ fn an_answer_that_does_not_fit_is_refused_and_the_offer_is_done_with() {
 
 #[test]
 fn one_offer_at_a_time() {
-    let mut exchange = OfferAnswer::new(5);
+    let mut exchange = opened(5);
     let text = late_offer(&mut exchange);
     let theirs = offer(&["m=audio 4000 RTP/AVP 0"]);
     assert_eq!(exchange.answer(theirs.as_bytes(), &local()), Err(OfferFault::OfferPending));
@@ -357,7 +361,7 @@ fn one_offer_at_a_time() {
 
 #[test]
 fn a_later_offer_keeps_the_sections_and_numbers_of_the_session() {
-    let mut exchange = OfferAnswer::new(5);
+    let mut exchange = opened(5);
     let lines = [
         "m=video 5000 RTP/AVP 96",
         "m=audio 4000 RTP/AVPF 101 0 100 96",
@@ -376,7 +380,7 @@ fn a_later_offer_keeps_the_sections_and_numbers_of_the_session() {
 
 #[test]
 fn a_failed_offer_of_ours_leaves_what_was_agreed() {
-    let mut exchange = OfferAnswer::new(5);
+    let mut exchange = opened(5);
     let theirs = offer(&["m=audio 4000 RTP/AVP 0"]);
     let first = exchange.answer(theirs.as_bytes(), &local()).expect("answered").text;
     exchange.offer(&local());
@@ -420,7 +424,7 @@ fn every_fixture_has_its_outcome() {
         if name == "ipv6.sdp" {
             ours.address = "2001:db8::1".parse().expect("address");
         }
-        let answered = OfferAnswer::new(1).answer(&offer, &ours);
+        let answered = opened(1).answer(&offer, &ours);
         check_fixture(name, answered);
         seen += 1;
     }
@@ -430,7 +434,8 @@ fn every_fixture_has_its_outcome() {
 fn check_fixture(name: &str, answered: Result<Answered, OfferFault>) {
     let fault = match name {
         "bad-no-version.sdp" => Some(OfferFault::Malformed("No version line".to_owned())),
-        "dtls-srtp.sdp" | "teams.sdp" | "twilio-srtp-sdes.sdp" => Some(OfferFault::EncryptedOnly),
+        "dtls-srtp.sdp" => Some(OfferFault::NoUsableKeys),
+        "teams.sdp" | "twilio-srtp-sdes.sdp" => Some(OfferFault::KeysInClear),
         "multicast.sdp" => Some(OfferFault::BadAddress),
         "t38.sdp" => Some(OfferFault::NoAudio),
         _ => None,
@@ -601,7 +606,7 @@ fn generated_offers_are_answered_by_the_rules_of_rfc_3264() {
     let mut answered = 0;
     for seed in 0..5_000 {
         let (sections, text) = generate(&mut Entropy::from_number(seed));
-        match OfferAnswer::new(seed).answer(text.as_bytes(), &local()) {
+        match opened(seed).answer(text.as_bytes(), &local()) {
             Ok(answer) => {
                 judge(&sections, &answer.text, seed);
                 answered += 1;
@@ -625,7 +630,7 @@ fn hostile_bodies_never_panic_nor_leak_into_the_answer() {
     }
     seeds.sort();
     let mut entropy = Entropy::from_number(4566);
-    let mut exchange = OfferAnswer::new(1);
+    let mut exchange = opened(1);
     for round in 0..100_000_u32 {
         let body = mutate(&seeds[round as usize % seeds.len()], &mut entropy);
         if let Ok(answered) = exchange.answer(&body, &local()) {

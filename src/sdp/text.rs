@@ -3,9 +3,11 @@
 //! known, obsolete or broken, is left aside, as are stray blanks and LF-only line ends. Nothing of
 //! a peer's text is ever written out again but checked tokens of its `m=` lines.
 
+use super::crypto::Crypto;
 use crate::ground::limits;
 use crate::media::plan::Direction;
 use sdp_types::{Attribute, Connection, Media, Origin, Session, Time};
+use std::fmt;
 use std::net::IpAddr;
 
 /// A session description as it was received.
@@ -32,8 +34,8 @@ pub struct MediaSection {
     pub attributes: Attributes,
 }
 
-/// The `a=` lines of one level, in order.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// The `a=` lines of one level, in order. Keys in them are not printed.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Attributes(Vec<(String, String)>);
 
 impl Attributes {
@@ -56,6 +58,17 @@ impl Attributes {
             "inactive" => Some(Direction::Inactive),
             _ => None,
         })
+    }
+}
+
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_secret = |name: &str| ["crypto", "key-mgmt"].contains(&name);
+        let shown = |(name, value): &(String, String)| match is_secret(name) {
+            true => format!("{name}:***"),
+            false => format!("{name}:{value}"),
+        };
+        f.debug_list().entries(self.0.iter().map(shown)).finish()
     }
 }
 
@@ -153,6 +166,8 @@ pub struct LocalSection {
     pub formats: Vec<String>,
     /// `a=` lines in order: name and value.
     pub attributes: Vec<(&'static str, Option<String>)>,
+    /// `a=crypto` lines, in order, after the others.
+    pub crypto: Vec<Crypto>,
 }
 
 /// A description that we write, all but its version.
@@ -183,6 +198,9 @@ fn write_section(section: &LocalSection) -> Media {
         attribute: (*name).to_owned(),
         value: value.clone(),
     };
+    let crypto =
+        |crypto: &Crypto| Attribute { attribute: "crypto".to_owned(), value: Some(crypto.write()) };
+    let attributes = section.attributes.iter().map(attribute);
     Media {
         media: section.media.clone(),
         port: section.port,
@@ -193,7 +211,7 @@ fn write_section(section: &LocalSection) -> Media {
         connections: Vec::new(),
         bandwidths: Vec::new(),
         key: None,
-        attributes: section.attributes.iter().map(attribute).collect(),
+        attributes: attributes.chain(section.crypto.iter().map(crypto)).collect(),
     }
 }
 

@@ -14,11 +14,13 @@ pub mod problem;
 mod reader;
 mod sections;
 mod sip;
+mod srtp;
 
 pub use checks::Machine;
 pub use problem::{Problem, Report, Severity};
 
 use crate::account::{CidrRange, RegistrationDocument, SipConfig};
+use crate::call::settings::SrtpSettings;
 use crate::codec::CodecKind;
 use crate::ground::Secret;
 use crate::outgoing::OutgoingPolicy;
@@ -48,6 +50,8 @@ pub struct Config {
     pub peers: Peers,
     pub dns: Dns,
     pub media: Media,
+    /// `[srtp]`: on what terms media is encrypted.
+    pub srtp: SrtpSettings,
     pub ultravox: Ultravox,
     pub sip: Sip,
     pub fallback: Fallback,

@@ -588,6 +588,7 @@ impl Totals {
     fn add_media(&mut self, media: &MediaSummary) {
         self.media.packets_lost += media.packets_lost;
         self.media.packets_refused += media.packets_refused;
+        self.media.srtp_failures += media.srtp_failures;
         self.media.concealed_ms += media.concealed_ms;
         self.media.frames_late += media.frames_late;
         self.media.uplink_dropped_frames += media.uplink_dropped_frames;

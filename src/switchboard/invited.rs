@@ -196,7 +196,7 @@ impl Switchboard {
         let mut refused = OfferFault::BadAddress;
         for address in self.addresses_for(flow).into_iter().flatten() {
             let mut offer_answer = self.new_offer_answer();
-            let local = self.local_media(address, port, self.settings.call.codecs.clone());
+            let local = self.local_media(flow, address, port, self.settings.call.codecs.clone());
             match offer_answer.answer(&offer, &local) {
                 Ok(answered) if fits(&answered.agreed, address) => {
                     return Ok(Negotiated {
@@ -227,7 +227,9 @@ impl Switchboard {
         let address = address.ok_or(Refusal::Offer(OfferFault::BadAddress))?;
         let kind = *codecs.first().ok_or(Refusal::Offer(OfferFault::NoCommonCodec))?;
         let mut offer_answer = self.new_offer_answer();
-        let description = offer_answer.offer(&self.local_media(address, port, codecs));
+        let local = self.local_media(flow, address, port, codecs);
+        local.srtp.may_offer().map_err(Refusal::Offer)?;
+        let description = offer_answer.offer(&local);
         Ok(Negotiated { offer: None, offer_answer, description, agreed: None, kind, address })
     }
 
@@ -237,11 +239,12 @@ impl Switchboard {
     }
 
     pub(super) fn new_offer_answer(&mut self) -> OfferAnswer {
-        OfferAnswer::new(self.entropy.u64() >> 2)
+        OfferAnswer::new(self.entropy.u64() >> 2, &mut self.entropy)
     }
 
     fn local_media(
         &self,
+        flow: Flow,
         address: MediaAddress,
         port: RtpPort,
         codecs: Vec<CodecKind>,
@@ -253,6 +256,7 @@ impl Switchboard {
             codecs,
             telephone_event: true,
             opus_fec: true,
+            srtp: self.settings.call.srtp.terms(flow),
         }
     }
 

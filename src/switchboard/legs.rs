@@ -29,7 +29,7 @@ impl Switchboard {
     fn new_leg(&mut self, now: Now, key: CallKey, errand: &Errand) -> Result<Leg, String> {
         let Some(call) = self.calls.get_mut(&key) else { return Err("the call is over".into()) };
         let former = call.second.take().map(|second| second.leg);
-        let current = call.first.plan.map_or(call.first.kind, |plan| plan.codec.kind);
+        let current = call.first.plan.as_ref().map_or(call.first.kind, |plan| plan.codec.kind);
         let (id, ports_tried) = match &former {
             Some(leg) => (leg.id, leg.ports_tried),
             None => {

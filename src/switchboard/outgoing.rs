@@ -7,7 +7,7 @@ use crate::call::outbound::{Outgoing, ServiceRefusal};
 use crate::call::{Call, Opening, record};
 use crate::context::Caller;
 use crate::ground::{CallKey, Flow, FlowId, JobId, Now, StreamId, Transport};
-use crate::outgoing::{DialRefusal, OutgoingCallRequest, Wanted};
+use crate::outgoing::{DialRefusal, OutgoingCallRequest, Wanted, needs_tls};
 use crate::refusal::Refusal;
 use crate::routing::Route;
 use crate::sip::msg::{Host, Method, NameAddr, Uri};
@@ -193,11 +193,13 @@ impl Switchboard {
 
 /// Where a call is before it is anywhere: no flow, in the address family of a literal host.
 pub(super) fn nowhere(uri: &str) -> Flow {
+    let transport = if needs_tls(uri) { Transport::Tls } else { Transport::Udp };
     let uri = Uri::parse(uri).ok();
     let v6 = uri.and_then(|uri| literal(&uri)).is_some_and(|ip| ip.is_ipv6());
     let any = if v6 { IpAddr::from([0; 16]) } else { IpAddr::from([0; 4]) };
     let place = SocketAddr::new(any, 0);
-    Flow { id: FlowId(0), transport: Transport::Udp, local: place, peer: place }
+    // Another transport than TLS is found out later, and makes no difference before.
+    Flow { id: FlowId(0), transport, local: place, peer: place }
 }
 
 fn literal(uri: &Uri<'_>) -> Option<IpAddr> {

@@ -24,12 +24,14 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 /// Sections of the configuration as they are written in a file.
-const SECTIONS: [&str; 16] = [
+const SECTIONS: [&str; 18] = [
     "[listen]",
     "[tls]",
     "[[tls.targets]]",
     "[dns]",
     "[media]",
+    "[srtp]",
+    "[[srtp.listeners]]",
     "[ultravox]",
     "[sip]",
     "[[sip.allowed_agents]]",
@@ -120,6 +122,7 @@ fn the_example_file_has_every_key_and_no_other() {
         "[sip] registrations",
         "[[sip.registrations]] password",
         "[tls] targets",
+        "[srtp] listeners",
     ] {
         assert!(known.remove(elsewhere), "{elsewhere}");
     }

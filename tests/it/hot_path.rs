@@ -14,6 +14,7 @@ use voxedge::media::plan::*;
 use voxedge::media::sound::hold_music;
 use voxedge::rtp::packet::RtpHeader;
 use voxedge::rtp::rtcp::{Report, SenderInfo};
+use voxedge::rtp::srtp::{MasterKey, OVERHEAD_BYTES_MAX, Srtp, Suite};
 
 /// The system's allocator with a count of this thread's calls, and of the bytes that it keeps.
 struct Counting;
@@ -105,6 +106,7 @@ fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
             }),
             remote: RemoteMedia { rtp: Some(rtp), rtcp: None, rtcp_mux: true },
             direction: Direction::SendRecv,
+            srtp: None,
             signalling_source: rtp.ip(),
         },
         agent,
@@ -472,4 +474,44 @@ fn what_a_session_keeps() {
 #[test]
 fn the_allocator_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(vec![1, 2, 3]))), 1);
+}
+
+#[test]
+fn encryption_allocates_nothing() {
+    let agent = AgentRates { input_hz: 8_000, output_hz: 8_000 };
+    for suite in Suite::ALL {
+        let mut entropy = Entropy::from_number(1);
+        let [send, receive] = [(); 2].map(|()| MasterKey::draw(suite, &mut entropy));
+        let mut far = Srtp::new(&receive, &send, None);
+        let mut plan = plan(CodecKind::Pcmu, agent);
+        plan.leg.srtp = Some(SrtpPlan { send, receive, mki: None });
+        let source = plan.leg.remote.rtp.expect("the plan has one");
+        let mut now = Now::default();
+        let mut session = MediaSession::new(now, &plan, Entropy::from_number(1)).expect("sound");
+        session.handle_agent_joined(now, StreamId::FIRST);
+        let mut buffer = [0; 1_500];
+        let mut counts = [0; 2];
+        for number in 0..FRAMES {
+            let mut packet = [0; 172 + OVERHEAD_BYTES_MAX];
+            let (payload_type, timestamp) = (0, u32::from(number) * 160);
+            let header =
+                RtpHeader { marker: false, payload_type, sequence: number, timestamp, ssrc: 7 };
+            header.write(&mut packet);
+            let len = far.protect_rtp(&mut packet, 172).expect("it fits");
+            counts[usize::from(usize::from(number) >= SETTLED)] += allocations(|| {
+                session.handle_rtp(now, LegId::CALLER, source, &packet[..len]);
+                session.handle_rtp(now, LegId::CALLER, source, &packet[..len]);
+                while session.poll_transmit(now, &mut buffer).is_some() {}
+                while session.poll_event().is_some() {}
+                empty(&mut session);
+                now = now.later(Duration::from_millis(20));
+                session.handle_timeout(now);
+            });
+        }
+        let report = session.report();
+        assert_eq!(counts[1], 0, "{suite:?}");
+        assert_eq!(report.srtp_failures, u64::from(FRAMES), "each came twice");
+        assert_eq!(report.packets_received, u64::from(FRAMES));
+        assert!(report.packets_sent > 900, "{suite:?}: {report:?}");
+    }
 }

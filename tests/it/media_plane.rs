@@ -88,6 +88,7 @@ impl World {
             telephone_event: None,
             remote: RemoteMedia { rtp: Some(remote), rtcp: None, rtcp_mux: false },
             direction: Direction::SendRecv,
+            srtp: None,
             signalling_source: remote.ip(),
         };
         let agent = AgentRates { input_hz: 8_000, output_hz: 8_000 };

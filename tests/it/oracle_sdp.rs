@@ -129,6 +129,7 @@ fn local() -> LocalMedia {
         codecs: vec![CodecKind::Opus, CodecKind::G722, CodecKind::Pcmu, CodecKind::Pcma],
         telephone_event: true,
         opus_fec: true,
+        srtp: Default::default(),
     }
 }
 
@@ -149,9 +150,14 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn what_we_write_reads_the_same_elsewhere() {
-    let mut written = vec![OfferAnswer::new(u64::MAX >> 1).offer(&local())];
+    let mut written =
+        vec![OfferAnswer::new(u64::MAX >> 1, &mut Entropy::from_number(1)).offer(&local())];
     for (_, body) in fixtures() {
-        written.extend(OfferAnswer::new(7).answer(&body, &local()).map(|answered| answered.text));
+        written.extend(
+            OfferAnswer::new(7, &mut Entropy::from_number(1))
+                .answer(&body, &local())
+                .map(|answered| answered.text),
+        );
     }
     assert!(written.len() >= 8);
     for text in &written {

@@ -53,7 +53,7 @@ const DOORS: [(&str, &[&str]); 40] = [
     ("aes", &["rtp/srtp"]),
     ("aes_gcm", &["rtp/srtp"]),
     ("axum", &["shell/admin", "standin"]),
-    ("base64", &["ultravox/stream"]),
+    ("base64", &["ultravox/stream", "sdp/crypto"]),
     ("bytes", &["*"]),
     ("clap", &["cli/mod"]),
     ("ctr", &["rtp/srtp"]),
@@ -89,7 +89,7 @@ const DOORS: [(&str, &[&str]); 40] = [
     ("tracing", &["*"]),
     ("tracing_subscriber", &["shell/log"]),
     ("webpki_roots", &["shell/tls"]),
-    ("zeroize", &["rtp/srtp"]),
+    ("zeroize", &["rtp/srtp", "sdp/crypto"]),
 ];
 
 /// What pure code never says, and why.

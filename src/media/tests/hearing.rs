@@ -179,7 +179,7 @@ fn hold_is_silence_and_speech_is_back_at_once() {
     let plan = plan(CodecKind::Pcmu, 20);
     let mut scene = Scene::joined(&plan);
     run(&mut scene, "0/1 20/2", 30);
-    let held = LegPlan { direction: Direction::SendOnly, ..plan.leg };
+    let held = LegPlan { direction: Direction::SendOnly, ..plan.leg.clone() };
     scene.session.change(scene.now, LegId::CALLER, &held).unwrap();
     run(&mut scene, "40/3 60/4", 60_000);
     assert_on_time(&scene, "held");
@@ -271,7 +271,10 @@ fn a_hold_without_a_sign_of_life_is_told_at_its_bound_and_rtcp_moves_it() {
     for direction in [Direction::RecvOnly, Direction::SendOnly, Direction::Inactive] {
         let mut scene = Scene::joined(&plan);
         run(&mut scene, "0/1 20/2", 1_000);
-        scene.session.change(scene.now, LegId::CALLER, &LegPlan { direction, ..plan.leg }).unwrap();
+        scene
+            .session
+            .change(scene.now, LegId::CALLER, &LegPlan { direction, ..plan.leg.clone() })
+            .unwrap();
         scene.run_to(31_000);
         scene.session.handle_rtcp(
             scene.now,
@@ -369,7 +372,11 @@ fn a_caller_who_holds_is_not_silent_and_is_watched_anew_after_it() {
             run(&mut scene, "0/1 20/2", 30);
             scene
                 .session
-                .change(scene.now, LegId::CALLER, &LegPlan { direction, remote, ..plan.leg })
+                .change(
+                    scene.now,
+                    LegId::CALLER,
+                    &LegPlan { direction, remote, ..plan.leg.clone() },
+                )
                 .unwrap();
             scene.run_to(100_000);
             scene.session.change(scene.now, LegId::CALLER, &plan.leg).unwrap();

@@ -7,6 +7,7 @@ mod control;
 mod hearing;
 mod rates;
 mod speaking;
+mod srtp;
 mod swarm;
 
 use super::plan::*;
@@ -67,6 +68,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
         telephone_event: Some(event),
         remote,
         direction: Direction::SendRecv,
+        srtp: None,
         signalling_source: address(CALLER).ip(),
     };
     MediaPlan {

@@ -45,7 +45,7 @@ fn speak(script: &str, until: u64) -> Scene {
             scene.run_to(at)
         }
         asleep = what == "sleep";
-        let hold = LegPlan { direction: Direction::Inactive, ..plan.leg };
+        let hold = LegPlan { direction: Direction::Inactive, ..plan.leg.clone() };
         match what {
             "clear" => scene.session.handle_agent_clear(scene.now, StreamId::FIRST),
             "close" => scene.session.handle_agent_closed(
@@ -133,7 +133,7 @@ fn a_farewell_that_never_ends_is_cut() {
     let nowhere = RemoteMedia { rtp: None, rtcp: None, rtcp_mux: false };
     scene
         .session
-        .change(scene.now, LegId::CALLER, &LegPlan { remote: nowhere, ..plan.leg })
+        .change(scene.now, LegId::CALLER, &LegPlan { remote: nowhere, ..plan.leg.clone() })
         .unwrap();
     scene.say(&[WORD; 800]);
     scene.session.handle_agent_closed(scene.now, StreamId::FIRST, AgentClose::Lost);
@@ -314,9 +314,12 @@ fn on_hold_without_an_address_words_are_played_to_nobody() {
     scene.say(&[WORD; 8_000]);
     scene.run_to(90);
     let direction = Direction::RecvOnly;
-    let held = LegPlan { direction, remote: RemoteMedia::default(), ..plan.leg };
+    let held = LegPlan { direction, remote: RemoteMedia::default(), ..plan.leg.clone() };
     for (direction, at) in [(Direction::RecvOnly, 400), (Direction::Inactive, 890)] {
-        scene.session.change(scene.now, LegId::CALLER, &LegPlan { direction, ..held }).unwrap();
+        scene
+            .session
+            .change(scene.now, LegId::CALLER, &LegPlan { direction, ..held.clone() })
+            .unwrap();
         scene.run_to(at);
     }
     assert_eq!(scene.sent.iter().filter(|sent| Scene::ms(sent.at) > 90).count(), 0);

@@ -1,7 +1,7 @@
 //! Codecs with parameters, as whole offers and answers: AMR-WB (RFC 4867 §8.3), G.722.1 (RFC 5577 §5),
 //! iLBC (RFC 3952 §5), Opus (RFC 7587 §7).
 
-use super::{local, offer};
+use super::{local, offer, opened};
 use crate::codec::CodecKind::{AmrWb, G722, G7221, Ilbc, Opus, Pcma, Pcmu};
 use crate::codec::amr_wb::{self, Mode, ModeSet, Packing};
 use crate::codec::{CodecFormat, CodecKind, G7221Rate, IlbcMode, opus};
@@ -13,7 +13,7 @@ fn with(codecs: &[CodecKind]) -> LocalMedia {
 
 /// Our answer's media lines joined with ` | `, and what is agreed.
 fn answered(lines: &[&str], local: &LocalMedia) -> Result<(String, Agreed), OfferFault> {
-    let answered = OfferAnswer::new(7).answer(offer(lines).as_bytes(), local)?;
+    let answered = opened(7).answer(offer(lines).as_bytes(), local)?;
     let media: Vec<&str> = answered.text.lines().skip(5).collect();
     Ok((media.join(" | "), answered.agreed))
 }
@@ -144,7 +144,7 @@ fn opus_limits_of_the_peer_are_agreed_and_stereo_is_answered_mono() {
 
 /// Our offer of every codec, with its exchange.
 fn every_codec() -> (OfferAnswer, String) {
-    let mut exchange = OfferAnswer::new(5);
+    let mut exchange = opened(5);
     let text = exchange.offer(&with(&[Opus, AmrWb, G7221, G722, Pcmu, Ilbc]));
     (exchange, text)
 }

@@ -77,6 +77,7 @@ pub struct MediaFigures {
     /// Of closed calls, as are the figures that follow.
     pub packets_lost: u64,
     pub packets_refused: u64,
+    pub srtp_failures: u64,
     pub concealed: Duration,
     /// Frames that missed their deadline and were skipped.
     pub frames_late: u64,
@@ -224,6 +225,8 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
     page.counter("rtp_lost_total", "RTP packets that never came.", media.packets_lost);
     let help = "RTP packets dropped: wrong source, wrong payload number, malformed.";
     page.counter("rtp_refused_total", help, media.packets_refused);
+    let help = "Packets dropped since SRTP did not verify them: plain, forged, replayed.";
+    page.counter("srtp_failures_total", help, media.srtp_failures);
     let help = "Concealment given to agents.";
     page.counter("rtp_concealed_seconds_total", help, media.concealed.as_secs_f64());
     let help = "Outgoing frames that missed their deadline and were skipped.";

@@ -50,6 +50,7 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
     let tls = read_tls(&mut tls_section, &listen, &mut places, base, report);
     let dns = peers::read_dns(&mut root.section("dns", report), report);
     let media = read_media(&mut root.section("media", report), &listen, &mut places, report);
+    let srtp = super::srtp::read(&mut root.section("srtp", report), &listen, report);
     let ultravox = read_ultravox(&mut root.section("ultravox", report), base, report);
     let sip =
         super::sip::read(&mut root.section("sip", report), &listen, &mut places, base, report);
@@ -68,6 +69,7 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
         peers,
         dns,
         media,
+        srtp,
         ultravox,
         sip,
         fallback,

@@ -158,6 +158,7 @@ impl Seen {
             packets_sent: sum(|shard| shard.packets_sent),
             packets_lost: closed.packets_lost,
             packets_refused: closed.packets_refused,
+            srtp_failures: closed.srtp_failures,
             concealed: Duration::from_millis(closed.concealed_ms),
             frames_late: closed.frames_late,
             uplink_dropped_frames: closed.uplink_dropped_frames,

@@ -22,6 +22,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
             codecs: config.media.codecs.clone(),
             opus_output_hz: config.media.opus_output_hz,
             ptime_ms: config.media.ptime_ms,
+            srtp: Arc::new(config.srtp.clone()),
             setup: limits::SETUP,
             rtp_timeout: config.limits.rtp_timeout,
             hold_max: config.limits.hold_max,

@@ -515,6 +515,7 @@ mod tests {
             telephone_event: None,
             remote: RemoteMedia { rtp: None, rtcp: None, rtcp_mux: true },
             direction: Direction::SendRecv,
+            srtp: None,
             signalling_source: address,
         };
         let agent = AgentRates { input_hz: 8_000, output_hz: 8_000 };

@@ -2,6 +2,7 @@
 //! `aubridge` plays into nothing, and `ctrl_tcp` takes commands and tells events as netstrings of
 //! JSON.
 
+use super::callee::post;
 use super::rig::{DEADLINE, Edge, Folder, free_port, has};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -54,15 +55,22 @@ struct Phone {
 
 impl Phone {
     fn start(edge: &Edge, codec: &Codec, transport: &str) -> Phone {
+        Phone::start_as(edge, codec, transport, 0, "")
+    }
+
+    /// Starts it to hear SIP on `sip_port`, with more in its account.
+    fn start_as(edge: &Edge, codec: &Codec, transport: &str, sip_port: u16, more: &str) -> Phone {
         let folder = Folder::new();
         let control_port = free_port();
         folder.write("speech.wav", spoken(codec));
-        folder.write("config", config(edge, &folder, codec, control_port));
+        let encrypts = if more.contains("mediaenc=") { "module srtp.so\n" } else { "" };
+        let config = config(edge, &folder, codec, (sip_port, control_port)) + encrypts;
+        folder.write("config", config);
         folder.write("contacts", "");
         folder.write(
             "accounts",
             format!(
-                "<sip:test@127.0.0.1;transport={transport}>;regint=0;audio_codecs={}/{}/{}\n",
+                "<sip:test@127.0.0.1;transport={transport}>;regint=0;audio_codecs={}/{}/{}{more}\n",
                 codec.name,
                 // RFC 3551 §4.5.2: G.722 says 8000 in SDP and means 16000; baresip's list has it so.
                 codec.hz,
@@ -100,6 +108,16 @@ impl Phone {
             let closed = message["type"] == "CALL_CLOSED";
             assert!(!closed, "closed before {kind}: {message}\n{}", self.log());
             assert!(Instant::now() < end, "{kind} never came\n{}", self.log());
+        }
+    }
+
+    /// The end of a call that never came up, in baresip's words.
+    fn await_closed(&mut self) -> String {
+        loop {
+            let message = self.message();
+            if message["type"] == "CALL_CLOSED" {
+                return message.to_string();
+            }
         }
     }
 
@@ -179,11 +197,16 @@ fn spoken(codec: &Codec) -> Vec<u8> {
     measure::wav(&pcm, codec.hz, codec.channels).expect("it is short")
 }
 
-fn config(edge: &Edge, folder: &Folder, codec: &Codec, control_port: u16) -> String {
+fn config(
+    edge: &Edge,
+    folder: &Folder,
+    codec: &Codec,
+    (sip_port, control_port): (u16, u16),
+) -> String {
     let folder = folder.0.display();
     let certificate = edge.certificate();
     format!(
-        "poll_method epoll\nsip_listen 127.0.0.1:0\nsip_cafile {}\nnet_interface 127.0.0.1\n\
+        "poll_method epoll\nsip_listen 127.0.0.1:{sip_port}\nsip_cafile {}\nnet_interface 127.0.0.1\n\
          call_local_timeout 30\naudio_source aufile,{folder}/speech.wav\n\
          audio_player aubridge,sink\naudio_alert aubridge,alert\naudio_buffer 20-160\n\
          ausrc_format s16\nauplay_format s16\nauenc_format s16\naudec_format s16\n\
@@ -214,6 +237,11 @@ fn echo_call(codec: &Codec, transport: &str) {
     let edge = Edge::start(None);
     let mut phone = Phone::start(&edge, codec, transport);
     phone.command("dial", &uri(&edge, ECHO, transport));
+    converse(&edge, phone, codec, transport);
+}
+
+/// The call that is on its way is answered, its sentence comes back, and the phone hangs up.
+fn converse(edge: &Edge, mut phone: Phone, codec: &Codec, transport: &str) {
     phone.await_event("CALL_ESTABLISHED");
     phone.await_event("CALL_RTPESTAB");
     let sentence = speech::sentence(codec.hz);
@@ -243,8 +271,10 @@ fn echo_call(codec: &Codec, transport: &str) {
     let record = &edge.measured()[0];
     assert_answered(record, codec);
     assert_eq!(record.source.transport.uri_param(), transport);
-    assert_eq!(record.ended_by, Some(EndedBy::Caller));
+    assert!(matches!(record.ended_by, Some(EndedBy::Caller | EndedBy::Callee)), "{record:#?}");
     let media = record.media.expect("a closed call has its media figures");
+    // Where it encrypts, baresip still opens its path and takes its leave with plain RTCP.
+    assert!(media.srtp_failures <= 2, "{media:?}");
     assert!(media.packets_received > 50 && media.packets_sent > 50, "{media:?}");
     assert!(media.agent_played_ms > 1_000, "{media:?}");
 }
@@ -332,4 +362,88 @@ fn an_agent_that_says_farewell_hangs_up_on_a_softphone() {
     assert_eq!(record.ended_by, Some(EndedBy::Agent), "{record:#?}");
     let level = measure::level_dbfs(&phone.heard(&PCMU));
     assert!(level > -45.0, "the farewell was not heard: {level} dBFS");
+}
+
+/// A call whose media is encrypted, to a daemon that takes no other; `enc` as baresip names it.
+fn encrypted_call(codec: &Codec, enc: &str, transport: &str, srtp: &str) {
+    if !has("baresip") {
+        return;
+    }
+    let edge = Edge::start_configured(None, "embedded", &format!("[srtp]\n{srtp}\n"));
+    let account = format!(";mediaenc={enc}");
+    let mut phone = Phone::start_as(&edge, codec, transport, 0, &account);
+    let log = phone.folder.0.join("log");
+    let log = File::open(log).expect("baresip writes it");
+    phone.command("dial", &uri(&edge, ECHO, transport));
+    converse(&edge, phone, codec, transport);
+    let log = std::io::read_to_string(log).expect("it is text");
+    assert!(log.contains("SRTP is Enabled"), "{log}");
+}
+
+#[test]
+fn a_softphone_talks_encrypted_over_tls() {
+    encrypted_call(&PCMU, "srtp-mand", "tls", "policy = \"required\"");
+}
+
+#[test]
+fn a_softphone_talks_encrypted_with_a_plain_profile() {
+    encrypted_call(&G722, "srtp", "tls", "policy = \"required\"");
+}
+
+#[test]
+fn a_softphone_talks_encrypted_over_udp_where_that_was_configured() {
+    encrypted_call(&OPUS, "srtp-mandf", "udp", "insecure_signalling = true");
+}
+
+/// One call that is refused with 488; gives the reason in its record.
+fn refused_call(srtp: &str, transport: &str, account: &str) -> String {
+    let edge = Edge::start_configured(None, "embedded", &format!("[srtp]\n{srtp}\n"));
+    let mut phone = Phone::start_as(&edge, &PCMU, transport, 0, account);
+    phone.command("dial", &uri(&edge, ECHO, transport));
+    let closed = phone.await_closed();
+    assert!(closed.contains("488"), "{closed}\n{}", phone.log());
+    let record = edge.closed(1).remove(0);
+    assert_eq!(record.status, Some(488), "{record:#?}");
+    format!("{record:?}")
+}
+
+#[test]
+fn media_that_is_not_encrypted_as_the_policy_says_is_refused() {
+    if !has("baresip") {
+        return;
+    }
+    for (srtp, transport, account, words) in [
+        ("policy = \"required\"", "tls", "", "plain RTP is not taken"),
+        ("policy = \"off\"", "tls", ";mediaenc=srtp-mand", "srtp.policy is off"),
+        ("policy = \"allowed\"", "udp", ";mediaenc=srtp-mand", "need signalling over TLS"),
+    ] {
+        let record = refused_call(srtp, transport, account);
+        assert!(record.contains(words), "{words} in {record}");
+    }
+}
+
+#[test]
+fn a_softphone_is_called_with_the_strongest_suite() {
+    if !has("baresip") {
+        return;
+    }
+    let port = free_port();
+    let more = format!(
+        "[outgoing]\nallowed_hosts = [\"127.0.0.1:{port}\"]\n\
+         [srtp]\npolicy = \"required\"\ninsecure_signalling = true\n"
+    );
+    let edge = Edge::start_configured(None, "embedded", &more);
+    let account = ";mediaenc=srtp-mand;answermode=auto";
+    let phone = Phone::start_as(&edge, &PCMA, "tcp", port, account);
+    let log = File::open(phone.folder.0.join("log")).expect("baresip writes it");
+    let agent = "00000000-0000-4000-8000-0000000000e0";
+    let body = format!(
+        "{{\"medium\": {{\"sip\": {{\"outgoing\": {{\"to\": \"sip:test@127.0.0.1:{port};transport=tcp\", \
+         \"from\": \"+15550100\"}}}}}}}}"
+    );
+    let (status, answer) = post(&edge, &format!("/api/agents/{agent}/calls"), &body);
+    assert_eq!(status, 201, "{answer}");
+    converse(&edge, phone, &PCMA, "tcp");
+    let log = std::io::read_to_string(log).expect("it is text");
+    assert!(log.contains("SRTP is Enabled (cryptosuite=AEAD_AES_256_GCM)"), "{log}");
 }

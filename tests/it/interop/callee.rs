@@ -55,7 +55,7 @@ impl Drop for Phone {
 }
 
 /// One HTTP request to the admin listener: status and body.
-fn post(edge: &Edge, path: &str, body: &str) -> (u16, String) {
+pub(super) fn post(edge: &Edge, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(&edge.admin).expect("the listener is there");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
     let head = format!(

@@ -95,7 +95,8 @@ impl Edge {
         Edge::start_configured(None, "embedded", &more)
     }
 
-    fn start_configured(t1_ms: Option<u32>, base_url: &str, more: &str) -> Edge {
+    /// Starts it with further sections in its configuration.
+    pub fn start_configured(t1_ms: Option<u32>, base_url: &str, more: &str) -> Edge {
         for _ in 0..STARTS_MAX {
             if let Some(edge) = Edge::try_start(t1_ms, base_url, more) {
                 return edge;

@@ -33,7 +33,7 @@ impl Operator {
         LegPlan {
             remote: RemoteMedia { rtp: Some(remote), rtcp: None, rtcp_mux: false },
             telephone_event: Some(event),
-            ..plan.leg
+            ..plan.leg.clone()
         }
     }
 
@@ -77,7 +77,7 @@ impl Operator {
 
 fn open_leg(leg: LegId, plan: &LegPlan, port: u16) -> MediaCommand {
     let address = Ipv4Addr::LOCALHOST.into();
-    MediaCommand::OpenLeg { leg, plan: Box::new(*plan), address, port }
+    MediaCommand::OpenLeg { leg, plan: Box::new(plan.clone()), address, port }
 }
 
 /// A far end that takes every stream and listens.

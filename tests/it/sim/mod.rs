@@ -211,6 +211,7 @@ pub fn settings() -> Settings {
             codecs: vec![CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722],
             opus_output_hz: 24_000,
             ptime_ms: 20,
+            srtp: Default::default(),
             setup: limits::SETUP,
             rtp_timeout: limits::RTP_TIMEOUT,
             hold_max: limits::HOLD_MAX,
@@ -785,7 +786,7 @@ impl World {
     fn note_command(&mut self, command: &ForCall<MediaCommand>) {
         let text = match &command.what {
             MediaCommand::Open { plan, .. } => {
-                let leg = plan.leg;
+                let leg = &plan.leg;
                 let codec = leg.codec.kind.encoding_name();
                 match leg.remote.rtp {
                     Some(_) => format!("open {codec} {:?}", leg.direction),
