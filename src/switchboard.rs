@@ -389,7 +389,7 @@ impl Switchboard {
             UaEvent::Moved { session, flow } => self.on_moved(session, flow),
             UaEvent::Progress { session, code, reason: _, body } => {
                 self.on_session(now, session, |call, out| match call.is_second(session) {
-                    true => call.on_target_progress(now, code, &body, out),
+                    true => call.on_target_progress(now, code, &body),
                     false => call.on_progress(now, code, &body, out),
                 });
             }

@@ -11,7 +11,8 @@ use crate::outgoing::Callee;
 use crate::sdp::payload::{self, Encoding};
 use crate::sdp::{Agreed, LocalMedia, OfferAnswer, SrtpTerms};
 use crate::sip::digest::DigestClient;
-use crate::sip::ua::SessionId;
+use crate::sip::ua::{Body, SessionId};
+use bytes::Bytes;
 use std::net::IpAddr;
 
 /// A leg. It may be up, on its way up or down; its call knows.
@@ -36,6 +37,8 @@ pub struct Leg {
     pub revision: u32,
     /// Addresses that may send requests of this dialog, listed or not.
     pub admitted: Vec<IpAddr>,
+    /// The answer that a provisional answer brought last: a 2xx may leave it out (RFC 3262 §5).
+    pub early_answer: Option<Bytes>,
 }
 
 impl Leg {
@@ -73,6 +76,16 @@ impl Leg {
             srtp: None,
             signalling_source: self.flow.peer.ip(),
         }
+    }
+
+    /// What our offer was answered with: by the 2xx, or by a provisional answer before it.
+    ///
+    /// `None` when there was no usable answer.
+    pub(super) fn take_answer(&mut self, body: Body) -> Option<LegPlan> {
+        let early = self.early_answer.take();
+        let answer = body.map(|(_, answer)| answer).or(early)?;
+        let agreed = self.offer_answer.accept_answer(&answer).ok()?;
+        Some(self.plan_of(&agreed))
     }
 
     /// Makes `plan` the one in force.

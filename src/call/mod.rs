@@ -339,6 +339,7 @@ impl Call {
                 pending_reoffer: None,
                 revision: 0,
                 admitted: Vec::new(),
+                early_answer: None,
             },
             second: None,
             transfer: None,

@@ -198,6 +198,7 @@ impl Call {
             .as_ref()
             .and_then(|(_, answer)| self.first.offer_answer.clone().accept_answer(answer).ok());
         if let Some(agreed) = agreed {
+            self.first.early_answer = body.as_ref().map(|(_, answer)| answer.clone());
             let leg = self.first.plan_of(&agreed);
             self.take_leg(leg, out);
         }
@@ -220,12 +221,11 @@ impl Call {
         record::set_status(&mut self.cdr, 200, "OK");
         self.state = State::Joining;
         self.deadline = Some(now.at + limits::CREATE_CALL);
-        let agreed =
-            body.and_then(|(_, answer)| self.first.offer_answer.accept_answer(&answer).ok());
-        let Some(agreed) = agreed else { return self.finish(now, EndCause::BadAnswer, out) };
+        let Some(leg) = self.first.take_answer(body) else {
+            return self.finish(now, EndCause::BadAnswer, out);
+        };
         self.cdr.source.address = self.first.flow.peer;
         self.cdr.source.transport = self.first.flow.transport;
-        let leg = self.first.plan_of(&agreed);
         self.take_leg(leg, out);
         out.push(Act::Record);
         match (stream, join_url) {

@@ -115,10 +115,8 @@ impl Call {
         second.progress = Progress::Up;
         let leg = &mut second.leg;
         self.ledger.answer(now.at, leg.id);
-        let agreed = body.and_then(|(_, answer)| leg.offer_answer.accept_answer(&answer).ok());
-        match agreed {
-            Some(agreed) => {
-                let plan = leg.plan_of(&agreed);
+        match leg.take_answer(body) {
+            Some(plan) => {
                 leg.take_plan(plan, out);
                 true
             }
@@ -205,7 +203,10 @@ impl Call {
     }
 
     /// A provisional answer of the target's side.
-    pub fn on_target_progress(&mut self, now: Now, code: u16, body: &Body, _out: &mut Vec<Act>) {
+    pub fn on_target_progress(&mut self, now: Now, code: u16, body: &Body) {
+        if let (Some((_, answer)), Some(second)) = (body, &mut self.second) {
+            second.leg.early_answer = Some(answer.clone());
+        }
         let early = if body.is_some() { " with early media" } else { "" };
         self.note(now, Lane::Sip, format!("{code}{early}  target → edge"));
     }

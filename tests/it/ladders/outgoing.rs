@@ -315,6 +315,7 @@ fn a_hundred_storms_leave_nothing() {
                     .then(|| (chance.below(4_000), code, if code == 302 { there } else { "" })),
                 hangs_up: (chance.below(2) == 0).then(|| chance.below(5_000)),
                 answers_at_cancel: chance.below(3) == 0,
+                bare_200: false,
                 reinvites: (chance.below(4) == 0).then(|| (chance.below(900), "sendonly")),
             });
             let mut outgoing = target();

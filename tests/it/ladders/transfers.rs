@@ -190,6 +190,24 @@ fn a_cold_invite_is_bridged_and_both_legs_are_billed() {
 }
 
 #[test]
+fn a_200_may_leave_out_what_the_183_said() {
+    let manner = Manner {
+        early_media: Some(200),
+        bare_200: true,
+        hangs_up: Some(2_000),
+        ..Manner::default()
+    };
+    let mut world = cold(SipVerb::Invite, manner.clone());
+    let record = check("transfer_bridged_early_answer", &mut world);
+    assert_eq!(told(&record).0, TransferOutcome::Bridged);
+    // Without any answer to our offer there is nothing to speak with.
+    let mut world = cold(SipVerb::Invite, Manner { early_media: None, ..manner });
+    world.act(9_000, 0, Action::HangUp);
+    let record = check("transfer_no_description", &mut world);
+    assert_eq!(told(&record).0, TransferOutcome::Failed);
+}
+
+#[test]
 fn the_callers_bye_ends_the_bridged_target_too() {
     let mut world = cold(SipVerb::Invite, Manner::default());
     world.act(9_000, 0, Action::HangUp);

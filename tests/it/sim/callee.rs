@@ -25,6 +25,8 @@ pub struct Manner {
     pub hangs_up: Option<u64>,
     /// Answers the INVITE with 200 when a CANCEL comes: both cross.
     pub answers_at_cancel: bool,
+    /// The 200 leaves out what the 183 said already.
+    pub bare_200: bool,
     /// re-INVITE with this direction so long after the ACK.
     pub reinvites: Option<(u64, &'static str)>,
 }
@@ -40,6 +42,7 @@ impl Default for Manner {
             answers: Some((2_000, 200, "")),
             hangs_up: None,
             answers_at_cancel: false,
+            bare_200: false,
             reinvites: None,
         }
     }
@@ -223,7 +226,7 @@ impl Callee {
 
     /// The final answer, once.
     fn answer(&mut self, branch: &str, code: u16, extra: &str, out: &mut Vec<Out>) {
-        let body = (code == 200).then(|| self.sdp());
+        let body = (code == 200 && !self.manner.bare_200).then(|| self.sdp());
         let Some(at) = self.invites.iter().position(|invited| invited.branch == branch) else {
             return;
         };
