@@ -80,6 +80,8 @@
 //! An RTP packet: [`shell::media`] (a shard, one thread for each core) → [`media::MediaSession`]
 //! (SRTP, latch, jitter buffer, [`codec`]) → WebSocket frame → one TLS record. Back: binary message →
 //! playout queue → deadline → encode → `send_to`. Signalling is not involved.
+//! Where a scene lets legs hear each other, or an agent hear several, their audio meets in the
+//! session's bridge.
 
 pub mod ground;
 

@@ -128,9 +128,10 @@ impl Bank {
         for sample in pcm {
             let sample = f32::from(*sample);
             self.energy += sample * sample;
-            for index in 0..turns.len() {
-                let next = sample + turns[index] * self.last[index] - self.before[index];
-                (self.before[index], self.last[index]) = (self.last[index], next);
+            let states = self.last.iter_mut().zip(&mut self.before);
+            for ((last, before), turn) in states.zip(turns) {
+                let next = sample + turn * *last - *before;
+                (*before, *last) = (*last, next);
             }
         }
         self.count += pcm.len();

@@ -654,3 +654,29 @@ fn whatever_is_arranged_in_whatever_order_rtp_goes_on_and_agents_hear_a_second_e
         assert!(!stage.events.iter().any(|event| event.contains("Broken")), "seed {seed}");
     }
 }
+
+#[test]
+fn no_switch_is_silent_for_more_than_forty_milliseconds() {
+    let operator = || Arrangement::new().talking(CALLER_LEG, OPERATOR_LEG);
+    let music = || Arrangement::new().hearing(CALLER_LEG, Port::Sound).talking(OPERATOR_LEG, AGENT);
+    let room = || operator().talking(CALLER_LEG, AGENT).talking(OPERATOR_LEG, AGENT);
+    let scenes = [operator(), music(), room(), operator()];
+    let mut longest = 0;
+    for phase in 0..20 {
+        let mut stage = Stage::joined(CodecKind::Pcmu);
+        stage.run_to(500 + phase);
+        stage.open(CodecKind::Pcma, "192.0.2.2:6000", 500.0);
+        stage.run_to(1_000);
+        let from = stage.parties[0].heard.len() - 400;
+        for scene in &scenes {
+            stage.session.play(stage.now, Some(sound::ringback(sound::Ringback::Europe)));
+            stage.arrange(scene.clone());
+            stage.run_to(stage.ms() + 453);
+        }
+        let heard = &stage.parties[0].heard[from..];
+        longest = longest.max(longest_gap(heard, 8_000));
+        assert!(largest_step(heard) <= 2 * own_step(700.0, 8_000), "at {phase} ms");
+    }
+    println!("{longest} ms of silence at most");
+    assert!(longest <= 40, "{longest} ms");
+}
