@@ -23,6 +23,7 @@ pub use registrations::RegistrationState;
 
 use crate::account::SipConfig;
 use crate::billing::cdr::Cdr;
+use crate::call::keys::KeyWay;
 use crate::call::ladder::Ladder;
 use crate::call::leg::JobPurpose;
 use crate::call::{Act, Call, CallSettings, MediaAddress, record};
@@ -171,6 +172,7 @@ impl Switchboard {
             Input::FallbackDecided { job, result } => self.on_fallback_decided(now, job, result),
             Input::AgentFetched { job, result } => self.on_agent_fetched(now, job, result),
             Input::AgentCallAnswered { job, result } => self.on_agent_call(now, job, result),
+            Input::SoundFetched { job, result } => self.on_sound_fetched(now, job, result),
             Input::DialRequested { asked, request } => {
                 self.on_dial_requested(now, asked, *request);
             }
@@ -465,7 +467,10 @@ impl Switchboard {
             MediaEvent::EarlyMedia(early) => call.on_early_media(now, early, out),
             MediaEvent::LegHeard { leg, source } => call.on_leg_heard(now, leg, source),
             MediaEvent::AgentHeard => call.on_agent_heard(now),
-            MediaEvent::Digit { duration_ms, .. } => call.on_digit(now, duration_ms),
+            MediaEvent::Digit { leg, digit, duration_ms } => {
+                let duration = Duration::from_millis(duration_ms.into());
+                call.on_key(now, leg, (KeyWay::Media, digit), duration, out);
+            }
             MediaEvent::LegSilent { leg } => call.on_leg_silent(now, leg, out),
             MediaEvent::HeldTooLong { leg } => call.on_leg_held_too_long(now, leg, out),
             MediaEvent::AgentText { stream, text } => call.on_agent_text(now, stream, &text, out),

@@ -221,15 +221,8 @@ impl Call {
         remembered: Option<Arc<Agent>>,
         out: &mut Vec<Act>,
     ) {
-        let request = CreateCall {
-            input_hz: self.rates.input_hz,
-            output_hz: self.rates.output_hz,
-            client_buffer_ms: self.client_buffer_ms(),
-            metadata: self.metadata(),
-            ..CreateCall::default()
-        };
         let body = Ingredients {
-            request,
+            request: self.creation_request(),
             context: &self.context,
             caller: &self.caller,
             agent,
@@ -298,14 +291,25 @@ impl Call {
     }
 
     /// How far ahead the agent may push: what the playout queue surely holds, at most 30 s.
-    pub(super) fn client_buffer_ms(&self) -> u32 {
+    fn client_buffer_ms(&self) -> u32 {
         match &self.first.plan {
             Some(leg) => self.rates.client_buffer_ms(&[leg.codec.kind]),
             None => self.rates.client_buffer_ms(&self.settings.codecs),
         }
     }
 
-    pub(super) fn metadata(&self) -> Vec<(String, String)> {
+    /// What every creation for this call has: rates, buffer, our metadata.
+    pub(super) fn creation_request(&self) -> CreateCall {
+        CreateCall {
+            input_hz: self.rates.input_hz,
+            output_hz: self.rates.output_hz,
+            client_buffer_ms: self.client_buffer_ms(),
+            metadata: self.metadata(),
+            ..CreateCall::default()
+        }
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
         vec![
             ("edge.call".to_owned(), self.key.to_string()),
             ("edge.sip_call_id".to_owned(), self.cdr.sip_call_id.clone()),

@@ -8,7 +8,7 @@ use super::referring::Notified;
 use super::settings::{TransferSettings, WarmMode};
 use super::tool::{ColdTransfer, HoldMusic, Invocation, SipVerb, TransferType, WarmTransfer};
 use super::transfer::{Briefing, Failure, Happened, Manner, Outcome, Patience, Step, Transfer};
-use super::{Act, Call, Tune};
+use super::{Act, Call};
 use crate::billing::{TransferKind, TransferOutcome, TransferRecord};
 use crate::ground::{Now, StreamId, limits};
 use crate::media::plan::{MediaCommand, Port, Scene};
@@ -349,14 +349,15 @@ impl Call {
     /// The caller hears music; its agent hears nobody, and is heard by nobody.
     fn hold_caller(&mut self, now: Now, out: &mut Vec<Act>) {
         let Some(transferring) = &self.transfer else { return };
-        let (words, tune) = match transferring.music {
-            HoldMusic::None => ("in silence", Tune::Silence),
-            HoldMusic::Default | HoldMusic::Url(_) => ("with music", Tune::HoldMusic),
+        let music = transferring.music.clone();
+        let words = match music {
+            HoldMusic::None => "in silence",
+            HoldMusic::Default | HoldMusic::Url(_) => "with music",
         };
         self.note(now, Lane::Media, format!("{} on hold {words}", self.far_end()));
         let scene = Scene::new().hearing(Port::Leg(self.first.id), Port::Sound);
         out.push(Act::Media(MediaCommand::Arrange { scene }));
-        out.push(Act::Play(tune));
+        self.play_music(&music, out);
     }
 
     /// The target and its agent hear each other; the caller goes on hearing music.
@@ -380,7 +381,7 @@ impl Call {
         self.note(now, Lane::Media, format!("{} and target bridged", self.far_end()));
         let scene = Scene::new().talking(Port::Leg(self.first.id), Port::Leg(second));
         out.push(Act::Media(MediaCommand::Arrange { scene }));
-        out.push(Act::Play(Tune::Silence));
+        self.stop_music(out);
         self.end_operator(now, out);
         self.leave_agent(now, out);
         out.push(Act::Record);
@@ -398,7 +399,7 @@ impl Call {
         self.note(now, Lane::Media, format!("{} back with the agent", self.far_end()));
         let scene = Scene::new().talking(Port::Leg(self.first.id), Port::Agent(self.agent));
         out.push(Act::Media(MediaCommand::Arrange { scene }));
-        out.push(Act::Play(Tune::Silence));
+        self.stop_music(out);
     }
 
     /// The agent of the call leaves since nobody needs it any more: its clock stops.

@@ -192,11 +192,6 @@ impl Call {
         self.note(now, Lane::Media, format!("first agent audio  edge → {}", self.far_end()));
     }
 
-    /// A key was pressed; which one is not written down.
-    pub fn on_digit(&mut self, now: Now, duration_ms: u32) {
-        self.note(now, Lane::Media, format!("telephone-event, {duration_ms} ms"));
-    }
-
     /// The agent's stream ended: its clock stops, while its last words are still being played.
     pub fn on_agent_ended(&mut self, now: Now) {
         if self.is_answered() {
@@ -236,6 +231,7 @@ impl Call {
 
     /// A deadline of this call came: the set-up took too long, or a heartbeat is due.
     pub fn on_timeout(&mut self, now: Now, out: &mut Vec<Act>) {
+        self.on_keys_due(now, out);
         self.drive(now, Happened::Timeout, out);
         if self.deadline.is_none_or(|deadline| deadline > now.at) {
             return;

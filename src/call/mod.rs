@@ -18,6 +18,7 @@
 pub mod creation;
 pub mod handover;
 pub mod inbound;
+pub mod keys;
 pub mod ladder;
 pub mod leg;
 pub mod outbound;
@@ -26,6 +27,7 @@ pub mod referring;
 pub mod reoffer;
 mod second;
 pub mod settings;
+pub mod sound;
 mod streams;
 pub mod takeover;
 pub mod tool;
@@ -49,12 +51,14 @@ use crate::ultravox::agent::Agent;
 use bytes::Bytes;
 use creation::Creation;
 use handover::Transferring;
+use keys::Keys;
 use ladder::{Ladder, Lane};
 use leg::{Closing, Errand, JobPurpose, Leg, Second};
 use outbound::Outgoing;
 use referring::{Notified, ReferWish};
 use serde_json::{Map, Value};
 use settings::HandSettings;
+use sound::Music;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,6 +149,11 @@ pub enum Act {
         body: Value,
         budget: Duration,
     },
+    /// Fetch a sound and decode it.
+    FetchSound {
+        url: String,
+        budget: Duration,
+    },
     /// The agent call of this stream is over, or will never be; `joined` when it was.
     AgentDone {
         stream: StreamId,
@@ -153,8 +162,6 @@ pub enum Act {
     /// Give up a job that nobody waits for any more.
     AbortJob(JobId),
     Media(MediaCommand),
-    /// What a call's own port of sound plays from now on.
-    Play(Tune),
     /// Keep what an outgoing call heard before its agent joined, for diagnosis.
     KeepEarlyMedia(Box<EarlyMedia>),
     /// Write the record as it stands.
@@ -163,14 +170,6 @@ pub enum Act {
     AnotherPort,
     /// Nothing of this call is left to wait for; it is dropped and its port returned.
     Gone,
-}
-
-/// A sound of ours.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Tune {
-    Silence,
-    HoldMusic,
-    Given(Arc<Sound>),
 }
 
 /// Where a call stands.
@@ -263,6 +262,10 @@ pub struct Call {
     pub outgoing: Option<Box<Outgoing>>,
     /// The telephone tools that the agent was offered.
     pub tools: Tools,
+    /// What the first leg hears while it waits.
+    pub music: Music,
+    /// Keys of the caller's side that the agent is to hear of.
+    pub keys: Keys,
     pub ledger: Ledger,
     pub agent_joined: Option<Instant>,
     pub agent_time: Duration,
@@ -361,6 +364,8 @@ impl Call {
             creation: None,
             outgoing: None,
             tools: Tools::default(),
+            music: Music::default(),
+            keys: Keys::default(),
             ledger: Ledger::default(),
             agent_joined: None,
             agent_time: Duration::ZERO,
@@ -385,7 +390,7 @@ impl Call {
     /// When this call wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let transfer = self.transfer.as_ref().and_then(|transfer| transfer.machine.deadline());
-        self.deadline.into_iter().chain(transfer).min()
+        [self.deadline, self.keys.poll_timeout(), transfer].into_iter().flatten().min()
     }
 
     /// Ends the call, whatever its state: the one teardown. Each part is told what its own state
@@ -408,7 +413,7 @@ impl Call {
         self.drop_second(now, cause.reason_header(), out);
         self.agent_left(now.at);
         self.first.pending_reoffer = None;
-        self.deadline = None;
+        (self.deadline, self.keys) = (None, Keys::default());
         self.state = State::Ending { dialog_closing, media_closing: true };
         self.close_record(now, &cause);
         out.push(Act::Media(MediaCommand::Close));

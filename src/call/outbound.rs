@@ -109,13 +109,9 @@ impl Call {
         let Some(outgoing) = &self.outgoing else { return };
         let ring_timeout = outgoing.policy.ring_timeout;
         let request = CreateCall {
-            input_hz: self.rates.input_hz,
-            output_hz: self.rates.output_hz,
-            client_buffer_ms: self.client_buffer_ms(),
-            metadata: self.metadata(),
             // It lapses only after the callee's last moment to answer.
             join_timeout: ring_timeout + limits::JOIN_TIMEOUT,
-            ..CreateCall::default()
+            ..self.creation_request()
         };
         let (agent_id, query) = (outgoing.wanted.agent_id.clone(), outgoing.wanted.query.clone());
         let (mut body, agent) = (outgoing.wanted.creation(&request), outgoing.agent.clone());

@@ -6,7 +6,7 @@ use super::handover::Transferring;
 use super::ladder::Lane;
 use super::leg::{Closing, Second};
 use super::transfer::{Happened, Outcome, ReferEnd, ReferFault};
-use super::{Act, Call, Tune};
+use super::{Act, Call};
 use crate::ground::Now;
 use crate::media::plan::{MediaCommand, Port, Scene};
 use crate::refusal::{ReferRefusal, Refusal};
@@ -165,7 +165,7 @@ impl Call {
         self.note(now, Lane::Media, "the target speaks with the agent");
         let scene = Scene::new().talking(Port::Leg(self.first.id), Port::Agent(self.agent));
         out.push(Act::Media(MediaCommand::Arrange { scene }));
-        out.push(Act::Play(Tune::Silence));
+        self.stop_music(out);
         self.note(now, Lane::Sip, "BYE  edge → the former peer");
         out.push(Act::Bye { session: former.session, reason: None });
         out.push(Act::Media(MediaCommand::CloseLeg { leg: former.id }));

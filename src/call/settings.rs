@@ -1,6 +1,7 @@
 //! What the configuration says of a call's hands: its tools, transfers, keys, and what is done when
 //! the agent is lost; and of its media's encryption. Plain values, checked by whoever made them.
 
+use super::sound::Sounds;
 use crate::ground::{Flow, Transport};
 use crate::outgoing::OutgoingPolicy;
 use crate::sdp::{SrtpPolicy, SrtpTerms};
@@ -41,6 +42,7 @@ pub struct HandSettings {
     pub transfers: TransferSettings,
     pub keys: KeySettings,
     pub lost: LostSettings,
+    pub sounds: Sounds,
 }
 
 /// How the agent that speaks with the operator of a warm transfer comes about.

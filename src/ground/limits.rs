@@ -187,6 +187,12 @@ pub const CIDR_RANGES_MAX: usize = 1_000;
 pub const AGENT_FRAME_BYTES_MAX: usize = 256 * 1024;
 /// Largest WebSocket message from the agent (security S18).
 pub const AGENT_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// A file of hold music, as Ultravox bounds it.
+pub const SOUND_FILE_BYTES_MAX: usize = 5 * 1000 * 1000;
+/// Hold music is cut after this long.
+pub const SOUND_LENGTH_MAX: Duration = Duration::from_secs(300);
+/// Decoded hold music that is kept.
+pub const SOUNDS_KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Queued agent audio of one call (house §5).
 pub const PLAYOUT_BYTES_MAX: usize = 256 * 1024;
 /// PCM frames that wait for the agent's socket before the oldest is dropped (house §5).

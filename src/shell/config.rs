@@ -8,6 +8,7 @@
 
 mod checks;
 mod fallback;
+mod hands;
 mod outgoing;
 pub mod peers;
 pub mod problem;
@@ -20,7 +21,7 @@ pub use checks::Machine;
 pub use problem::{Problem, Report, Severity};
 
 use crate::account::{CidrRange, RegistrationDocument, SipConfig};
-use crate::call::settings::SrtpSettings;
+use crate::call::settings::{HandSettings, SrtpSettings};
 use crate::codec::CodecKind;
 use crate::ground::Secret;
 use crate::outgoing::OutgoingPolicy;
@@ -60,6 +61,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[outgoing]`: who may be called.
     pub outgoing: OutgoingPolicy,
+    /// `[tools]`, `[transfers]`, `[keys]`, `[agent_lost]`; the sounds are the daemon's to make.
+    pub hands: HandSettings,
     pub log: Log,
 }
 

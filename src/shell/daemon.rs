@@ -21,6 +21,7 @@ use crate::shell::flow::{
 use crate::shell::media::{Bound, MediaPlane, MediaSettings};
 use crate::shell::resolver::{DnsSettings, Resolver};
 use crate::shell::signalling::{Inlets, Published, Request, Signalling, Snapshot};
+use crate::shell::sounds::SoundLibrary;
 use crate::shell::sources::Sources;
 use crate::shell::store::{Store, StoreFault, StoreThread};
 use crate::shell::tls::{self, ClientConfig, Pem, TlsFault};
@@ -146,6 +147,7 @@ impl Daemon {
             }),
             media: Arc::clone(&media),
             agents: Arc::clone(&agents),
+            sounds: SoundLibrary::new(webhook.clone()),
             webhook,
             store: store.clone(),
             sources,

@@ -14,6 +14,7 @@ pub mod log;
 pub mod media;
 pub mod resolver;
 pub mod signalling;
+pub mod sounds;
 pub mod sources;
 pub mod store;
 pub mod supervise;

@@ -17,6 +17,7 @@ use crate::shell::clock::Clock;
 use crate::shell::flow::{FlowInput, FlowReceiver, Flows};
 use crate::shell::media::MediaPlane;
 use crate::shell::resolver::Resolver;
+use crate::shell::sounds::SoundLibrary;
 use crate::shell::sources::Sources;
 use crate::shell::store::Store;
 use crate::shell::webhook::Webhook;
@@ -130,6 +131,7 @@ pub struct Signalling {
     pub media: Arc<MediaPlane>,
     pub agents: Arc<AgentService>,
     pub webhook: Webhook,
+    pub sounds: SoundLibrary,
     pub store: Store,
     /// The gate of the flows.
     pub sources: Arc<Sources>,
@@ -299,6 +301,7 @@ impl Task {
                 if let Input::FallbackDecided { job, .. }
                 | Input::AgentFetched { job, .. }
                 | Input::AgentCallAnswered { job, .. }
+                | Input::SoundFetched { job, .. }
                 | Input::OutgoingCallAnswered { job, .. } = &input
                 {
                     self.running.remove(job);
@@ -400,6 +403,12 @@ impl Task {
                     let webhook = self.parts.webhook.clone();
                     self.begin_job(call, job, async move {
                         Input::FallbackDecided { job, result: webhook.ask(&post, budget).await }
+                    });
+                }
+                Command::FetchSound { call, job, url, budget } => {
+                    let sounds = self.parts.sounds.clone();
+                    self.begin_job(call, job, async move {
+                        Input::SoundFetched { job, result: sounds.fetch(&url, budget).await }
                     });
                 }
                 Command::FetchAgent { call, job, agent_id } => {

@@ -1,4 +1,5 @@
-//! Carries the fallback handler's questions: one POST, once, with 5 s for all of it. Https only
+//! Carries the fallback handler's questions: one POST, once, with 5 s for all of it; and fetches hold
+//! music by the same rules. Https only
 //! unless the handler is on loopback or the configuration allows more; no redirect is followed and no
 //! proxy of the environment is used. A name is resolved here, each address is judged
 //! ([`address::is_allowed`]), and the connection goes to exactly the addresses that passed, so that a
@@ -6,13 +7,14 @@
 //! host, statuses and times, never a path, a body or a signature.
 
 use crate::account::CidrRange;
+use crate::call::sound::SoundFault;
 use crate::fallback::{self, FallbackDecision, FallbackFault, Post, address};
 use crate::ground::limits;
 use crate::shell::clock::Clock;
 use crate::shell::tls::ClientConfig;
 use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Client, Method, Request, Response, Url, redirect};
 use std::error::Error;
 use std::fmt;
@@ -31,6 +33,19 @@ const ADDRESSES_MAX: usize = 16;
 /// Connections that wait for the next question, and how long they do.
 const IDLE_CONNECTIONS_MAX: usize = 16;
 const IDLE: Duration = Duration::from_secs(30);
+
+/// Longest `ETag` that is kept, in bytes.
+const ETAG_BYTES_MAX: usize = 256;
+
+/// A file that was asked for.
+pub enum Download {
+    File {
+        body: Vec<u8>,
+        etag: Option<String>,
+    },
+    /// It is as it was (304).
+    Unchanged,
+}
 
 /// Turns a host's name into addresses.
 pub type Resolver = Arc<dyn Fn(String) -> Lookup + Send + Sync>;
@@ -129,15 +144,61 @@ impl Webhook {
         read_body(response).await
     }
 
+    /// Fetches a file with GET, by the same rules, but that `http` will do for what is no secret. Who
+    /// asks bounds the time. With the `etag` of what is known the answer may be that it has not changed.
+    ///
+    /// # Errors
+    /// [`SoundFault`].
+    pub async fn download(
+        &self,
+        url: &str,
+        etag: Option<&str>,
+        bytes_max: usize,
+    ) -> Result<Download, SoundFault> {
+        address::check_url(url, true).map_err(|_| SoundFault::BadUrl)?;
+        let url = Url::parse(url).map_err(|_| SoundFault::BadUrl)?;
+        if self.is_refused_literal(&url) {
+            return Err(SoundFault::PrivateAddress);
+        }
+        let mut request = Request::new(Method::GET, url);
+        if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
+            request.headers_mut().insert(IF_NONE_MATCH, etag);
+        }
+        let sound_fault = |error: reqwest::Error| match fault_of(&error) {
+            FallbackFault::PrivateAddress => SoundFault::PrivateAddress,
+            FallbackFault::TimedOut => SoundFault::TimedOut,
+            _ => SoundFault::Unreachable,
+        };
+        let mut response = self.client.execute(request).await.map_err(sound_fault)?;
+        match response.status().as_u16() {
+            200 => {}
+            304 => return Ok(Download::Unchanged),
+            status => return Err(SoundFault::Status(status)),
+        }
+        let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
+        let etag = etag.filter(|etag| etag.len() <= ETAG_BYTES_MAX).map(str::to_owned);
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(sound_fault)? {
+            if body.len() + chunk.len() > bytes_max {
+                return Err(SoundFault::TooLong);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Download::File { body, etag })
+    }
+
+    /// An address needs no look-up, so that it is judged here; the parsed form counts, since there
+    /// are many ways to write one.
+    fn is_refused_literal(&self, url: &Url) -> bool {
+        let host = url.host_str().unwrap_or_default();
+        let literal = host.trim_matches(['[', ']']).parse();
+        literal.is_ok_and(|literal| !address::is_allowed(literal, &self.allowed_private))
+    }
+
     fn request(&self, post: &Post) -> Result<Request, FallbackFault> {
         address::check_url(&post.url, self.plain_http).map_err(|_| FallbackFault::BadUrl)?;
         let url = Url::parse(&post.url).map_err(|_| FallbackFault::BadUrl)?;
-        // An address needs no look-up, so that it is judged here; the parsed form counts, since
-        // there are many ways to write one.
-        if let Some(host) = url.host_str()
-            && let Ok(literal) = host.trim_matches(['[', ']']).parse()
-            && !address::is_allowed(literal, &self.allowed_private)
-        {
+        if self.is_refused_literal(&url) {
             return Err(FallbackFault::PrivateAddress);
         }
         let mut request = Request::new(Method::POST, url);

@@ -4,10 +4,9 @@
 use super::creations::Claim;
 use super::{Command, Owner, SDP, Skeleton, Switchboard};
 use crate::call::leg::{Closing, JobPurpose};
-use crate::call::{Act, Call, Tune};
+use crate::call::{Act, Call};
 use crate::ground::{CallKey, JobId, Now};
 use crate::media::plan::MediaCommand;
-use crate::media::sound::hold_music;
 use crate::refusal::{Answer, EndCause, Refusal};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{Gone, SessionId, UaOutput};
@@ -98,12 +97,15 @@ impl Switchboard {
                         budget,
                     });
                 }
+                Act::FetchSound { url, budget } => {
+                    let job = self.begin_job(key, JobPurpose::Sound);
+                    self.out.push_back(Command::FetchSound { call: key, job, url, budget });
+                }
                 Act::AbortJob(job) => {
                     self.jobs.remove(&job);
                     self.out.push_back(Command::AbortJob(job));
                 }
                 Act::Media(command) => self.media(key, command),
-                Act::Play(tune) => self.play(key, tune),
                 Act::Record => {
                     let (cdr, ladder) = (Box::new(call.cdr.clone()), call.ladder.clone());
                     self.out.push_back(Command::Record { cdr, ladder });
@@ -201,15 +203,6 @@ impl Switchboard {
             call.jobs.retain(|(own, _)| *own != job);
         }
         Some((key, purpose))
-    }
-
-    fn play(&mut self, key: CallKey, tune: Tune) {
-        let sound = match tune {
-            Tune::Silence => None,
-            Tune::HoldMusic => Some(hold_music()),
-            Tune::Given(sound) => Some(sound),
-        };
-        self.media(key, MediaCommand::Play { sound });
     }
 
     /// Nothing is left of a dialog: its entry, its leg's port, its flow's count, its sources.

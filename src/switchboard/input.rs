@@ -4,9 +4,10 @@ use crate::account::{Registration, RegistrationId, SipConfig};
 use crate::billing::cdr::Cdr;
 use crate::call::ladder::Ladder;
 use crate::call::outbound::ServiceRefusal;
+use crate::call::sound::SoundFault;
 use crate::fallback::{FallbackDecision, FallbackFault, Post};
 use crate::ground::{CallKey, Flow, FlowId, JobId};
-use crate::media::plan::{EarlyMedia, ForCall, MediaCommand, MediaEvent};
+use crate::media::plan::{EarlyMedia, ForCall, MediaCommand, MediaEvent, Sound};
 use crate::outgoing::{DialRefusal, OutgoingCallRequest};
 use crate::sip::msg::Message;
 use crate::sip::registration::Binding;
@@ -48,6 +49,10 @@ pub enum Input {
     AgentCallAnswered {
         job: JobId,
         result: Result<Created, CreateFault>,
+    },
+    SoundFetched {
+        job: JobId,
+        result: Result<Arc<Sound>, SoundFault>,
     },
     /// A client asks for an outgoing call; answered by [`Command::DialAnswered`] with the same number.
     DialRequested {
@@ -122,6 +127,13 @@ pub enum Command {
         /// `None`: the body says all, as for `POST /api/calls`.
         agent_id: Option<String>,
         body: Value,
+        budget: Duration,
+    },
+    /// Fetch a sound, decode it, and bring it to the rate of our own sounds.
+    FetchSound {
+        call: CallKey,
+        job: JobId,
+        url: String,
         budget: Duration,
     },
     /// Create the agent call of an outgoing call; the client hears what Ultravox says.

@@ -5,6 +5,7 @@
 use super::outgoing::nowhere;
 use super::{SDP, Switchboard};
 use crate::call::Call;
+use crate::call::keys::{INFO_TYPES, Info, InfoFault, read_info};
 use crate::call::leg::{Errand, Leg};
 use crate::call::referring::{Notified, ReferWish};
 use crate::codec::CodecKind;
@@ -158,15 +159,33 @@ impl Switchboard {
                     call.on_peer_refers(now, session, (token, cseq), refer_to, out);
                 });
             }
-            // INFO that we do not use is harmless: 200 (RFC 6086 §4.2.2).
-            Method::Info | Method::Options => (200, "OK"),
+            Method::Info => self.on_info(now, session, request),
+            Method::Options => (200, "OK"),
             Method::Notify => (481, "Subscription Does Not Exist"),
             _ => (405, "Method Not Allowed"),
         };
         let status = StatusLine { code, reason: reason.into() };
         let allow = self.settings.ua.abilities.allow();
-        let headers = [("Allow", allow.as_str())];
-        let headers = if code == 405 { &headers[..] } else { &[] };
+        let headers: &[(&str, &str)] = match code {
+            405 => &[("Allow", allow.as_str())],
+            415 => &[("Accept", INFO_TYPES)],
+            _ => &[],
+        };
         self.tell(now, |ua, out| ua.respond(now, token, &status, headers, None, out));
+    }
+
+    /// An INFO: a key of the peer, or nothing that we use.
+    fn on_info(&mut self, now: Now, session: SessionId, request: &Request) -> (u16, &'static str) {
+        match read_info(request.content_type().as_deref(), request.body()) {
+            Ok(Info::Key { key, duration }) => {
+                self.on_session(now, session, |call, out| {
+                    call.on_info_key(now, session, key, duration, out);
+                });
+                (200, "OK")
+            }
+            Ok(Info::Nothing) => (200, "OK"),
+            Err(InfoFault::OtherType) => (415, "Unsupported Media Type"),
+            Err(InfoFault::Malformed) => (400, "Bad Request"),
+        }
     }
 }

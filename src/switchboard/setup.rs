@@ -4,8 +4,10 @@
 use super::creations::{Claim, Turn, Verdict};
 use super::{Command, Switchboard};
 use crate::call::leg::JobPurpose;
+use crate::call::sound::SoundFault;
 use crate::fallback::{FallbackDecision, FallbackFault, Post, Question};
 use crate::ground::{CallKey, Instant, JobId, Now};
+use crate::media::plan::Sound;
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{CreateFault, Created};
 use std::sync::Arc;
@@ -94,6 +96,17 @@ impl Switchboard {
                 }),
             }
         }
+    }
+
+    /// Hold music came, or did not.
+    pub(super) fn on_sound_fetched(
+        &mut self,
+        now: Now,
+        job: JobId,
+        result: Result<Arc<Sound>, SoundFault>,
+    ) {
+        let Some((key, _)) = self.job_done(job) else { return };
+        self.step(now, key, |call, out| call.on_sound_fetched(now, result, out));
     }
 
     pub(super) fn on_agent_call(

@@ -24,7 +24,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 /// Sections of the configuration as they are written in a file.
-const SECTIONS: [&str; 18] = [
+const SECTIONS: [&str; 25] = [
     "[listen]",
     "[tls]",
     "[[tls.targets]]",
@@ -42,6 +42,13 @@ const SECTIONS: [&str; 18] = [
     "[store]",
     "[limits]",
     "[outgoing]",
+    "[tools]",
+    "[tools.cold_transfer]",
+    "[tools.warm_transfer]",
+    "[tools.play_dtmf_sounds]",
+    "[transfers]",
+    "[keys]",
+    "[agent_lost]",
     "[log]",
 ];
 
@@ -123,6 +130,11 @@ fn the_example_file_has_every_key_and_no_other() {
         "[[sip.registrations]] password",
         "[tls] targets",
         "[srtp] listeners",
+        "[tools] cold_transfer",
+        "[tools] warm_transfer",
+        "[tools] play_dtmf_sounds",
+        "[tools.cold_transfer] password",
+        "[tools.warm_transfer] password",
     ] {
         assert!(known.remove(elsewhere), "{elsewhere}");
     }
@@ -138,8 +150,16 @@ fn the_examples_of_the_reference_are_valid() {
     let mut text = String::new();
     let mut last = String::new();
     for (section, key, example) in documented_keys(&text_of("README.md")) {
-        let sections =
-            ["allowed_agents", "fallback_handler", "registrations", "targets", "listeners"];
+        let sections = [
+            "allowed_agents",
+            "fallback_handler",
+            "registrations",
+            "targets",
+            "listeners",
+            "cold_transfer",
+            "warm_transfer",
+            "play_dtmf_sounds",
+        ];
         let in_place = ["api_key", "password"];
         if sections.iter().chain(&in_place).any(|word| *word == key) {
             continue;

@@ -3,6 +3,7 @@
 
 mod agent_calls;
 mod fallback;
+mod hands;
 mod outgoing;
 mod transfers;
 

@@ -49,7 +49,7 @@ const WALLS: [(&str, &str, &str); 4] = [
 
 /// Each third-party crate and the rooms that may name it. `*` is the whole house: crates that are
 /// vocabulary rather than machinery.
-const DOORS: [(&str, &[&str]); 40] = [
+const DOORS: [(&str, &[&str]); 41] = [
     ("aes", &["rtp/srtp"]),
     ("aes_gcm", &["rtp/srtp"]),
     ("axum", &["shell/admin", "standin"]),
@@ -64,6 +64,7 @@ const DOORS: [(&str, &[&str]); 40] = [
     ("ipnet", &["account/range"]),
     ("libloading", &["codec/amr_wb/library"]),
     ("md5", &["sip/digest"]),
+    ("nanomp3", &["shell/sounds"]),
     ("opus", &["codec/opus"]),
     ("rand_chacha", &["ground/entropy"]),
     ("rcgen", &["shell/tls"]),

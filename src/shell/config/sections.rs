@@ -60,6 +60,7 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
     let store = read_store(&mut root.section("store", report), base, report);
     let limits = read_limits(&mut root.section("limits", report), report);
     let outgoing = super::outgoing::read(&mut root.section("outgoing", report), report);
+    let hands = super::hands::read(root, &outgoing, base, report);
     let log = read_log(&mut root.section("log", report), report);
     let file = None;
     let config = Config {
@@ -77,6 +78,7 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
         store,
         limits,
         outgoing,
+        hands,
         log,
     };
     Draft { config, places }

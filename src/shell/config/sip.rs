@@ -163,7 +163,7 @@ fn read_registration(
 }
 
 /// The one line of a password file.
-fn read_password(
+pub(super) fn read_password(
     entry: &Section<'_>,
     file: &str,
     span: &Range<usize>,

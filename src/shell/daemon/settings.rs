@@ -1,6 +1,5 @@
 //! From the configuration file's words to the Switchboard's settings.
 
-use crate::call::settings::{HandSettings, TransferSettings};
 use crate::call::{CallSettings, MediaAddress};
 use crate::ground::{Transport, limits};
 use crate::refusal::RefusalPolicy;
@@ -27,7 +26,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
             rtp_timeout: config.limits.rtp_timeout,
             hold_max: config.limits.hold_max,
             refusals: RefusalPolicy { no_match_status: config.sip.no_match_status },
-            hands: hands(config),
+            hands: Arc::new(config.hands.clone()),
         },
         media_v4,
         media_v6,
@@ -38,13 +37,6 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
         warn_agent: config.sip.account.domain().to_owned(),
         epoch_s: u32::try_from(Clock::now().wall.unix_micros() / 1_000_000).unwrap_or(u32::MAX),
     }
-}
-
-/// A transfer's target is subject to what `[outgoing]` says.
-fn hands(config: &Config) -> Arc<HandSettings> {
-    let policy = Arc::new(config.outgoing.clone());
-    let transfers = TransferSettings { policy, ..TransferSettings::default() };
-    Arc::new(HandSettings { transfers, ..HandSettings::default() })
 }
 
 fn ua(config: &Config, bound: &[(Transport, SocketAddr)]) -> UaConfig {

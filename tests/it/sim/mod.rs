@@ -25,6 +25,7 @@ use voxedge::account::{
 };
 use voxedge::billing::cdr::Cdr;
 use voxedge::call::outbound::ServiceRefusal;
+use voxedge::call::sound::SoundFault;
 use voxedge::call::{CallSettings, MediaAddress};
 use voxedge::codec::CodecKind;
 use voxedge::fallback::{FallbackDecision, FallbackFault, Post};
@@ -35,6 +36,7 @@ use voxedge::ground::{
 use voxedge::media::MediaSession;
 use voxedge::media::plan::{
     AgentClose, AgentRates, ForCall, LegPlan, MediaCommand, MediaEvent, MediaPlan, Port, Scene,
+    Sound,
 };
 use voxedge::outgoing::{DialRefusal, HostRule, OutgoingCallRequest, OutgoingPolicy};
 use voxedge::refusal::RefusalPolicy;
@@ -602,6 +604,7 @@ impl World {
                 Command::CreateAgentCall { job, call, agent_id, body, budget } => {
                     self.create_agent_call(job, call, agent_id.as_deref(), body, budget);
                 }
+                Command::FetchSound { job, call: _, url, budget: _ } => self.fetch_sound(job, &url),
                 Command::AbortJob(job) => {
                     assert!(self.jobs.contains(&job), "{job:?} is aborted and does not run");
                     self.say("edge", "rest", "abort");
@@ -696,6 +699,17 @@ impl World {
         self.begin_job(job, latency, Input::FallbackDecided { job, result });
     }
 
+    /// A hundredth of a second of silence, unless the URL has no `.wav`.
+    fn fetch_sound(&mut self, job: JobId, url: &str) {
+        self.say("edge", "web", "GET sound");
+        let sound = Sound { hz: 16_000, pcm: vec![0; 160].into(), repeats: true };
+        let result = match url.ends_with(".wav") {
+            true => Ok(Arc::new(sound)),
+            false => Err(SoundFault::Status(404)),
+        };
+        self.begin_job(job, 80, Input::SoundFetched { job, result });
+    }
+
     fn fetch_agent(&mut self, job: JobId, id: &str) {
         let script = self.service.draw();
         self.say("edge", "rest", &format!("GET agent {}", &id[..8]));
@@ -772,6 +786,7 @@ impl World {
             Input::AgentFetched { result: Ok(_), .. } => "200 agent".to_owned(),
             Input::AgentCallAnswered { result: Ok(_), .. }
             | Input::OutgoingCallAnswered { result: Ok(_), .. } => "201 call".to_owned(),
+            Input::SoundFetched { result, .. } => format!("{result:?}"),
             Input::OutgoingCallAnswered { result: Err(refused), .. } => {
                 format!("{:?}", refused.fault)
             }

@@ -37,6 +37,8 @@ pub enum Action {
     /// The same INVITE once more, as a doubled packet.
     CopyInvite,
     Options,
+    /// INFO with a body of this type.
+    Info(&'static str, &'static str),
     StopVoice,
     StartVoice,
     /// A REFER to this user at 192.0.2.100 and up.
@@ -247,6 +249,9 @@ impl Caller {
                 out.extend(copies.map(|pending| Out::Send(pending.bytes.clone())));
             }
             Action::Options => self.request("OPTIONS", None, out),
+            Action::Info(content_type, body) if up => {
+                self.request("INFO", Some((content_type, body.to_owned())), out);
+            }
             Action::Refer(user) if up => {
                 let to = format!("Refer-To: <sip:{user}@192.0.2.100>\r\n");
                 self.request_with("REFER", &to, None, out);
