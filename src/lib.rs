@@ -68,6 +68,17 @@
 //! [`call::transfer`] (a leaf machine) and carries out its steps: a second leg with its own port and
 //! INVITE, REFER, the scene of who hears whom, a second agent call or stage for the operator.
 //!
+//! A tool of the agent: at the creation [`ultravox::tool`] puts client tools in the places of the built-in
+//! ones → an invocation comes over the stream → [`call::tool`] reads it, asks the policy, answers with a
+//! placeholder → keys, or a transfer → the outcome goes back as a message. Hold music comes from
+//! [`shell::sounds`].
+//!
+//! A key of the caller: RTP ([`media`]) or INFO → [`call::keys`], which knows a key that comes both ways
+//! and tells those of one pause together.
+//!
+//! A lost agent: the stream ends as none should → [`call::lost`] → a prompt, another agent call with
+//! `priorCallId` on a new stream → or the fail-over target.
+//!
 //! A registration: [`switchboard`] keeps one [`sip::registration`] client for each, which says when
 //! and what → [`sip::ua`] (next hops, [`sip::digest`]) → the binding's flow is kept open, pinged and
 //! heard, and the binding goes to the [`shell::store`] for the next start. A call that comes over it is

@@ -30,6 +30,7 @@ use crate::call::{Act, Call, CallSettings, MediaAddress, record};
 use crate::ground::ports::{PortPool, RtpPort};
 use crate::ground::{CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, TimerIndex};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
+use crate::media::sound::hold_music;
 use crate::outgoing::{DialRefusal, Limiter, OutgoingPolicy};
 use crate::refusal::EndCause;
 use crate::sip::ua::{Availability, Gone, SessionId, UaConfig, UaEvent, UaOutput, UserAgent};
@@ -128,7 +129,14 @@ pub struct Switchboard {
 }
 
 impl Switchboard {
-    pub fn new(settings: Settings, config: Arc<SipConfig>, mut entropy: Entropy) -> Switchboard {
+    pub fn new(
+        mut settings: Settings,
+        config: Arc<SipConfig>,
+        mut entropy: Entropy,
+    ) -> Switchboard {
+        let sounds = &mut Arc::make_mut(&mut settings.call.hands).sounds;
+        // Who waits hears something, unless the agent's settings say otherwise.
+        sounds.hold.get_or_insert_with(hold_music);
         Switchboard {
             ua: UserAgent::new(settings.ua.clone(), entropy.fork()),
             ports: PortPool::new(settings.ports.0, settings.ports.1),
@@ -172,6 +180,7 @@ impl Switchboard {
             Input::FallbackDecided { job, result } => self.on_fallback_decided(now, job, result),
             Input::AgentFetched { job, result } => self.on_agent_fetched(now, job, result),
             Input::AgentCallAnswered { job, result } => self.on_agent_call(now, job, result),
+            Input::StageFetched { job, result } => self.on_stage_fetched(now, job, result),
             Input::SoundFetched { job, result } => self.on_sound_fetched(now, job, result),
             Input::DialRequested { asked, request } => {
                 self.on_dial_requested(now, asked, *request);
@@ -475,7 +484,7 @@ impl Switchboard {
             MediaEvent::HeldTooLong { leg } => call.on_leg_held_too_long(now, leg, out),
             MediaEvent::AgentText { stream, text } => call.on_agent_text(now, stream, &text, out),
             MediaEvent::KeysSent { .. } => call.on_keys_sent(now, out),
-            MediaEvent::SoundPlayed => {}
+            MediaEvent::SoundPlayed => call.on_prompt_played(now, out),
             MediaEvent::AgentEnded { stream } => call.on_stream_ended(now, stream),
             MediaEvent::AgentLeft { stream, close } => {
                 call.on_stream_left(now, stream, close, out);

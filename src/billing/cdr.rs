@@ -68,6 +68,9 @@ pub struct Cdr {
     pub agent_id: Option<String>,
     /// Ultravox's id of the agent call.
     pub ultravox_call_id: Option<String>,
+    /// Ids of the agent calls that went on, one after the other, where an agent was lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub continued_as: Vec<String>,
     /// The range or registration that admitted the source.
     pub admitted_by: Option<String>,
     /// The allowance that named the agent, `allowAllAgents` or `fallbackHandler`.
@@ -138,6 +141,7 @@ impl Cdr {
             caller_id: None,
             agent_id: None,
             ultravox_call_id: None,
+            continued_as: Vec::new(),
             admitted_by: None,
             routed_by: None,
             header_remarks: Vec::new(),
@@ -167,6 +171,12 @@ impl Cdr {
         self.sip_time = sip_time;
         self.agent_time = agent_time;
         self.deciminutes = Deciminutes::billed_for(sip_time);
+    }
+
+    /// One of its agent calls has this Ultravox id.
+    pub fn has_ultravox_call(&self, id: &str) -> bool {
+        self.ultravox_call_id.as_deref() == Some(id)
+            || self.continued_as.iter().any(|later| later == id)
     }
 
     /// True once the call has ended.

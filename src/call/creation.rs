@@ -271,12 +271,18 @@ impl Call {
 
     /// The turn will not come in time.
     pub fn on_turn_too_late(&mut self, now: Now, retry_after: Duration, out: &mut Vec<Act>) {
+        if self.lost.is_some() {
+            return self.give_up_agent(now, out);
+        }
         let State::SettingUp { agent: AgentTrack::Waiting, .. } = self.state else { return };
         self.finish(now, EndCause::Refused(Refusal::NoTurn { retry_after }), out);
     }
 
     /// The turn is there.
     pub fn on_turn(&mut self, now: Now, out: &mut Vec<Act>) {
+        if self.lost.is_some() {
+            return self.create_continuation(now, out);
+        }
         let State::SettingUp { agent: AgentTrack::Waiting, .. } = self.state else { return };
         if self.outgoing.is_some() {
             return self.create_outgoing(now, out);
@@ -287,7 +293,7 @@ impl Call {
         self.set_track(AgentTrack::Creating);
         self.note(now, Lane::Agent, "create call  edge → Ultravox");
         let (stream, agent_id) = (self.agent, self.agent_id.clone());
-        out.push(Act::CreateAgentCall { stream, agent_id, body, budget });
+        out.push(Act::CreateAgentCall { stream, agent_id, prior: None, body, budget });
     }
 
     /// How far ahead the agent may push: what the playout queue surely holds, at most 30 s.
@@ -323,6 +329,9 @@ impl Call {
         answer: Result<Created, CreateFault>,
         out: &mut Vec<Act>,
     ) {
+        if self.lost.is_some() {
+            return self.on_continuation(now, answer, out);
+        }
         let State::SettingUp { agent: AgentTrack::Creating, .. } = self.state else { return };
         let fault = match answer {
             Ok(created) => return self.on_agent_call_created(now, created, out),

@@ -31,6 +31,8 @@ pub struct Transferring {
     pub(super) brief: Brief,
     /// The second agent call.
     pub(super) operator: Option<super::streams::Operator>,
+    /// The stage of the caller's agent, when it speaks with the target itself.
+    pub(super) staging: Option<super::staging::Staging>,
 }
 
 /// What the target's agent is told.
@@ -243,6 +245,7 @@ impl Call {
             music: asked.music,
             brief: asked.brief,
             operator: None,
+            staging: None,
         }));
         out.push(Act::Record);
         self.take_steps(now, steps, out);
@@ -368,6 +371,9 @@ impl Call {
             (Briefing::SecondCall, Some(operator)) => operator.stream,
             _ => self.agent,
         };
+        if briefing == Briefing::Stage {
+            self.enter_stage(now, out);
+        }
         self.note(now, Lane::Media, "the agent speaks with the target");
         let scene = Scene::new()
             .talking(Port::Leg(second), Port::Agent(stream))

@@ -8,9 +8,7 @@ use super::outbound::PORTS_TRIED_MAX;
 use super::transfer::Happened;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
 use crate::ground::{LegId, Now, Secret};
-use crate::media::plan::{
-    AgentClose, AgentStreamFault, EarlyMedia, LegPlan, MediaCommand, MediaPlan,
-};
+use crate::media::plan::{AgentStreamFault, EarlyMedia, LegPlan, MediaCommand, MediaPlan};
 use crate::refusal::{EndCause, Refusal, Stage};
 use crate::sip::ua::SessionId;
 use bytes::Bytes;
@@ -98,6 +96,9 @@ impl Call {
 
     /// TCP and TLS stand: join at once, since nothing else is awaited.
     pub fn on_prepared(&mut self, now: Now, out: &mut Vec<Act>) {
+        if self.lost.is_some() {
+            return self.on_continuation_prepared(now, out);
+        }
         if self.outgoing.is_some() {
             return self.on_outgoing_prepared(now, out);
         }
@@ -109,6 +110,9 @@ impl Call {
 
     /// The stream could not be prepared or joined: a 503, never an answered dead call.
     pub fn on_stream_failed(&mut self, now: Now, fault: AgentStreamFault, out: &mut Vec<Act>) {
+        if self.lost.is_some() {
+            return self.on_continuation_failed(now, out);
+        }
         if self.outgoing.is_some() {
             return self.on_outgoing_stream_failed(now, fault, out);
         }
@@ -122,6 +126,9 @@ impl Call {
 
     /// 101 came: answer. Both clocks start here.
     pub fn on_joined(&mut self, now: Now, out: &mut Vec<Act>) {
+        if self.lost.is_some() {
+            return self.on_continuation_joined(now, out);
+        }
         let State::Joining = self.state else { return };
         if self.outgoing.is_some() {
             return self.on_outgoing_joined(now, out);
@@ -201,16 +208,6 @@ impl Call {
         }
     }
 
-    /// The agent left, and what it said has been played.
-    pub fn on_agent_left(&mut self, now: Now, close: AgentClose, out: &mut Vec<Act>) {
-        let cause = match close {
-            AgentClose::Code(1000) => EndCause::AgentHungUp,
-            AgentClose::Code(code) => EndCause::AgentLost(Some(code)),
-            AgentClose::Lost => EndCause::AgentLost(None),
-        };
-        self.finish(now, cause, out);
-    }
-
     /// The connection that the caller lives on closed. A call that is up goes on: its BYE may come on
     /// another connection, and silence ends it. One that still rings has nobody to be answered.
     pub fn on_flow_lost(&mut self, now: Now, session: SessionId, out: &mut Vec<Act>) {
@@ -232,6 +229,7 @@ impl Call {
     /// A deadline of this call came: the set-up took too long, or a heartbeat is due.
     pub fn on_timeout(&mut self, now: Now, out: &mut Vec<Act>) {
         self.on_keys_due(now, out);
+        self.on_lost_due(now, out);
         self.drive(now, Happened::Timeout, out);
         if self.deadline.is_none_or(|deadline| deadline > now.at) {
             return;

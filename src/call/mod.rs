@@ -21,6 +21,7 @@ pub mod inbound;
 pub mod keys;
 pub mod ladder;
 pub mod leg;
+pub mod lost;
 pub mod outbound;
 pub mod record;
 pub mod referring;
@@ -28,6 +29,7 @@ pub mod reoffer;
 mod second;
 pub mod settings;
 pub mod sound;
+mod staging;
 mod streams;
 pub mod takeover;
 pub mod tool;
@@ -40,13 +42,14 @@ use crate::context::Caller;
 use crate::fallback::Question;
 use crate::ground::ports::RtpPort;
 use crate::ground::{CallKey, Flow, Instant, JobId, LegId, Now, Secret, StreamId};
-use crate::media::plan::{AgentClose, AgentRates, EarlyMedia, MediaCommand, MediaReport, Sound};
+use crate::media::plan::{AgentClose, AgentRates, EarlyMedia, MediaCommand, MediaReport};
 use crate::outgoing::DialRefusal;
 use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
 use crate::sdp::{Agreed, OfferAnswer};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{RequestToken, SessionId};
+use crate::ultravox::CallId;
 use crate::ultravox::agent::Agent;
 use bytes::Bytes;
 use creation::Creation;
@@ -54,6 +57,7 @@ use handover::Transferring;
 use keys::Keys;
 use ladder::{Ladder, Lane};
 use leg::{Closing, Errand, JobPurpose, Leg, Second};
+use lost::Lost;
 use outbound::Outgoing;
 use referring::{Notified, ReferWish};
 use serde_json::{Map, Value};
@@ -146,8 +150,14 @@ pub enum Act {
     CreateAgentCall {
         stream: StreamId,
         agent_id: Option<String>,
+        /// The agent call whose history it goes on with.
+        prior: Option<CallId>,
         body: Value,
         budget: Duration,
+    },
+    /// Read the present stage of an agent call: its prompt and its tools.
+    FetchStage {
+        call_id: CallId,
     },
     /// Fetch a sound and decode it.
     FetchSound {
@@ -262,6 +272,10 @@ pub struct Call {
     pub outgoing: Option<Box<Outgoing>>,
     /// The telephone tools that the agent was offered.
     pub tools: Tools,
+    /// The agent was lost, and another is looked for.
+    pub lost: Option<Box<Lost>>,
+    /// Stages that agents were put into.
+    pub stages_begun: u32,
     /// What the first leg hears while it waits.
     pub music: Music,
     /// Keys of the caller's side that the agent is to hear of.
@@ -364,6 +378,8 @@ impl Call {
             creation: None,
             outgoing: None,
             tools: Tools::default(),
+            lost: None,
+            stages_begun: 0,
             music: Music::default(),
             keys: Keys::default(),
             ledger: Ledger::default(),
@@ -390,7 +406,8 @@ impl Call {
     /// When this call wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let transfer = self.transfer.as_ref().and_then(|transfer| transfer.machine.deadline());
-        [self.deadline, self.keys.poll_timeout(), transfer].into_iter().flatten().min()
+        let lost = self.lost.as_ref().map(|lost| lost.poll_timeout());
+        [self.deadline, self.keys.poll_timeout(), lost, transfer].into_iter().flatten().min()
     }
 
     /// Ends the call, whatever its state: the one teardown. Each part is told what its own state
@@ -407,13 +424,14 @@ impl Call {
         };
         out.extend(self.jobs.drain(..).map(|(job, _)| Act::AbortJob(job)));
         self.ledger.stop_all(now.at);
-        let (stream, joined) = (self.agent, self.cdr.joined_at.is_some());
+        let joined = self.cdr.joined_at.is_some() && self.lost.is_none();
+        let stream = self.agent;
         out.push(Act::AgentDone { stream, joined });
         self.close_transfer(now, out);
         self.drop_second(now, cause.reason_header(), out);
         self.agent_left(now.at);
         self.first.pending_reoffer = None;
-        (self.deadline, self.keys) = (None, Keys::default());
+        (self.deadline, self.lost, self.keys) = (None, None, Keys::default());
         self.state = State::Ending { dialog_closing, media_closing: true };
         self.close_record(now, &cause);
         out.push(Act::Media(MediaCommand::Close));

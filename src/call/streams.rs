@@ -58,7 +58,7 @@ impl Call {
                 let until = now.at + self.settings.hands.transfers.ring_timeout;
                 out.push(Act::AskTurn { stream, until });
             }
-            Briefing::Stage => self.lose_operator(now, "stages cannot be read", out),
+            Briefing::Stage => self.read_stage(now, out),
         }
     }
 
@@ -111,18 +111,14 @@ impl Call {
         let Some(transferring) = &self.transfer else { return };
         let Brief { template, context } = &transferring.brief;
         let request = CreateCall {
-            input_hz: self.rates.input_hz,
-            output_hz: self.rates.output_hz,
-            client_buffer_ms: self.client_buffer_ms(),
-            metadata: self.metadata(),
             // It lapses only after the target's last moment to answer.
             join_timeout: self.settings.hands.transfers.ring_timeout + limits::JOIN_TIMEOUT,
-            ..CreateCall::default()
+            ..self.creation_request()
         };
         let body = operator_call(&request, template.as_deref(), context);
         self.note(now, Lane::Agent, "create operator's call  edge → Ultravox");
         let budget = limits::CREATE_CALL;
-        out.push(Act::CreateAgentCall { stream, agent_id: None, body, budget });
+        out.push(Act::CreateAgentCall { stream, agent_id: None, prior: None, body, budget });
     }
 
     fn on_operator_created(
@@ -251,7 +247,7 @@ impl Call {
         match briefing {
             Briefing::Cold => {}
             Briefing::SecondCall => self.end_operator(now, out),
-            Briefing::Stage => {}
+            Briefing::Stage => self.leave_stage(now, out),
         }
     }
 

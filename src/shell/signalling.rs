@@ -301,6 +301,7 @@ impl Task {
                 if let Input::FallbackDecided { job, .. }
                 | Input::AgentFetched { job, .. }
                 | Input::AgentCallAnswered { job, .. }
+                | Input::StageFetched { job, .. }
                 | Input::SoundFetched { job, .. }
                 | Input::OutgoingCallAnswered { job, .. } = &input
                 {
@@ -405,6 +406,12 @@ impl Task {
                         Input::FallbackDecided { job, result: webhook.ask(&post, budget).await }
                     });
                 }
+                Command::FetchStage { call, job, call_id } => {
+                    let agents = Arc::clone(&self.parts.agents);
+                    self.begin_job(call, job, async move {
+                        Input::StageFetched { job, result: agents.fetch_stage(&call_id).await }
+                    });
+                }
                 Command::FetchSound { call, job, url, budget } => {
                     let sounds = self.parts.sounds.clone();
                     self.begin_job(call, job, async move {
@@ -414,11 +421,16 @@ impl Task {
                 Command::FetchAgent { call, job, agent_id } => {
                     self.fetch_agent(call, job, agent_id);
                 }
-                Command::CreateAgentCall { call, job, agent_id, body, budget } => {
+                Command::CreateAgentCall { call, job, agent_id, prior, body, budget } => {
                     let agents = Arc::clone(&self.parts.agents);
                     self.begin_job(call, job, async move {
-                        let result =
-                            agents.create_agent_call(agent_id.as_deref(), &body, budget).await;
+                        let result = match prior {
+                            Some(prior) => agents.continue_call(&prior, &body, budget).await,
+                            None => {
+                                let agent_id = agent_id.as_deref();
+                                agents.create_agent_call(agent_id, &body, budget).await
+                            }
+                        };
                         Input::AgentCallAnswered { job, result }
                     });
                 }
@@ -508,7 +520,7 @@ impl Task {
     fn call(&self, name: &CallName) -> Option<(Box<Cdr>, Ladder)> {
         let is_it = |call: &&crate::call::Call| match name {
             CallName::Key(key) => call.key == *key,
-            CallName::Ultravox(id) => call.cdr.ultravox_call_id.as_ref() == Some(id),
+            CallName::Ultravox(id) => call.cdr.has_ultravox_call(id),
         };
         let Some(call) = self.parts.board.calls().find(is_it) else {
             return self.ended_call(name);
@@ -525,7 +537,7 @@ impl Task {
         let ended = match name {
             CallName::Key(key) => self.ended.get(key)?,
             CallName::Ultravox(id) => {
-                let is_it = |ended: &&Ended| ended.cdr.ultravox_call_id.as_ref() == Some(id);
+                let is_it = |ended: &&Ended| ended.cdr.has_ultravox_call(id);
                 self.ended.values().rev().find(is_it)?
             }
         };

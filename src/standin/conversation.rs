@@ -11,7 +11,7 @@ use crate::ultravox::data_message::{AgentState, ClientMessage, Role, ServerMessa
 use crate::ultravox::parse_duration;
 use bytes::Bytes;
 use serde_json::Value;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,6 +145,13 @@ pub struct Conversation {
     last_message: Option<String>,
     control: VecDeque<Output>,
     transcripts: u64,
+    /// Client tools that may be called.
+    tools: BTreeSet<String>,
+    invocations: u64,
+    /// The invocation that has no result yet.
+    awaited: Option<String>,
+    /// The last text of the user's side that a script may wait for.
+    last_text: Option<String>,
     closed: bool,
 }
 
@@ -179,11 +186,20 @@ impl Conversation {
             last_message: None,
             control: VecDeque::new(),
             transcripts: 0,
+            tools: BTreeSet::new(),
+            invocations: 0,
+            awaited: None,
+            last_text: None,
             closed: false,
         };
         let started = ServerMessage::CallStarted { call_id: Some(call_id.to_owned()) };
         conversation.tell("callStarted", &started);
         conversation
+    }
+
+    /// The client tools of the call, or of its next stage.
+    pub fn set_tools(&mut self, tools: BTreeSet<String>) {
+        self.tools = tools;
     }
 
     /// A binary frame of the caller's audio.
@@ -220,9 +236,11 @@ impl Conversation {
                 self.transcript(content.clone());
                 self.saying = self.sounds.render(Sound::Sentence, self.medium.output_hz);
             }
-            ClientMessage::UserText { .. }
-            | ClientMessage::ClientToolResult { .. }
-            | ClientMessage::SetOutputMedium { .. }
+            ClientMessage::UserText { text, .. } => self.last_text = Some(text.clone()),
+            ClientMessage::ClientToolResult { invocation_id, .. } => {
+                self.awaited.take_if(|awaited| awaited == invocation_id);
+            }
+            ClientMessage::SetOutputMedium { .. }
             | ClientMessage::Unknown { .. }
             | ClientMessage::Malformed => {}
         }
@@ -343,6 +361,11 @@ impl Conversation {
             Step::AwaitMessage { name } => {
                 return self.last_message.take_if(|last| last == name).is_some();
             }
+            Step::AwaitText { text } => {
+                return self.last_text.take_if(|last| last.contains(text.as_str())).is_some();
+            }
+            Step::InvokeTool { tool, parameters } => self.invoke(tool, parameters),
+            Step::AwaitResult => return self.awaited.is_none(),
             Step::AwaitPlayed => return self.saying.is_empty() && now >= self.played_until,
             Step::Say { sound } => {
                 if entered {
@@ -373,6 +396,18 @@ impl Conversation {
             Step::Repeat => {}
         }
         true
+    }
+
+    fn invoke(&mut self, tool: &str, parameters: &Value) {
+        if !self.tools.contains(tool) {
+            return;
+        }
+        self.invocations += 1;
+        let invocation_id = format!("tool-{}", self.invocations);
+        self.awaited = Some(invocation_id.clone());
+        let (tool_name, parameters) = (tool.to_owned(), parameters.clone());
+        let message = ServerMessage::ClientToolInvocation { tool_name, invocation_id, parameters };
+        self.tell("clientToolInvocation", &message);
     }
 
     fn frame_bytes(&self) -> usize {
@@ -429,6 +464,7 @@ mod tests {
     use super::super::script::{self, built_in};
     use super::super::sound::to_bytes;
     use super::*;
+    use crate::ultravox::data_message::{Reaction, ToolOutcome, Urgency};
     use serde_json::json;
 
     fn medium(buffer_ms: u64) -> Medium {
@@ -593,6 +629,34 @@ mod tests {
             drain(&mut conversation, 240),
             [Output::Binary(vec![0; 3].into()), Output::Drop]
         );
+    }
+
+    #[test]
+    fn a_script_calls_the_tools_of_its_call_and_waits_for_their_results() {
+        let invoke =
+            |tool: &str| Step::InvokeTool { tool: tool.into(), parameters: json!({"a": 1}) };
+        let script = steps(vec![
+            Step::AwaitText { text: "0".into() },
+            invoke("none"),
+            invoke("coldTransfer"),
+            Step::AwaitResult,
+            Step::SendRaw { text: "done".into() },
+        ]);
+        let mut conversation = start(script, medium(60), Pace::Eager);
+        conversation.set_tools(["coldTransfer".to_owned()].into());
+        drain(&mut conversation, 0);
+        for (text, invoked) in [("12", 0), ("40", 1)] {
+            let text = ClientMessage::UserText { text: text.into(), urgency: Urgency::Immediate };
+            conversation.handle_message(at(10), &text, "user_text_message");
+            assert_eq!(drain(&mut conversation, 10).len(), invoked);
+        }
+        let outcome = || ToolOutcome::Result { result: "OK".into(), reaction: Reaction::Listens };
+        for (id, said) in [("tool-9", 0), ("tool-1", 1)] {
+            let result =
+                ClientMessage::ClientToolResult { invocation_id: id.into(), outcome: outcome() };
+            conversation.handle_message(at(20), &result, "client_tool_result");
+            assert_eq!(drain(&mut conversation, 20).len(), said);
+        }
     }
 
     #[test]

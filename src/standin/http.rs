@@ -7,9 +7,9 @@
 use super::conversation::Medium;
 use super::fault::{Fault, FaultRule, Stage};
 use super::listener::Peer;
-use super::record::{CallRecord, JoinFault, NewCall, SharedCall, lock};
+use super::record::{CallRecord, JoinFault, NewCall, SharedCall, StageRecord, lock};
 use super::script::{self, AgentScript};
-use super::{Arrival, World, context};
+use super::{Arrival, World, context, tools};
 use crate::ground::{Secret, WallTime, limits};
 use crate::shell::clock::Clock;
 use crate::ultravox::{parse_duration, schema};
@@ -40,6 +40,8 @@ pub fn router(world: Arc<World>) -> Router {
         .route("/api/agents/{agent_id}/calls", post(create_agent_call))
         .route("/api/calls", post(create_call))
         .route("/api/calls/{call_id}", get(fetch_call))
+        .route("/api/calls/{call_id}/stages", get(list_stages))
+        .route("/api/calls/{call_id}/stages/{stage_id}/tools", get(list_stage_tools))
         .route("/calls/{call_id}/server_web_socket", any(join))
         .route("/standin/faults", post(add_fault).delete(clear_faults))
         .route("/standin/agents", post(add_agent))
@@ -161,7 +163,9 @@ async fn create_agent_call(
         }
     }
     let medium = Medium::of(&body).ok_or_else(other_medium)?;
-    let call = open(&world, script, Some(agent_id), medium, body)?;
+    let tools = tools::of_agent(&script.tools, &body).map_err(one_problem)?;
+    let opening = Opening { script, agent_id: Some(agent_id), prior: None, medium, tools };
+    let call = open(&world, opening, body)?;
     Ok(created(&world, &call, twist))
 }
 
@@ -180,39 +184,54 @@ async fn create_call(
     if !problems.is_empty() {
         return Err(field_problems(problems.into_iter().map(|p| (p.path, p.what.to_string()))));
     }
-    let prior = match queries.get("priorCallId") {
+    let prior = queries.get("priorCallId").cloned();
+    if prior.is_some() && body.get("initialMessages").is_some() {
+        let words = "may not be given with priorCallId".to_owned();
+        return Err(one_problem(("initialMessages".to_owned(), words)));
+    }
+    let before = match &prior {
         Some(id) => {
-            Some(world.calls().find(id).ok_or_else(|| refuse(400, "priorCallId: no such call"))?)
+            let call = world.calls().find(id);
+            Some(call.ok_or_else(|| refuse(400, "priorCallId: no such call"))?)
         }
         None => None,
     };
-    let prior = prior.map(|call| {
+    let before = before.map(|call| {
         let record = lock(&call);
-        (record.script.clone(), record.medium.clone())
+        let tools = record.stages.last().map(|stage| stage.tools.clone());
+        (record.script.clone(), record.medium.clone(), tools)
     });
-    let (script, prior_medium) = match prior {
-        Some((script, medium)) => (script, medium),
-        None => (world.agent(script::SPEECH).ok_or_else(|| refuse(500, "no speech agent"))?, None),
+    let (script, prior_medium, prior_tools) = match before {
+        Some(before) => before,
+        None => {
+            let script = world.agent(script::SPEECH);
+            (script.ok_or_else(|| refuse(500, "no speech agent"))?, None, None)
+        }
     };
     let medium = Medium::of(&body).or(prior_medium).ok_or_else(other_medium)?;
-    let call = open(&world, script, None, medium, body)?;
+    let tools = tools::of_request(&body, prior_tools).map_err(one_problem)?;
+    let call = open(&world, Opening { script, agent_id: None, prior, medium, tools }, body)?;
     Ok(created(&world, &call, twist))
 }
 
-fn other_medium() -> Response {
-    field_problems(std::iter::once((
-        "medium".into(),
-        "the stand-in has serverWebSocket only".into(),
-    )))
+fn one_problem(problem: (String, String)) -> Response {
+    field_problems(std::iter::once(problem))
 }
 
-fn open(
-    world: &World,
+/// What a new call is, apart from its request.
+struct Opening {
     script: Arc<AgentScript>,
     agent_id: Option<String>,
+    prior: Option<String>,
     medium: Medium,
-    body: Value,
-) -> Result<SharedCall, Response> {
+    tools: Vec<Value>,
+}
+
+fn other_medium() -> Response {
+    one_problem(("medium".into(), "the stand-in has serverWebSocket only".into()))
+}
+
+fn open(world: &World, opening: Opening, body: Value) -> Result<SharedCall, Response> {
     let now = Clock::now();
     let mut calls = world.calls();
     if world.calls_max.is_some_and(|most| calls.live(now.at) >= most) {
@@ -225,10 +244,12 @@ fn open(
     let new = NewCall {
         call_id,
         token: Secret::new(token),
-        agent_id,
-        script,
-        medium: Some(medium),
+        agent_id: opening.agent_id,
+        script: opening.script,
+        medium: Some(opening.medium),
         join_timeout: join_timeout.unwrap_or(JOIN_TIMEOUT),
+        prior: opening.prior,
+        tools: opening.tools,
         request: body,
     };
     let call = calls.create(now.at, now.wall, new);
@@ -308,7 +329,8 @@ fn iso_time(wall: WallTime) -> String {
 
 /// An Agent of the published schema.
 fn agent_json(world: &World, script: &AgentScript) -> Value {
-    let mut template = json!({"systemPrompt": "", "joinTimeout": "30s", "maxDuration": "3600s", "selectedTools": []});
+    let mut template = json!({"systemPrompt": "", "joinTimeout": "30s", "maxDuration": "3600s",
+        "selectedTools": script.tools});
     if let Some(schema) = &script.context_schema {
         template["contextSchema"] = schema.clone();
     }
@@ -353,6 +375,35 @@ async fn fetch_call(
     let call = world.calls().find(&call_id).ok_or_else(|| refuse(404, "Not found."))?;
     let body = call_json(&world, &lock(&call));
     Ok(answer(200, &body))
+}
+
+async fn list_stages(
+    State(world): Shared,
+    Path(call_id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    check_key(&world, &headers)?;
+    let call = world.calls().find(&call_id).ok_or_else(|| refuse(404, "Not found."))?;
+    let record = lock(&call);
+    let stage = |stage: &StageRecord| {
+        json!({"callId": call_id, "callStageId": stage.stage_id, "systemPrompt": stage.system_prompt,
+            "created": iso_time(stage.created_wall), "model": "ultravox-v0.7"})
+    };
+    let results: Vec<Value> = record.stages.iter().map(stage).collect();
+    Ok(answer(200, &json!({"next": null, "previous": null, "results": results})))
+}
+
+async fn list_stage_tools(
+    State(world): Shared,
+    Path((call_id, stage_id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    check_key(&world, &headers)?;
+    let call = world.calls().find(&call_id).ok_or_else(|| refuse(404, "Not found."))?;
+    let record = lock(&call);
+    let stage = record.stages.iter().find(|stage| stage.stage_id == stage_id);
+    let stage = stage.ok_or_else(|| refuse(404, "Not found."))?;
+    Ok(answer(200, &tools::call_tools(&stage.tools)))
 }
 
 /// The upgrade. The URL is the credential: no key is asked for, and it works once.

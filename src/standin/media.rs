@@ -6,7 +6,7 @@ use super::conversation::{Conversation, EndReason, Output};
 use super::fault::{Fault, Stage};
 use super::record::{SharedCall, lock};
 use crate::shell::clock::Clock;
-use crate::ultravox::data_message::ClientMessage;
+use crate::ultravox::data_message::{ClientMessage, ToolOutcome};
 use crate::ultravox::schema::{Problem, check_client_message};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
@@ -29,16 +29,18 @@ const NO_CODE: u16 = 1005;
 
 /// Serves the call to its end.
 pub async fn serve(world: Arc<World>, socket: WebSocket, call: SharedCall) {
-    let (script, medium, call_id) = {
+    let (script, medium, call_id, tools) = {
         let record = lock(&call);
-        (record.script.clone(), record.medium.clone(), record.observed(Clock::instant()).call_id)
+        let call_id = record.observed(Clock::instant()).call_id;
+        (record.script.clone(), record.medium.clone(), call_id, record.client_tools())
     };
     let Some(medium) = medium else { return };
     let input_hz = medium.input_hz;
     let fault = world.faults.strike(Stage::Media, Some(&script.agent_id));
     let now = Clock::instant();
-    let conversation =
+    let mut conversation =
         Conversation::new(now, &call_id, script, medium, world.pace, world.sounds.clone());
+    conversation.set_tools(tools);
     let mut line = Line {
         world,
         socket,
@@ -64,6 +66,19 @@ impl Trap {
             _ => 0,
         };
         Trap { fault, bytes_left: after_ms * u64::from(input_hz) / 500 }
+    }
+}
+
+/// The stage that a tool's result begins.
+fn new_stage(message: &ClientMessage) -> Option<Value> {
+    let outcome = match message {
+        ClientMessage::ClientToolResult { outcome, .. } => outcome,
+        ClientMessage::ForcedAgent { tool, .. } => &tool.as_ref()?.outcome,
+        _ => return None,
+    };
+    match outcome {
+        ToolOutcome::NewStage { result } => serde_json::from_str(result).ok(),
+        _ => None,
     }
 }
 
@@ -134,7 +149,14 @@ impl Line {
         let problems = check_client_message(&value);
         lock(&self.call).on_text(text, problems.iter().map(Problem::to_string));
         let type_name = value.get("type").and_then(Value::as_str).unwrap_or_default();
-        self.conversation.handle_message(Clock::instant(), &ClientMessage::parse(text), type_name);
+        let message = ClientMessage::parse(text);
+        if let Some(result) = new_stage(&message) {
+            let (stage_id, _) = self.world.draw_ids();
+            let mut record = lock(&self.call);
+            record.begin_stage(stage_id, Clock::now().wall, &result);
+            self.conversation.set_tools(record.client_tools());
+        }
+        self.conversation.handle_message(Clock::instant(), &message, type_name);
         self.world.on_change();
     }
 

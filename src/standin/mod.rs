@@ -13,6 +13,7 @@
 //! | silent   | `00000000-0000-4000-8000-0000000000c0` | sends nothing |
 //! | farewell | `00000000-0000-4000-8000-0000000000d0` | says a sentence and hangs up with 1000 |
 //! | strict   | `00000000-0000-4000-8000-0000000000f0` | as speech; refuses template context beyond `customer_name` and `ultravox.sip.caller_id` |
+//!//! | transfer | `00000000-0000-4000-8000-0000000000f1` | as speech; has the telephone tools, and transfers when 0 is pressed |
 //!
 //! One task for each call; all tasks are owned by the [`Standin`] and end with it.
 
@@ -25,6 +26,7 @@ mod media;
 pub mod record;
 pub mod script;
 pub mod sound;
+mod tools;
 
 pub use conversation::Pace;
 pub use fault::{Fault, FaultRule, Stage};
@@ -383,6 +385,8 @@ mod tests {
             script,
             medium: None,
             join_timeout: Duration::from_secs(30),
+            prior: None,
+            tools: Vec::new(),
             request: json!({"metadata": {"a": "b"}, "medium": {"serverWebSocket": {"inputSampleRate": 8000}}}),
         };
         let now = Clock::now();

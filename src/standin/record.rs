@@ -3,9 +3,10 @@
 
 use super::conversation::{EndReason, Medium};
 use super::script::AgentScript;
+use super::tools;
 use crate::ground::{Instant, Secret, WallTime};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use std::time::Duration;
 const CALLS_MAX: usize = 10_000;
 /// Text messages of one call that are kept.
 const TEXTS_MAX: usize = 256;
+/// Stages of one call.
+const STAGES_MAX: usize = 64;
 /// Seconds of one call whose samples are counted apart.
 const SECONDS_MAX: usize = 4 * 3_600;
 
@@ -22,6 +25,8 @@ pub struct Observed {
     pub call_id: String,
     /// `None`: created without an agent.
     pub agent_id: Option<String>,
+    /// `priorCallId` of the request that created the call.
+    pub prior_call_id: Option<String>,
     /// The body of the request that created the call.
     pub request: Value,
     pub joined: bool,
@@ -55,7 +60,8 @@ impl Observed {
     /// For `GET /standin/calls`: everything but the capture.
     pub fn to_json(&self) -> Value {
         json!({
-            "callId": self.call_id, "agentId": self.agent_id, "request": self.request,
+            "callId": self.call_id, "agentId": self.agent_id,
+            "priorCallId": self.prior_call_id, "request": self.request,
             "joined": self.joined, "joinedAfterMs": self.joined_after_ms, "joinedMs": self.joined_ms,
             "samplesReceived": self.samples_received, "framesReceived": self.frames_received,
             "oddFrames": self.odd_frames, "samplesPerSecond": self.samples_per_second,
@@ -75,11 +81,22 @@ pub struct CallRecord {
     pub created: Instant,
     pub created_wall: WallTime,
     pub join_timeout: Duration,
+    /// The prompts and tools of the call, the present one last.
+    pub stages: Vec<StageRecord>,
     joined_at: Option<Instant>,
     ended_at: Option<Instant>,
     last_frame_at: Option<Instant>,
     capture_bytes_max: usize,
     seen: Observed,
+}
+
+/// One stage of a call.
+pub struct StageRecord {
+    pub stage_id: String,
+    pub created_wall: WallTime,
+    pub system_prompt: Value,
+    /// `selectedTools`.
+    pub tools: Vec<Value>,
 }
 
 /// Why a stream may not be joined.
@@ -117,6 +134,28 @@ impl CallRecord {
         if self.seen.texts.len() < TEXTS_MAX {
             self.seen.texts.push(text.to_owned());
             self.seen.text_problems.extend(problems);
+        }
+    }
+
+    /// The names of the tools that the client answers.
+    pub fn client_tools(&self) -> BTreeSet<String> {
+        self.stages.last().map(|stage| tools::of_client(&stage.tools)).unwrap_or_default()
+    }
+
+    /// Begins the stage that the JSON of a `new-stage` result describes; what it does not name stays.
+    pub fn begin_stage(&mut self, stage_id: String, created_wall: WallTime, result: &Value) {
+        let part = |name: &str| result.get(name).filter(|value| !value.is_null());
+        let last = self.stages.last();
+        let system_prompt = part("systemPrompt").or(last.map(|stage| &stage.system_prompt));
+        let tools = part("selectedTools").and_then(Value::as_array);
+        let stage = StageRecord {
+            stage_id,
+            created_wall,
+            system_prompt: system_prompt.cloned().unwrap_or_default(),
+            tools: tools.or(last.map(|stage| &stage.tools)).cloned().unwrap_or_default(),
+        };
+        if self.stages.len() < STAGES_MAX {
+            self.stages.push(stage);
         }
     }
 
@@ -189,6 +228,9 @@ pub struct NewCall {
     pub script: Arc<AgentScript>,
     pub medium: Option<Medium>,
     pub join_timeout: Duration,
+    pub prior: Option<String>,
+    /// The tools that it begins with.
+    pub tools: Vec<Value>,
     pub request: Value,
 }
 
@@ -211,9 +253,17 @@ impl Calls {
         if self.order.len() >= CALLS_MAX {
             self.forget_one(now);
         }
+        let stage = StageRecord {
+            // The first stage has the call's own id.
+            stage_id: new.call_id.clone(),
+            created_wall: wall,
+            system_prompt: new.request.get("systemPrompt").cloned().unwrap_or_default(),
+            tools: new.tools,
+        };
         let seen = Observed {
             call_id: new.call_id.clone(),
             agent_id: new.agent_id,
+            prior_call_id: new.prior,
             request: new.request,
             ..Observed::default()
         };
@@ -224,6 +274,7 @@ impl Calls {
             created: now,
             created_wall: wall,
             join_timeout: new.join_timeout,
+            stages: vec![stage],
             joined_at: None,
             ended_at: None,
             last_frame_at: None,
@@ -297,6 +348,8 @@ mod tests {
             script: Arc::new(script),
             medium: None,
             join_timeout: Duration::from_secs(15),
+            prior: None,
+            tools: Vec::new(),
             request: Value::Null,
         };
         calls.create(at(0), WallTime::default(), new)

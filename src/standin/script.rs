@@ -23,6 +23,18 @@ pub enum Step {
     AwaitMessage {
         name: String,
     },
+    /// Until a `user_text_message` with this in its text comes: keys of the caller.
+    AwaitText {
+        text: String,
+    },
+    /// Calls a client tool. One that the call does not have is passed over.
+    InvokeTool {
+        tool: String,
+        #[serde(default)]
+        parameters: Value,
+    },
+    /// Until the last tool that was called has its result.
+    AwaitResult,
     /// Until the client must have played everything that was sent.
     AwaitPlayed,
     /// Sends a sound; done when the last of it is on the wire, which may be ahead of real time.
@@ -100,6 +112,9 @@ pub struct AgentScript {
     /// JSON Schema that a call's template context must satisfy.
     #[serde(default)]
     pub context_schema: Option<Value>,
+    /// `selectedTools` of its template.
+    #[serde(default)]
+    pub tools: Vec<Value>,
 }
 
 pub const ECHO: &str = "00000000-0000-4000-8000-0000000000e0";
@@ -109,6 +124,7 @@ pub const SILENT: &str = "00000000-0000-4000-8000-0000000000c0";
 pub const FAREWELL: &str = "00000000-0000-4000-8000-0000000000d0";
 pub const BARGE_IN: &str = "00000000-0000-4000-8000-0000000000b1";
 pub const STRICT: &str = "00000000-0000-4000-8000-0000000000f0";
+pub const TRANSFER: &str = "00000000-0000-4000-8000-0000000000f1";
 
 /// The agents that every stand-in has.
 pub fn built_in() -> Vec<AgentScript> {
@@ -119,6 +135,7 @@ pub fn built_in() -> Vec<AgentScript> {
         echo: false,
         interruptible: false,
         context_schema: None,
+        tools: Vec::new(),
     };
     let close = Step::Close { code: 1000 };
     vec![
@@ -144,6 +161,17 @@ pub fn built_in() -> Vec<AgentScript> {
             })),
             ..agent(STRICT, "strict", speaks())
         },
+        AgentScript {
+            tools: [("coldTransfer", "0"), ("warmTransfer", "1")]
+                .map(|(name, user)| {
+                    let target = format!("sip:{user}@127.0.0.1");
+                    json!({"toolName": name, "parameterOverrides": {"target": target}})
+                })
+                .into_iter()
+                .chain([json!({"toolName": "hangUp"}), json!({"toolName": "playDtmfSounds"})])
+                .collect(),
+            ..agent(TRANSFER, "transfer", [speaks(), transfers()].concat())
+        },
     ]
 }
 
@@ -154,6 +182,16 @@ fn speaks() -> Vec<Step> {
         Step::Say { sound: Sound::Sentence },
         Step::AwaitPlayed,
         Step::State { state: StateName::Listening },
+    ]
+}
+
+/// The caller presses 0.
+fn transfers() -> Vec<Step> {
+    let tool = "coldTransfer".to_owned();
+    vec![
+        Step::AwaitText { text: "0".into() },
+        Step::InvokeTool { tool, parameters: json!({}) },
+        Step::AwaitResult,
     ]
 }
 

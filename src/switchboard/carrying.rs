@@ -6,7 +6,6 @@ use super::{Command, Owner, SDP, Skeleton, Switchboard};
 use crate::call::leg::{Closing, JobPurpose};
 use crate::call::{Act, Call};
 use crate::ground::{CallKey, JobId, Now};
-use crate::media::plan::MediaCommand;
 use crate::refusal::{Answer, EndCause, Refusal};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{Gone, SessionId, UaOutput};
@@ -87,15 +86,20 @@ impl Switchboard {
                 Act::AnswerDial { asked, result } => self.answer_dial(asked, *result),
                 Act::Dial => self.dial(now, key),
                 Act::Cancel { session, reason } => self.cancel(now, key, session, reason),
-                Act::CreateAgentCall { stream, agent_id, body, budget } => {
+                Act::CreateAgentCall { stream, agent_id, prior, body, budget } => {
                     let job = self.begin_job(key, JobPurpose::Creation(stream));
                     self.out.push_back(Command::CreateAgentCall {
                         call: key,
                         job,
                         agent_id,
+                        prior,
                         body,
                         budget,
                     });
+                }
+                Act::FetchStage { call_id } => {
+                    let job = self.begin_job(key, JobPurpose::Stage);
+                    self.out.push_back(Command::FetchStage { call: key, job, call_id });
                 }
                 Act::FetchSound { url, budget } => {
                     let job = self.begin_job(key, JobPurpose::Sound);

@@ -13,8 +13,10 @@ use crate::sip::msg::Message;
 use crate::sip::registration::Binding;
 use crate::sip::target::{ConnectFault, Hop, LocateFault, Target};
 use crate::sip::ua::Destination;
+use crate::ultravox::CallId;
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{CreateFault, Created};
+use crate::ultravox::stage::Stage;
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -49,6 +51,10 @@ pub enum Input {
     AgentCallAnswered {
         job: JobId,
         result: Result<Created, CreateFault>,
+    },
+    StageFetched {
+        job: JobId,
+        result: Result<Stage, CreateFault>,
     },
     SoundFetched {
         job: JobId,
@@ -126,8 +132,16 @@ pub enum Command {
         job: JobId,
         /// `None`: the body says all, as for `POST /api/calls`.
         agent_id: Option<String>,
+        /// The agent call whose history it goes on with (`priorCallId`).
+        prior: Option<CallId>,
         body: Value,
         budget: Duration,
+    },
+    /// Read the present stage of an agent call.
+    FetchStage {
+        call: CallKey,
+        job: JobId,
+        call_id: CallId,
     },
     /// Fetch a sound, decode it, and bring it to the rate of our own sounds.
     FetchSound {

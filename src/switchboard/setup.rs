@@ -10,6 +10,7 @@ use crate::ground::{CallKey, Instant, JobId, Now};
 use crate::media::plan::Sound;
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{CreateFault, Created};
+use crate::ultravox::stage::Stage;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +97,17 @@ impl Switchboard {
                 }),
             }
         }
+    }
+
+    /// The stage of the caller's agent was read, or could not be.
+    pub(super) fn on_stage_fetched(
+        &mut self,
+        now: Now,
+        job: JobId,
+        result: Result<Stage, CreateFault>,
+    ) {
+        let Some((key, _)) = self.job_done(job) else { return };
+        self.step(now, key, |call, out| call.on_stage_fetched(now, result, out));
     }
 
     /// Hold music came, or did not.

@@ -242,12 +242,25 @@ pub enum ToolOutcome {
     HangUp {
         result: String,
     },
+    /// `new-stage`: the agent goes on with the prompt and the tools of `result`, which is JSON.
+    NewStage {
+        result: String,
+    },
     /// `errorType: undefined`: no such tool here.
     UnknownTool,
     /// `errorType: implementation-error`; the message is not shown to the model.
     Failed {
         message: String,
     },
+}
+
+/// A call of a tool that the agent did not make itself, and its result, which is known.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KnownTool {
+    pub invocation_id: String,
+    pub name: String,
+    pub arguments: Value,
+    pub outcome: ToolOutcome,
 }
 
 /// Edge → agent.
@@ -264,6 +277,8 @@ pub enum ClientMessage {
         content: String,
         uninterruptible: bool,
         urgency: Urgency,
+        /// A tool that the agent is made to call, with its result.
+        tool: Option<Box<KnownTool>>,
     },
     ClientToolResult {
         invocation_id: String,
@@ -303,6 +318,7 @@ impl ClientMessage {
                 content: message.text("content").unwrap_or_default(),
                 uninterruptible: message.flag("uninterruptible"),
                 urgency,
+                tool: known_tool(&message).map(Box::new),
             }),
             "client_tool_result" => tool_result(&message),
             "hang_up" => {
@@ -323,9 +339,19 @@ impl ClientMessage {
             ClientMessage::UserText { text, urgency } => {
                 json!({"type": "user_text_message", "text": text, "urgency": urgency.as_str()})
             }
-            ClientMessage::ForcedAgent { content, uninterruptible, urgency } => json!({
-                "type": "forced_agent_message", "content": content,
-                "uninterruptible": uninterruptible, "urgency": urgency.as_str()}),
+            ClientMessage::ForcedAgent { content, uninterruptible, urgency, tool } => {
+                let mut value = json!({
+                    "type": "forced_agent_message", "content": content,
+                    "uninterruptible": uninterruptible, "urgency": urgency.as_str()});
+                if let Some(tool) = tool {
+                    let KnownTool { invocation_id, name, arguments, outcome } = tool.as_ref();
+                    value["toolCalls"] =
+                        json!([{"id": invocation_id, "name": name, "arguments": arguments}]);
+                    value["knownToolResults"] =
+                        json!([with_outcome(json!({"invocationId": invocation_id}), outcome)]);
+                }
+                value
+            }
             ClientMessage::ClientToolResult { invocation_id, outcome } => {
                 tool_result_value(invocation_id, outcome)
             }
@@ -340,33 +366,58 @@ impl ClientMessage {
     }
 }
 
+/// The first tool call of a `forced_agent_message` with the result that belongs to it.
+fn known_tool(message: &Fields) -> Option<KnownTool> {
+    let first = |name: &str| message.0.get(name)?.as_array()?.first()?.as_object().cloned();
+    let (call, result) = (Fields(first("toolCalls")?), Fields(first("knownToolResults")?));
+    let invocation_id = call.text("id")?;
+    if result.text("invocationId")? != invocation_id {
+        return None;
+    }
+    Some(KnownTool {
+        invocation_id,
+        name: call.text("name")?,
+        arguments: call.value("arguments").unwrap_or_else(|| json!({})),
+        outcome: outcome(&result)?,
+    })
+}
+
 fn tool_result(message: &Fields) -> Option<ClientMessage> {
     let invocation_id = message.text("invocationId")?;
+    Some(ClientMessage::ClientToolResult { invocation_id, outcome: outcome(message)? })
+}
+
+fn outcome(message: &Fields) -> Option<ToolOutcome> {
     let result = message.text("result").unwrap_or_default();
     let reaction = message.text("agentReaction");
-    let outcome =
-        match (message.text("errorType").as_deref(), message.text("responseType").as_deref()) {
-            (Some("undefined"), _) => ToolOutcome::UnknownTool,
-            (Some(_), _) => {
-                ToolOutcome::Failed { message: message.text("errorMessage").unwrap_or_default() }
-            }
-            (None, Some("hang-up")) => ToolOutcome::HangUp { result },
-            (None, None | Some("tool-response")) => {
-                let reaction =
-                    reaction.map_or(Some(Reaction::Speaks), |text| Reaction::parse(&text))?;
-                ToolOutcome::Result { result, reaction }
-            }
-            (None, Some(_)) => return None,
-        };
-    Some(ClientMessage::ClientToolResult { invocation_id, outcome })
+    match (message.text("errorType").as_deref(), message.text("responseType").as_deref()) {
+        (Some("undefined"), _) => Some(ToolOutcome::UnknownTool),
+        (Some(_), _) => {
+            let message = message.text("errorMessage").unwrap_or_default();
+            Some(ToolOutcome::Failed { message })
+        }
+        (None, Some("hang-up")) => Some(ToolOutcome::HangUp { result }),
+        (None, Some("new-stage")) => Some(ToolOutcome::NewStage { result }),
+        (None, None | Some("tool-response")) => {
+            let reaction =
+                reaction.map_or(Some(Reaction::Speaks), |text| Reaction::parse(&text))?;
+            Some(ToolOutcome::Result { result, reaction })
+        }
+        (None, Some(_)) => None,
+    }
 }
 
 fn tool_result_value(invocation_id: &str, outcome: &ToolOutcome) -> Value {
-    let mut value = json!({"type": "client_tool_result", "invocationId": invocation_id});
+    let value = json!({"type": "client_tool_result", "invocationId": invocation_id});
+    with_outcome(value, outcome)
+}
+
+fn with_outcome(mut value: Value, outcome: &ToolOutcome) -> Value {
     let more = match outcome {
         ToolOutcome::Result { result, reaction } => json!({
             "result": result, "responseType": "tool-response", "agentReaction": reaction.as_str()}),
         ToolOutcome::HangUp { result } => json!({"result": result, "responseType": "hang-up"}),
+        ToolOutcome::NewStage { result } => json!({"result": result, "responseType": "new-stage"}),
         ToolOutcome::UnknownTool => json!({"errorType": "undefined"}),
         ToolOutcome::Failed { message } => {
             json!({"errorType": "implementation-error", "errorMessage": message})
@@ -556,11 +607,24 @@ mod tests {
                 content: "Bye".into(),
                 uninterruptible: true,
                 urgency: Urgency::Later,
+                tool: None,
+            },
+            ClientMessage::ForcedAgent {
+                content: String::new(),
+                uninterruptible: false,
+                urgency: Urgency::Immediate,
+                tool: Some(Box::new(KnownTool {
+                    invocation_id: "k1".into(),
+                    name: "warmTransfer".into(),
+                    arguments: json!({"context": "Ada"}),
+                    outcome: ToolOutcome::NewStage { result: r#"{"systemPrompt":"Hi"}"#.into() },
+                })),
             },
             ClientMessage::HangUp { message: String::new() },
             ClientMessage::SetOutputMedium { medium: "text".into() },
             result(ToolOutcome::Result { result: "OK".into(), reaction: Reaction::SpeaksOnce }),
             result(ToolOutcome::HangUp { result: r#"{"strict":true}"#.into() }),
+            result(ToolOutcome::NewStage { result: "{}".into() }),
             result(ToolOutcome::UnknownTool),
             result(ToolOutcome::Failed { message: "no route".into() }),
         ] {

@@ -7,6 +7,7 @@ pub mod create_call;
 pub mod data_message;
 pub mod schema;
 pub mod sip_details;
+pub mod stage;
 pub mod stream;
 pub mod tool;
 

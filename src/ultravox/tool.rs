@@ -431,9 +431,9 @@ impl AgentTool {
         self.tool_id.as_deref().filter(|_| doubtful)
     }
 
-    /// Tells what [`AgentTool::doubtful_id`] is: its name among Ultravox's tools.
-    pub fn name_it(&mut self, name: &str) {
-        self.telephone = TelephoneTool::parse(name);
+    /// Tells what [`AgentTool::doubtful_id`] is: its name, and whether it is one of Ultravox's own.
+    pub fn name_it(&mut self, name: &str, is_public: bool) {
+        self.telephone = TelephoneTool::parse(name).filter(|_| is_public);
         self.name.get_or_insert_with(|| name.to_owned());
     }
 }
@@ -867,7 +867,10 @@ mod tests {
         let mut tool =
             AgentTool::read(&json!({"toolId": id, "parameterOverrides": {"target": "sip:a@b"}}));
         assert_eq!((tool.doubtful_id(), &tool.name), (Some(id), &None));
-        tool.name_it("warmTransfer");
+        let mut other = tool.clone();
+        other.name_it("warmTransfer", false);
+        assert_eq!((other.telephone, other.name.as_deref()), (None, Some("warmTransfer")));
+        tool.name_it("warmTransfer", true);
         assert_eq!(tool.telephone, Some(TelephoneTool::WarmTransfer));
         assert_eq!((tool.name.as_deref(), tool.doubtful_id()), (Some("warmTransfer"), None));
         assert_eq!(AgentTool::read(&json!({"toolId": id})).doubtful_id(), None);

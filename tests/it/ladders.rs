@@ -4,6 +4,7 @@
 mod agent_calls;
 mod fallback;
 mod hands;
+mod lost;
 mod outgoing;
 mod transfers;
 
@@ -11,7 +12,9 @@ use crate::sim::agent::{OTHER, Script};
 use crate::sim::network::Path;
 use crate::sim::pbx::{Action, Offer};
 use crate::sim::{World, ladder, settings};
+use std::sync::Arc;
 use std::time::Duration;
+use voxedge::call::settings::{HandSettings, LostSettings};
 use voxedge::media::plan::{AgentClose, AgentStreamFault};
 use voxedge::switchboard::Input;
 use voxedge::ultravox::create_call::CreateFault;
@@ -69,12 +72,20 @@ fn the_agent_hangs_up_and_its_last_words_are_played_first() {
 
 #[test]
 fn the_agent_stream_is_lost() {
-    check(
-        "agent_lost",
-        with(Script { leaves: Some((700, AgentClose::Lost)), ..Script::default() }),
-    );
-    let leaves = Some((700, AgentClose::Code(1011)));
-    check("agent_lost_with_code", with(Script { leaves, ..Script::default() }));
+    check("agent_lost", losing(AgentClose::Lost));
+    check("agent_lost_with_code", losing(AgentClose::Code(1011)));
+}
+
+/// The agent goes like this, and no other is asked for (`ladders/lost` asks).
+fn losing(close: AgentClose) -> World {
+    let lost = LostSettings { continues: false, ..LostSettings::default() };
+    let mut settings = settings();
+    settings.call.hands = Arc::new(HandSettings { lost, ..HandSettings::default() });
+    let mut world = World::new(1, settings);
+    world.service.script = Script { leaves: Some((700, close)), ..Script::default() };
+    world.caller("sales");
+    world.act(0, 0, Action::Invite);
+    world
 }
 
 #[test]

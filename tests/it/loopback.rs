@@ -3,6 +3,7 @@
 
 mod calls;
 mod faults;
+mod hands;
 mod mutations;
 mod rules;
 mod torture;

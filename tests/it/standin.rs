@@ -511,6 +511,7 @@ fn a_script_of_ones_own_runs_and_calls_are_limited_when_asked() {
             echo: false,
             interruptible: false,
             context_schema: None,
+            tools: Vec::new(),
         };
         let id = script.agent_id.clone();
         let (standin, service) =

@@ -13,7 +13,8 @@ use crate::shell::clock::Clock;
 use crate::shell::tls::ClientConfig;
 use crate::ultravox::agent::Agent;
 use crate::ultravox::create_call::{CreateFault, Created, parse_created};
-use crate::ultravox::is_identifier;
+use crate::ultravox::stage::Stage;
+use crate::ultravox::{CallId, is_identifier};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, Url, redirect};
 use serde_json::Value;
@@ -26,6 +27,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// Connections that wait for the next request, and how long they do.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
+/// Tools of one agent whose ids are looked up, and how long each may take: callers ring meanwhile.
+const DOUBTFUL_TOOLS_MAX: usize = 4;
+const TOOL: Duration = Duration::from_secs(3);
 /// Names of refused fields that one log line holds.
 const LOGGED_FIELDS_MAX: usize = 8;
 
@@ -118,13 +122,39 @@ impl AgentService {
             Some(agent_id) => self.url(&["api", "agents", agent_id, "calls"]),
             None => self.url(&["api", "calls"]),
         };
+        self.create(url, body, budget).await
+    }
+
+    /// `POST /api/calls?priorCallId=…`: a call that goes on where an earlier one was.
+    ///
+    /// # Errors
+    /// As [`AgentService::create_agent_call`].
+    pub async fn continue_call(
+        &self,
+        prior: &CallId,
+        body: &Value,
+        budget: Duration,
+    ) -> Result<Created, CreateFault> {
+        let mut url = self.url(&["api", "calls"]);
+        if let Some(url) = &mut url {
+            url.query_pairs_mut().append_pair("priorCallId", prior.as_str());
+        }
+        self.create(url, body, budget).await
+    }
+
+    async fn create(
+        &self,
+        url: Option<Url>,
+        body: &Value,
+        budget: Duration,
+    ) -> Result<Created, CreateFault> {
         let url = url.ok_or(CreateFault::NotFound)?;
         let mut request = self.request(Method::POST, url, budget);
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *request.body_mut() = Some(body.to_string().into());
         let body = self.answer(request, 201).await?;
         parse_created(&body).map_err(|fault| {
-            tracing::warn!(agent_id, %fault, "the agent service created a call that cannot be used");
+            tracing::warn!(%fault, "the agent service created a call that cannot be used");
             fault.into()
         })
     }
@@ -182,7 +212,41 @@ impl AgentService {
         let url = self.url(&["api", "agents", agent_id]).ok_or(CreateFault::NotFound)?;
         let request = self.request(Method::GET, url, limits::CREATE_CALL);
         let body = self.answer(request, 200).await?;
-        Agent::parse(&body).map_err(|_| CreateFault::BadAnswer)
+        let mut agent = Agent::parse(&body).map_err(|_| CreateFault::BadAnswer)?;
+        let doubtful = agent.tools.iter_mut().filter(|tool| tool.doubtful_id().is_some());
+        for tool in doubtful.take(DOUBTFUL_TOOLS_MAX) {
+            let Some(id) = tool.doubtful_id().map(str::to_owned) else { continue };
+            // What cannot be read stays as it is: Ultravox's own tool.
+            if let Ok((name, is_public)) = self.fetch_tool_name(&id).await {
+                tool.name_it(&name, is_public);
+            }
+        }
+        Ok(agent)
+    }
+
+    /// `GET /api/tools/{tool_id}`: its name, and whether it is one of Ultravox's own.
+    async fn fetch_tool_name(&self, tool_id: &str) -> Result<(String, bool), CreateFault> {
+        let url = self.url(&["api", "tools", tool_id]).ok_or(CreateFault::NotFound)?;
+        let body = self.answer(self.request(Method::GET, url, TOOL), 200).await?;
+        let tool: Value = serde_json::from_slice(&body).map_err(|_| CreateFault::BadAnswer)?;
+        let own = tool.pointer("/definition/modelToolName").or_else(|| tool.get("name"));
+        let name = own.and_then(Value::as_str).ok_or(CreateFault::BadAnswer)?;
+        Ok((name.to_owned(), tool.get("ownership").and_then(Value::as_str) == Some("public")))
+    }
+
+    /// The present stage of a call: `GET /api/calls/{call_id}/stages`, then the tools of the last.
+    ///
+    /// # Errors
+    /// [`CreateFault`], as for a creation.
+    pub async fn fetch_stage(&self, call_id: &CallId) -> Result<Stage, CreateFault> {
+        let stages = self.url(&["api", "calls", call_id.as_str(), "stages"]);
+        let stages = stages.ok_or(CreateFault::NotFound)?;
+        let body = self.answer(self.request(Method::GET, stages, limits::CREATE_CALL), 200).await?;
+        let (stage_id, prompt) = Stage::last(&body).map_err(|_| CreateFault::BadAnswer)?;
+        let path = ["api", "calls", call_id.as_str(), "stages", stage_id.as_str(), "tools"];
+        let tools = self.url(&path).ok_or(CreateFault::NotFound)?;
+        let body = self.answer(self.request(Method::GET, tools, limits::CREATE_CALL), 200).await?;
+        Stage::with_tools(prompt, &body).map_err(|_| CreateFault::BadAnswer)
     }
 
     /// The service's address for a log: scheme, host and port.

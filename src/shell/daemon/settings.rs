@@ -1,7 +1,10 @@
 //! From the configuration file's words to the Switchboard's settings.
 
+use crate::call::settings::HandSettings;
+use crate::call::sound::Sounds;
 use crate::call::{CallSettings, MediaAddress};
 use crate::ground::{Transport, limits};
+use crate::media::sound::{self, Ringback};
 use crate::refusal::RefusalPolicy;
 use crate::shell::clock::Clock;
 use crate::shell::config::Config;
@@ -26,7 +29,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
             rtp_timeout: config.limits.rtp_timeout,
             hold_max: config.limits.hold_max,
             refusals: RefusalPolicy { no_match_status: config.sip.no_match_status },
-            hands: Arc::new(config.hands.clone()),
+            hands: Arc::new(HandSettings { sounds: sounds(), ..config.hands.clone() }),
         },
         media_v4,
         media_v6,
@@ -36,6 +39,15 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
         outgoing: Arc::new(config.outgoing.clone()),
         warn_agent: config.sip.account.domain().to_owned(),
         epoch_s: u32::try_from(Clock::now().wall.unix_micros() / 1_000_000).unwrap_or(u32::MAX),
+    }
+}
+
+/// The daemon's own sounds, made once.
+fn sounds() -> Sounds {
+    Sounds {
+        hold: Some(sound::hold_music()),
+        ringback: Some(sound::ringback(Ringback::default())),
+        lost: Some(sound::lost_agent()),
     }
 }
 

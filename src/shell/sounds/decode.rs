@@ -81,7 +81,7 @@ pub fn decode(file: &[u8], length_max: Duration) -> Result<Vec<i16>, DecodeFault
 }
 
 fn check_rate(hz: u32) -> Result<u32, DecodeFault> {
-    match RATES.contains(&hz) && hz % RATE_STEP == 0 {
+    match RATES.contains(&hz) && hz.is_multiple_of(RATE_STEP) {
         true => Ok(hz),
         false => Err(DecodeFault::Rate(hz)),
     }

@@ -1,11 +1,12 @@
 //! The hands of a call: keys of the caller on their way to the agent, and the agent's telephone tools.
 
 use crate::sim::agent::Script;
+use crate::sim::callee::Manner;
 use crate::sim::pbx::Action;
 use crate::sim::{World, ladder, settings};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use voxedge::call::settings::{HandSettings, KeySettings, TransferSettings};
+use voxedge::call::settings::{HandSettings, KeySettings, TransferSettings, WarmMode};
 use voxedge::ground::{CallKey, LegId, StreamId};
 use voxedge::media::plan::{ForCall, MediaEvent};
 use voxedge::outgoing::OutgoingPolicy;
@@ -15,10 +16,15 @@ use voxedge::ultravox::tool::{GivenTools, TelephoneTool};
 
 /// A world whose caller dials at once and hangs up at 60 s, with an agent that was given the tools.
 fn world(keys: KeySettings) -> World {
+    world_with(keys, |_| {})
+}
+
+fn world_with(keys: KeySettings, adjust: impl FnOnce(&mut TransferSettings)) -> World {
     let mut settings = settings();
     let tools = GivenTools { give: TelephoneTool::ALL.to_vec(), ..GivenTools::default() };
     let policy = Arc::new(OutgoingPolicy::clone(&settings.outgoing));
-    let transfers = TransferSettings { policy, ..TransferSettings::default() };
+    let mut transfers = TransferSettings { policy, ..TransferSettings::default() };
+    adjust(&mut transfers);
     let hands = HandSettings { tools, transfers, keys, ..HandSettings::default() };
     settings.call.hands = Arc::new(hands);
     let mut world = World::new(1, settings);
@@ -102,7 +108,6 @@ fn the_agent_presses_keys_and_hears_when_they_were_pressed() {
     let mut world = world(KeySettings::default());
     invoke(&mut world, 1_000, "playDtmfSounds", json!({"digits": "12#"}));
     invoke(&mut world, 1_100, "playDtmfSounds", json!({"digits": "9"}));
-    media(&mut world, 1_900, MediaEvent::KeysSent { leg: LegId::CALLER });
     check("agent_presses_keys", world);
 }
 
@@ -114,4 +119,25 @@ fn what_a_tool_cannot_do_is_told_to_the_model() {
     invoke(&mut world, 1_200, "coldTransfer", json!({"target": "sip:900@elsewhere.example"}));
     invoke(&mut world, 1_300, "look_up", json!({}));
     check("tools_refused", world);
+}
+
+#[test]
+fn the_agent_briefs_the_operator_in_a_stage_and_has_its_own_back_on_refusal() {
+    let refused = staged("refuseTransfer", json!({"reason": "in a meeting"}));
+    check("warm_stage_refused", refused);
+    let mut accepted = staged("acceptTransfer", json!({}));
+    accepted.act(12_000, 0, Action::HangUp);
+    check("warm_stage_accepted", accepted);
+}
+
+/// A warm transfer by stages whose operator answers; the agent calls this tool at 9 s.
+fn staged(tool: &str, parameters: Value) -> World {
+    let mut world = world_with(KeySettings::default(), |transfers| {
+        transfers.warm = WarmMode::Stage;
+    });
+    world.callee(Manner::default());
+    let target = json!({"target": "sip:+15550001@192.0.2.100", "context": "Ada, order 7"});
+    invoke(&mut world, 1_000, "warmTransfer", target);
+    invoke(&mut world, 9_000, tool, parameters);
+    world
 }

@@ -47,6 +47,7 @@ use voxedge::sip::ua::{Destination, UaConfig};
 use voxedge::switchboard::{Command, CreationLimits, Input, Settings, Switchboard};
 use voxedge::ultravox::create_call::CreateFault;
 use voxedge::ultravox::schema;
+use voxedge::ultravox::stage::Stage;
 
 /// Time between signalling and a media shard, either way.
 const HAND_OVER: Duration = Duration::from_millis(1);
@@ -601,8 +602,16 @@ impl World {
                     self.ask_fallback(job, &post, budget);
                 }
                 Command::FetchAgent { job, call: _, agent_id } => self.fetch_agent(job, &agent_id),
-                Command::CreateAgentCall { job, call, agent_id, body, budget } => {
+                Command::CreateAgentCall { job, call, agent_id, prior, body, budget } => {
+                    if let Some(prior) = &prior {
+                        self.say("edge", "rest", &format!("goes on with {prior}"));
+                    }
                     self.create_agent_call(job, call, agent_id.as_deref(), body, budget);
+                }
+                Command::FetchStage { job, call: _, call_id } => {
+                    self.say("edge", "rest", &format!("GET stage of {call_id}"));
+                    let stage = Stage { system_prompt: "Be kind.".into(), tools: Vec::new() };
+                    self.begin_job(job, 60, Input::StageFetched { job, result: Ok(stage) });
                 }
                 Command::FetchSound { job, call: _, url, budget: _ } => self.fetch_sound(job, &url),
                 Command::AbortJob(job) => {
@@ -786,6 +795,7 @@ impl World {
             Input::AgentFetched { result: Ok(_), .. } => "200 agent".to_owned(),
             Input::AgentCallAnswered { result: Ok(_), .. }
             | Input::OutgoingCallAnswered { result: Ok(_), .. } => "201 call".to_owned(),
+            Input::StageFetched { result: Ok(_), .. } => "200 stage".to_owned(),
             Input::SoundFetched { result, .. } => format!("{result:?}"),
             Input::OutgoingCallAnswered { result: Err(refused), .. } => {
                 format!("{:?}", refused.fault)
