@@ -193,7 +193,7 @@ mod tests {
             .map(|sample| {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 sample.saturating_add(
-                    (i32::from((seed >> 16) as i16) * i32::from(noise) >> 15) as i16,
+                    ((i32::from((seed >> 16) as i16) * i32::from(noise)) >> 15) as i16,
                 )
             })
             .collect();
