@@ -36,9 +36,12 @@ impl Switchboard {
             self.counters.answered += 1;
             self.by_session.insert(session, key);
             self.hold_flow(flow.id);
+        }
+        // First the 200: the BYE to the former dialog must not overtake it.
+        self.take_ua_outputs(now, outputs);
+        if accepted {
             self.swap(now, key, replaced, newcomer);
         }
-        self.take_ua_outputs(now, outputs);
         Ok(())
     }
 

@@ -200,10 +200,13 @@ impl UserAgent {
         let Inside { session, token, request } = &inside;
         let stage = self.sessions.get(session).map(|state| state.stage.clone());
         // The notifications of our REFER have a meaning as long as anything of the session is left.
+        let mut told = Vec::new();
         if *request.method() == Method::Notify
-            && let Some(code) = self.on_notify(now, *session, request, out)
+            && let Some(code) = self.on_notify(now, *session, request, &mut told)
         {
-            return self.end(now, *token, code, &[], out);
+            // First the answer: the BYE that follows the good news must not overtake it.
+            self.end(now, *token, code, &[], out);
+            return out.append(&mut told);
         }
         let leaving = matches!(stage, Some(Stage::Leaving { .. } | Stage::Left) | None);
         match request.method() {

@@ -139,6 +139,37 @@ fn sipp_holds_and_resumes() {
 }
 
 #[test]
+fn sipp_holds_in_other_ways() {
+    for record in over_both(Run { scenario: "hold_inactive", ..Run::default() }) {
+        assert_held(&record, Duration::from_millis(750));
+    }
+    for record in over_both(Run { scenario: "update_hold", ..Run::default() }) {
+        assert_held(&record, Duration::from_millis(550));
+    }
+}
+
+#[test]
+fn sipp_is_given_an_offer_in_its_call() {
+    for record in over_both(Run { scenario: "late_reoffer", ..Run::default() }) {
+        assert_held(&record, Duration::from_millis(450));
+    }
+}
+
+#[test]
+fn sipp_changes_codec_and_port() {
+    for record in over_both(Run { scenario: "codec_change", ..Run::default() }) {
+        assert_held(&record, Duration::from_millis(650));
+    }
+}
+
+#[test]
+fn sipp_is_refused_and_goes_on() {
+    for record in over_both(Run { scenario: "refused_in_dialog", ..Run::default() }) {
+        assert_held(&record, Duration::from_millis(280));
+    }
+}
+
+#[test]
 fn sipp_asks_for_options() {
     // No call: no record.
     if has("sipp") {

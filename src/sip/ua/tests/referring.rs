@@ -52,15 +52,15 @@ fn a_referral_to_its_good_end() {
     assert_eq!(world.refer(), Err(Busy::Open));
     assert_eq!(world.answer_ours("202 Accepted"), ["ReferProgress 1 202"]);
     let trying = world.notify(2, "refer", "active;expires=60", "SIP/2.0 100 Trying");
-    assert_eq!(trying, ["ReferProgress 1 100", "200 NOTIFY"]);
+    assert_eq!(trying, ["200 NOTIFY", "ReferProgress 1 100"]);
     let copy = world.notify(2, "refer", "active;expires=60", "SIP/2.0 100 Trying");
     assert_eq!(copy, ["200 NOTIFY"], "a copy");
     let ringing = world.notify(3, "refer;id=1", "active", "SIP/2.0 180 Ringing");
-    assert_eq!(ringing, ["ReferProgress 1 180", "200 NOTIFY"]);
+    assert_eq!(ringing, ["200 NOTIFY", "ReferProgress 1 180"]);
     let old = notify(2, "refer", "active", "SIP/2.0 183 Late").replace("NOTIFY2", "NOTIFY2b");
     assert_eq!(world.receive(&old), ["500 NOTIFY"], "out of order");
     let done = world.notify(4, "refer", "terminated;reason=noresource", "SIP/2.0 200 OK");
-    assert_eq!(done, ["ReferDone 1 Succeeded { code: 200 }", "200 NOTIFY"]);
+    assert_eq!(done, ["200 NOTIFY", "ReferDone 1 Succeeded { code: 200 }"]);
     let after = world.notify(5, "refer", "terminated", "SIP/2.0 200 OK");
     assert_eq!(after, ["481 NOTIFY"], "the subscription is over");
     assert_eq!(world.bye(), ["BYE sip:a@192.0.2.1:5062"]);
@@ -74,7 +74,7 @@ fn a_notification_may_come_before_the_202_and_after_our_bye() {
     assert_eq!(world.refer(), Ok(vec![REFER.to_owned()]));
     let accepted = world.answer_to_ours("202 Accepted", "");
     let early = world.notify(2, "Refer", "active", "SIP/2.0 100 Trying");
-    assert_eq!(early, ["ReferProgress 1 100", "200 NOTIFY"]);
+    assert_eq!(early, ["200 NOTIFY", "ReferProgress 1 100"]);
     assert_eq!(world.receive(&accepted), ["ReferProgress 1 202"]);
     assert_eq!(world.bye(), ["BYE sip:a@192.0.2.1:5062"]);
     let bye = world.sent.clone();
@@ -123,7 +123,7 @@ fn a_challenge_to_the_refer_is_answered_and_the_new_number_is_known() {
     assert_eq!(world.answer_ours("202 Accepted"), ["ReferProgress 1 202"]);
     assert_eq!(world.notify(2, "refer;id=9", "active", "SIP/2.0 200 OK"), ["481 NOTIFY"]);
     let done = world.notify(3, "refer;id=2", "terminated", "SIP/2.0 486 Busy Here");
-    assert_eq!(done, ["ReferDone 1 Failed { code: 486, reason: \"Busy Here\" }", "200 NOTIFY"]);
+    assert_eq!(done, ["200 NOTIFY", "ReferDone 1 Failed { code: 486, reason: \"Busy Here\" }"]);
     world.receive(&request("BYE", 4, "TAG"));
     world.end_clean();
 
@@ -153,7 +153,7 @@ fn silence_after_the_202_is_no_success() {
     let mut world = World::referred();
     for cseq in 2..12 {
         let trying = world.notify(cseq, "refer", "active", "SIP/2.0 100 Trying");
-        assert_eq!(trying, ["ReferProgress 1 100", "200 NOTIFY"]);
+        assert_eq!(trying, ["200 NOTIFY", "ReferProgress 1 100"]);
         world.pass(millis(2_900));
     }
     assert_eq!(world.pass(secs(1)), ["1000 ReferDone 1 TimedOut"]);
@@ -162,7 +162,7 @@ fn silence_after_the_202_is_no_success() {
 
     let mut world = World::referred();
     let over = world.notify(2, "refer", "terminated;reason=timeout", "");
-    assert_eq!(over, ["ReferDone 1 TimedOut", "200 NOTIFY"]);
+    assert_eq!(over, ["200 NOTIFY", "ReferDone 1 TimedOut"]);
     world.receive(&request("BYE", 3, "TAG"));
     world.end_clean();
 }
@@ -181,7 +181,7 @@ fn late_news_of_an_earlier_referral_is_not_that_of_the_next() {
     world.sent = second;
     assert_eq!(world.answer_ours("202 Accepted"), ["ReferProgress 1 202"]);
     let done = world.notify(5, "refer;id=2", "terminated", "SIP/2.0 503 No");
-    assert_eq!(done, ["ReferDone 1 Failed { code: 503, reason: \"No\" }", "200 NOTIFY"]);
+    assert_eq!(done, ["200 NOTIFY", "ReferDone 1 Failed { code: 503, reason: \"No\" }"]);
     world.receive(&request("BYE", 6, "TAG"));
     world.end_clean();
 }
