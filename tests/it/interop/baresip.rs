@@ -2,7 +2,9 @@
 //! `aubridge` plays into nothing, and `ctrl_tcp` takes commands and tells events as netstrings of
 //! JSON.
 
+use super::agents::{AGENT, Agents, FAILED, agent, invoke, texts, tool, uses};
 use super::callee::post;
+use super::phone::Phone as Sipp;
 use super::rig::{DEADLINE, Edge, Folder, free_port, has};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -11,9 +13,11 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use voxedge::billing::{Cdr, EndedBy};
+use voxedge::billing::{Cdr, EndedBy, TransferOutcome};
 use voxedge::cli::demo::measure::{self, WAV_HEADER_BYTES};
 use voxedge::cli::demo::speech;
+use voxedge::standin::Observed;
+use voxedge::standin::script::Step;
 
 const ECHO: &str = "agent_00000000-0000-4000-8000-0000000000e0";
 /// Longest way of the audio through both that is looked for, in milliseconds.
@@ -345,6 +349,57 @@ fn digits_hold_and_resume_of_a_softphone_are_served() {
     assert_answered(record, &PCMU);
     let digits = record.media.map(|media| media.digits);
     assert_eq!(digits, Some(3), "{record:#?}\n{}", phone.log());
+}
+
+#[test]
+fn keys_of_a_softphone_reach_the_agent_as_one_message_and_the_agents_keys_the_softphone() {
+    if !has("baresip") {
+        return;
+    }
+    let pressed = vec![Step::AwaitText { text: "1#5".into() }];
+    let steps = [pressed, invoke("playDtmfSounds", json!({"digits": "42#"}))].concat();
+    let keys = json!({"toolName": "playDtmfSounds"});
+    let agents = Agents::start(vec![agent(keys, steps)]);
+    let edge = agents.edge(9, "[keys]\npause_ms = 2000\n");
+    let mut phone = Phone::start(&edge, &PCMU, "udp");
+    phone.command("dial", &uri(&edge, AGENT, "udp"));
+    phone.await_event("CALL_ESTABLISHED");
+    phone.await_event("CALL_RTPESTAB");
+    for (number, digit) in ["1", "#", "5"].into_iter().enumerate() {
+        phone.command("sndcode", digit);
+        phone.await_heard(&PCMU, 8_000 * (number + 2) / 2);
+    }
+    for digit in ["4", "2", "#"] {
+        assert_eq!(phone.await_event("CALL_DTMF_START")["param"], digit, "{}", phone.log());
+        phone.await_event("CALL_DTMF_END");
+    }
+    let answered = |seen: &[Observed]| !texts(&seen[0], "client_tool_result", "result").is_empty();
+    agents.seen_when(answered);
+    phone.command("hangup", "");
+    phone.await_event("CALL_CLOSED");
+    assert_answered(&edge.measured()[0], &PCMU);
+    assert_eq!(agents.told(), ["1#5"]);
+}
+
+#[test]
+fn a_softphone_is_transferred_blind() {
+    if !has("baresip") || !has("sipp") {
+        return;
+    }
+    let target = Sipp::start("callee_answers", "u1");
+    let cold = tool("coldTransfer", target.port, json!({}));
+    let agents = Agents::start(vec![agent(cold, uses("coldTransfer", json!({}), FAILED))]);
+    let edge = agents.edge(target.port, "");
+    let mut phone = Phone::start(&edge, &PCMU, "udp");
+    phone.command("dial", &uri(&edge, AGENT, "udp"));
+    phone.await_event("CALL_ESTABLISHED");
+    // Its INVITE, its answer and its BYE: the target had this softphone.
+    target.assert_content();
+    let record = &edge.closed(1)[0];
+    let transfer = &record.transfers[0];
+    assert_eq!(transfer.outcome, TransferOutcome::Referred, "{record:#?}\n{}", phone.log());
+    assert_eq!(record.ended_by, Some(EndedBy::Agent), "{record:#?}");
+    assert_eq!(agents.told(), [""; 0]);
 }
 
 #[test]

@@ -2,57 +2,12 @@
 //! scenarios of `fixtures/sipp`, over UDP and TCP. Its exit code says that every message came as the
 //! scenario wants it.
 
-use super::rig::{Edge, Folder, free_port, has};
+use super::phone::Phone;
+use super::rig::{Edge, has};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use voxedge::billing::{CallDirection, Cdr, EndedBy};
-
-/// SIPp, waiting for one call.
-struct Phone {
-    child: Child,
-    folder: Folder,
-    port: u16,
-}
-
-impl Phone {
-    fn start(scenario: &str, transport: &str) -> Phone {
-        let folder = Folder::new();
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/sipp");
-        let port = free_port();
-        let child = Command::new("sipp")
-            .current_dir(&folder.0)
-            .arg("-sf")
-            .arg(fixtures.join(scenario).with_extension("xml"))
-            .args(["-t", transport, "-i", "127.0.0.1", "-m", "1", "-p", &port.to_string()])
-            .args(["-mp", &free_port().to_string()])
-            .args(["-nostdin", "-trace_err", "-error_file", "errors.log"])
-            .args(["-timeout", "40", "-timeout_error"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it is installed");
-        Phone { child, folder, port }
-    }
-
-    /// Its scenario came to its end as it wants it.
-    fn assert_content(mut self, scenario: &str) {
-        let status = self.child.wait().expect("it runs");
-        let errors = std::fs::read(self.folder.0.join("errors.log")).unwrap_or_default();
-        assert!(status.success(), "{scenario}: {status}\n{}", String::from_utf8_lossy(&errors));
-    }
-}
-
-impl Drop for Phone {
-    fn drop(&mut self) {
-        // One that has ended already cannot be killed, which is as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// One HTTP request to the admin listener: status and body.
 pub(super) fn post(edge: &Edge, path: &str, body: &str) -> (u16, String) {
@@ -99,7 +54,7 @@ fn called(scenario: &str) -> Vec<Cdr> {
         let phone = Phone::start(scenario, transport);
         let edge = Edge::start_dialling(phone.port);
         dial(&edge, &phone, transport);
-        phone.assert_content(scenario);
+        phone.assert_content();
         records.extend(edge.closed(1));
     }
     for record in &records {
@@ -159,7 +114,7 @@ fn sipp_rings_until_the_client_gives_up() {
         let path = format!("/api/calls/{id}/send_data_message");
         let (status, answer) = post(&edge, &path, "{\"type\": \"hang_up\"}");
         assert_eq!(status, 204, "{answer}");
-        phone.assert_content("callee_never");
+        phone.assert_content();
         let records = edge.closed(1);
         assert_not_answered(&records, 487);
         assert_eq!(records[0].ended_by, Some(EndedBy::Client));

@@ -1,20 +1,25 @@
 //! Kamailio as the registrar: the daemon registers with digest over UDP, TCP and TLS, calls that
 //! Kamailio routes to the registration reach the agent, and what Kamailio holds is asked of Kamailio.
-//! A second one stands between them as the outbound proxy.
+//! A second one stands between them as the outbound proxy, or between a caller and us as a proxy that
+//! stays on the way of the dialog.
 //! Each test has one of its own, with its ports and folder; it is ended by its process id.
 
+use super::agents::{AGENT, Agents, agent, invoke, tool};
+use super::phone::Phone;
 use super::rig::{Folder, free_port, has};
 use crate::rig::{Place, Process, SOON, await_some, unique};
+use serde_json::json;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use voxedge::billing::Cdr;
+use voxedge::billing::{Cdr, EndedBy, TransferOutcome};
 use voxedge::ground::{Entropy, Secret};
 use voxedge::shell::store::{Filter, Reader};
 use voxedge::sip::digest::{Credentials, DigestClient};
 use voxedge::sip::msg::{Framing, Message, Method, Response};
+use voxedge::standin::script::Step;
 
 /// Longest wait for what takes a refresh or a back-off on a loaded machine.
 const LONG: Duration = Duration::from_secs(90);
@@ -67,8 +72,16 @@ impl Kamailio {
 
     /// One that only passes on, at [`PROXY`].
     fn outbound_proxy() -> Kamailio {
+        Kamailio::proxy_by(include_str!("../../../fixtures/kamailio/outbound_proxy.cfg"))
+    }
+
+    /// One that passes on and stays on the way of the dialog, at [`PROXY`].
+    fn record_routing_proxy() -> Kamailio {
+        Kamailio::proxy_by(include_str!("../../../fixtures/kamailio/record_route.cfg"))
+    }
+
+    fn proxy_by(template: &str) -> Kamailio {
         let (folder, port) = (Folder::new(), free_port());
-        let template = include_str!("../../../fixtures/kamailio/outbound_proxy.cfg");
         let config = [("@address@", PROXY.to_owned()), ("@port@", port.to_string())];
         folder.write("kamailio.cfg", filled_in(template, &config));
         let child = Kamailio::launch(&folder);
@@ -300,6 +313,40 @@ fn an_outbound_proxy_carries_the_registration_and_its_calls() {
     assert_eq!(record.status, Some(200), "{record:#?}");
     assert_eq!(record.admitted_by.as_deref(), Some("registration sales@127.0.0.1"));
     assert_eq!(record.source.address.to_string(), format!("{PROXY}:{}", proxy.port));
+}
+
+/// The scenario through a proxy that stays between; the agent refers the caller when 0 is pressed.
+fn between(scenario: &str) -> (Cdr, Vec<String>) {
+    let proxy = Kamailio::record_routing_proxy();
+    let pressed = vec![Step::AwaitText { text: "0".into() }];
+    let steps = [pressed, invoke("coldTransfer", json!({}))].concat();
+    let agents = Agents::start(vec![agent(tool("coldTransfer", 9, json!({})), steps)]);
+    let edge = agents.edge(9, "[keys]\npause_ms = 50\n");
+    let by = format!("{PROXY}:{}", proxy.port);
+    Phone::call_by(scenario, &by, AGENT, edge.port).assert_content();
+    let record = edge.closed(1).remove(0);
+    assert_eq!(record.status, Some(200), "{record:#?}");
+    assert_eq!(record.source.address.to_string(), by, "it was never by-passed: {}", proxy.log());
+    (record, agents.told())
+}
+
+#[test]
+fn a_proxy_that_stays_on_the_way_carries_hold_and_the_callers_bye() {
+    if installed() {
+        let (record, told) = between("routed_leaves");
+        assert_eq!(record.ended_by, Some(EndedBy::Caller), "{record:#?}");
+        assert_eq!(told, [""; 0]);
+    }
+}
+
+#[test]
+fn a_proxy_that_stays_on_the_way_carries_the_agents_refer_and_our_bye() {
+    if installed() {
+        let (record, told) = between("routed_referred");
+        assert_eq!(record.transfers[0].outcome, TransferOutcome::Referred, "{record:#?}");
+        assert_eq!(record.ended_by, Some(EndedBy::Agent), "{record:#?}");
+        assert_eq!(told, ["0"]);
+    }
 }
 
 #[test]

@@ -67,6 +67,24 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// How a daemon is to be started.
+pub struct Start<'a> {
+    /// Shortens the timers of RFC 3261.
+    pub t1_ms: Option<u32>,
+    /// Where its agents are.
+    pub base_url: &'a str,
+    /// The root certificate of theirs.
+    pub root: Option<&'a str>,
+    /// More sections of its configuration.
+    pub more: &'a str,
+}
+
+impl Default for Start<'_> {
+    fn default() -> Self {
+        Start { t1_ms: None, base_url: "embedded", root: None, more: "" }
+    }
+}
+
 /// A running daemon, killed when dropped.
 pub struct Edge {
     child: Child,
@@ -81,43 +99,50 @@ pub struct Edge {
 impl Edge {
     /// Starts it with the stand-in inside; `t1_ms` shortens the timers of RFC 3261.
     pub fn start(t1_ms: Option<u32>) -> Edge {
-        Edge::start_with(t1_ms, "embedded")
+        Edge::start_so(&Start { t1_ms, ..Start::default() })
     }
 
     /// Starts it with the agents of `base_url`.
     pub fn start_with(t1_ms: Option<u32>, base_url: &str) -> Edge {
-        Edge::start_configured(t1_ms, base_url, "")
+        Edge::start_so(&Start { t1_ms, base_url, ..Start::default() })
     }
 
     /// Starts it so that this port of this machine may be called.
     pub fn start_dialling(callee: u16) -> Edge {
         let more = format!("[outgoing]\nallowed_hosts = [\"127.0.0.1:{callee}\"]\n");
-        Edge::start_configured(None, "embedded", &more)
+        Edge::start_so(&Start { more: &more, ..Start::default() })
     }
 
     /// Starts it with further sections in its configuration.
     pub fn start_configured(t1_ms: Option<u32>, base_url: &str, more: &str) -> Edge {
+        Edge::start_so(&Start { t1_ms, base_url, more, root: None })
+    }
+
+    pub fn start_so(start: &Start<'_>) -> Edge {
         for _ in 0..STARTS_MAX {
-            if let Some(edge) = Edge::try_start(t1_ms, base_url, more) {
+            if let Some(edge) = Edge::try_start(start) {
                 return edge;
             }
         }
         panic!("the daemon did not start on {STARTS_MAX} sets of ports");
     }
 
-    fn try_start(t1_ms: Option<u32>, base_url: &str, more: &str) -> Option<Edge> {
+    fn try_start(start: &Start<'_>) -> Option<Edge> {
         let folder = Folder::new();
         let (certificate, key) =
             voxedge::shell::tls::self_signed(&["localhost", "127.0.0.1"]).expect("a certificate");
         folder.write("edge.crt", certificate);
         folder.write("edge.key", key);
         let (port, tls_port) = (free_port(), free_port());
-        let config = config(port, tls_port, base_url) + more;
+        let config = config(port, tls_port, start.base_url) + start.more;
         let config = folder.write("edge.toml", config);
         let mut command = Command::new(env!("CARGO_BIN_EXE_voxedge"));
         command.args(["run", "--config"]).arg(config).stdout(Stdio::null()).stderr(Stdio::piped());
-        if let Some(t1_ms) = t1_ms {
+        if let Some(t1_ms) = start.t1_ms {
             command.env("VOXEDGE_TEST_T1_MS", t1_ms.to_string());
+        }
+        if let Some(root) = start.root {
+            command.env("SSL_CERT_FILE", folder.write("root.pem", root));
         }
         let mut child = command.spawn().expect("it was built");
         let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
@@ -191,6 +216,7 @@ fn config(port: u16, tls_port: u16, base_url: &str) -> String {
          [tls]\ncertificate = \"edge.crt\"\nprivate_key = \"edge.key\"\n\
          [media]\naddress = \"127.0.0.1\"\nports = \"12000-31999\"\nshards = 1\n\
          [ultravox]\nbase_url = \"{base_url}\"\napi_key = \"interop\"\n\
+         join_domains = [\"127.0.0.1\"]\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n\
          [store]\npath = \"calls.sqlite\"\n\
          [sip]\ndomain = \"127.0.0.1\"\nallowed_cidr_ranges = [\"127.0.0.0/8\"]\n\

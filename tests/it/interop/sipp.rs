@@ -1,6 +1,7 @@
 //! SIPp plays the scenarios of `fixtures/sipp`. Its exit code says that every message came as the
 //! scenario wants it; the daemon's records say that the calls were what they looked like.
 
+use super::agents::Agents;
 use super::rig::{Edge, Folder, has};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -228,27 +229,17 @@ fn sipp_requires_reliable_ringing() {
     if !has("sipp") {
         return;
     }
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     // The PRACK is to come before the answer, which SIPp could not tell from that of the PRACK.
-    let slow = FaultRule {
-        stage: Stage::Create,
-        agent_id: None,
-        fault: Fault::Slow { ms: 1_500 },
-        times: None,
-    };
-    let options = StandinOptions {
-        faults: vec![slow],
-        ..StandinOptions::local(Secret::new("interop"), Entropy::from_number(8))
-    };
-    let standin = runtime.block_on(Standin::start(options)).expect("loopback has free ports");
+    let slow = Fault::Slow { ms: 1_500 };
+    let slow = FaultRule { stage: Stage::Create, agent_id: None, fault: slow, times: None };
+    let agents = Agents::start_with(Vec::new(), vec![slow]);
     for transport in ["u1", "t1"] {
-        let edge = Edge::start_with(None, standin.base_url());
+        let edge = agents.edge(9, "");
         play(&edge, &Run { scenario: "reliable", transport, ..Run::default() });
         for record in edge.closed(3) {
             assert_held(&record, Duration::from_millis(280));
         }
     }
-    runtime.block_on(standin.stop());
 }
 
 #[test]

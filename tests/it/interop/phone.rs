@@ -1,0 +1,81 @@
+//! SIPp as a telephone: one run of a scenario of `fixtures/sipp`, beside the test, as the caller or as
+//! whoever is called. Its exit code says that every message came as the scenario wants it.
+
+use super::rig::{Folder, free_port};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// SIPp in one call; ended when dropped.
+pub struct Phone {
+    child: Child,
+    folder: Folder,
+    scenario: String,
+    pub port: u16,
+}
+
+impl Phone {
+    /// Waits for one call. `transport` is `u1` or `t1`.
+    pub fn start(scenario: &str, transport: &str) -> Phone {
+        Phone::play(scenario, &["-t", transport])
+    }
+
+    /// Waits for one call, with its media at this port of somebody else.
+    pub fn heard(scenario: &str, ear: u16) -> Phone {
+        Phone::play(scenario, &["-t", "u1", "-key", "ear", &ear.to_string()])
+    }
+
+    /// Calls this user at this port.
+    pub fn call(scenario: &str, transport: &str, user: &str, port: u16) -> Phone {
+        let server = format!("127.0.0.1:{port}");
+        Phone::play(scenario, &["-t", transport, "-s", user, &server])
+    }
+
+    /// Calls with its media at this port of somebody else.
+    pub fn heard_call(scenario: &str, transport: &str, ear: u16, user: &str, port: u16) -> Phone {
+        let (ear, server) = (ear.to_string(), format!("127.0.0.1:{port}"));
+        Phone::play(scenario, &["-t", transport, "-key", "ear", &ear, "-s", user, &server])
+    }
+
+    /// Calls this user at this port, and sends everything to the proxy.
+    pub fn call_by(scenario: &str, proxy: &str, user: &str, port: u16) -> Phone {
+        let server = format!("127.0.0.1:{port}");
+        Phone::play(scenario, &["-t", "u1", "-rsa", proxy, "-s", user, &server])
+    }
+
+    fn play(scenario: &str, how: &[&str]) -> Phone {
+        let folder = Folder::new();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/sipp");
+        let port = free_port();
+        let child = Command::new("sipp")
+            .current_dir(&folder.0)
+            .arg("-sf")
+            .arg(fixtures.join(scenario).with_extension("xml"))
+            .args(["-i", "127.0.0.1", "-m", "1", "-p", &port.to_string()])
+            .args(["-mp", &free_port().to_string()])
+            .args(["-nostdin", "-trace_err", "-error_file", "errors.log"])
+            .args(["-timeout", "40", "-timeout_error"])
+            .args(how)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it is installed");
+        Phone { child, folder, scenario: scenario.to_owned(), port }
+    }
+
+    /// Its scenario came to its end as it wants it.
+    pub fn assert_content(mut self) {
+        let status = self.child.wait().expect("it runs");
+        let errors = std::fs::read(self.folder.0.join("errors.log")).unwrap_or_default();
+        let errors = String::from_utf8_lossy(&errors);
+        assert!(status.success(), "{}: {status}\n{errors}", self.scenario);
+    }
+}
+
+impl Drop for Phone {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
