@@ -116,6 +116,9 @@ pub struct Cdr {
     /// Detail of a refusal, as in the `Warning` header and the log.
     pub warning: Option<String>,
     pub media: Option<MediaSummary>,
+    /// The same of further legs, in the order in which they ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_media: Vec<MediaSummary>,
     /// Its transfers, in the order of their beginning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transfers: Vec<TransferRecord>,
@@ -162,6 +165,7 @@ impl Cdr {
             end: None,
             warning: None,
             media: None,
+            further_media: Vec::new(),
             transfers: Vec::new(),
         }
     }
@@ -199,6 +203,10 @@ pub struct MediaSummary {
     pub jitter_us: u32,
     pub jitter_max_us: u32,
     pub round_trip_us: u32,
+    /// How the far end sounds to us, and we to it: mean opinion scores, 1 to 4.41 (E-model). `None`:
+    /// nothing came; the far end never reported.
+    pub mos_received: Option<f32>,
+    pub mos_sent: Option<f32>,
     pub agent_received_ms: u64,
     pub agent_played_ms: u64,
     pub agent_cleared_ms: u64,
@@ -221,6 +229,8 @@ impl From<&MediaReport> for MediaSummary {
             jitter_us: report.jitter_us,
             jitter_max_us: report.jitter_max_us,
             round_trip_us: report.round_trip_us,
+            mos_received: report.mos_received,
+            mos_sent: report.mos_sent,
             agent_received_ms: report.agent_received_ms,
             agent_played_ms: report.agent_played_ms,
             agent_cleared_ms: report.agent_cleared_ms,
@@ -277,12 +287,17 @@ mod tests {
         cdr.ended_at = Some(WallTime::from_unix_micros(1_700_000_011_000_000));
         cdr.set_times(Duration::from_millis(7_000), Duration::from_millis(6_500));
         cdr.ended_by = Some(EndedBy::Caller);
-        cdr.media = Some(MediaSummary::from(&MediaReport { digits: 3, ..Default::default() }));
+        cdr.media = Some(MediaSummary::from(&MediaReport {
+            digits: 3,
+            mos_received: Some(4.38),
+            ..Default::default()
+        }));
         let json = serde_json::to_string(&cdr).expect("a record is plain data");
         assert!(json.contains(r#""key":"68f01234-2a""#), "{json}");
         assert!(json.contains(r#""transport":"tls""#), "{json}");
         assert!(json.contains(r#""answered_at":"2023-11-14T22:13:24.000Z""#), "{json}");
         assert!(json.contains(r#""sip_time_ms":7000,"agent_time_ms":6500,"deciminutes":2"#));
+        assert!(json.contains(r#""mos_received":4.38,"mos_sent":null"#), "{json}");
         assert_eq!(serde_json::from_str::<Cdr>(&json).expect("it is its own form"), cdr);
         assert!(cdr.is_closed());
     }

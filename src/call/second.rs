@@ -7,6 +7,7 @@ use super::leg::{Closing, Errand, Leg, Progress, Second};
 use super::outbound::{PORTS_TRIED_MAX, by_preference};
 use super::transfer::{Failure, Happened};
 use super::{Act, Call};
+use crate::billing::MediaSummary;
 use crate::ground::{Flow, FlowId, LegId, Now};
 use crate::media::plan::{MediaCommand, MediaReport};
 use crate::outgoing::needs_tls;
@@ -168,8 +169,11 @@ impl Call {
         out.push(Act::Media(MediaCommand::CloseLeg { leg: leg.id }));
     }
 
-    /// The shard has let go of a leg.
-    pub fn on_leg_closed(&mut self, id: LegId, _report: MediaReport, out: &mut Vec<Act>) {
+    /// The shard has let go of a leg. What the leg did that the call began with is told at its end.
+    pub fn on_leg_closed(&mut self, id: LegId, report: MediaReport, out: &mut Vec<Act>) {
+        if id != LegId::CALLER && (report.packets_received, report.packets_sent) != (0, 0) {
+            self.cdr.further_media.push(MediaSummary::from(&report));
+        }
         let closing = self
             .closing
             .iter_mut()

@@ -60,7 +60,7 @@ fn parse(body: &str) -> Result<Vec<Cdr>, String> {
         .map_err(|error| format!("the daemon's answer cannot be read: {error}"))
 }
 
-const HEADS: [&str; 9] = [
+const HEADS: [&str; 10] = [
     "KEY",
     "START (UTC)",
     "FROM → TO",
@@ -69,10 +69,11 @@ const HEADS: [&str; 9] = [
     "SIP TIME",
     "AGENT TIME",
     "DECIMIN",
+    "MOS",
     "END",
 ];
 /// Columns that stand to the right.
-const NUMBERS: std::ops::Range<usize> = 5..8;
+const NUMBERS: std::ops::Range<usize> = 5..9;
 
 /// The records as aligned columns under their heads.
 fn table(records: &[Cdr], full: bool) -> String {
@@ -113,8 +114,15 @@ fn row(record: &Cdr, full: bool) -> [String; HEADS.len()] {
         clock(record.sip_time),
         clock(record.agent_time),
         record.deciminutes.to_string(),
+        worst_score(record).map_or_else(absent, |score| format!("{score:.2}")),
         end(record),
     ]
+}
+
+/// The worst mean opinion score of a call: of all its legs, to us and from us.
+fn worst_score(record: &Cdr) -> Option<f32> {
+    let legs = record.media.iter().chain(&record.further_media);
+    legs.flat_map(|leg| [leg.mos_received, leg.mos_sent]).flatten().reduce(f32::min)
 }
 
 /// The user of a URI (the host when there is none), masked when it is a number.
@@ -183,7 +191,7 @@ fn end(record: &Cdr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::billing::{CallDirection, Source};
+    use crate::billing::{CallDirection, MediaSummary, Source};
     use crate::ground::{CallKey, Transport, WallTime};
 
     fn record(number: u64) -> Cdr {
@@ -206,6 +214,13 @@ mod tests {
         answered.set_times(Duration::from_millis(725_340), Duration::from_millis(37_000));
         answered.ended_by = Some(EndedBy::Caller);
         answered.end_reason = Some("BYE".into());
+        let scores = |received, sent| MediaSummary {
+            mos_received: Some(received),
+            mos_sent: sent,
+            ..MediaSummary::default()
+        };
+        answered.media = Some(scores(4.4, None));
+        answered.further_media = vec![scores(4.41, Some(3.98))];
         let mut refused = record(2);
         refused.ended_at = Some(refused.opened_at);
         refused.status = Some(404);
@@ -213,10 +228,10 @@ mod tests {
         refused.to_uri = "sip:12\u{7}@edge.example".into();
         let live = record(0x2a);
         let expected = "\
-KEY          START (UTC)          FROM → TO             AGENT      CODEC  SIP TIME  AGENT TIME  DECIMIN  END
-6ab13b80-2a  2026-09-21 14:13:20  +********234 → sales  -          -        0:00.0      0:00.0        0  up
-6ab13b80-2   2026-09-21 14:13:20  +********234 → 12\u{fffd}    -          -        0:00.0      0:00.0        0  404 Not Found
-6ab13b80-1   2026-09-21 14:13:20  +********234 → sales  6f1d3c52…  PCMU    12:05.3      0:37.0      121  caller: BYE
+KEY          START (UTC)          FROM → TO             AGENT      CODEC  SIP TIME  AGENT TIME  DECIMIN   MOS  END
+6ab13b80-2a  2026-09-21 14:13:20  +********234 → sales  -          -        0:00.0      0:00.0        0     -  up
+6ab13b80-2   2026-09-21 14:13:20  +********234 → 12\u{fffd}    -          -        0:00.0      0:00.0        0     -  404 Not Found
+6ab13b80-1   2026-09-21 14:13:20  +********234 → sales  6f1d3c52…  PCMU    12:05.3      0:37.0      121  3.98  caller: BYE
 ";
         let shown = table(&[live, refused, answered.clone()], false);
         assert_eq!(shown, expected);

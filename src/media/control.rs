@@ -31,6 +31,8 @@ pub(super) struct Control {
     round_trip: Duration,
     /// Of our packets, by the peer's last report, in percent.
     peer_loss_percent: u8,
+    /// Of our packets, since the first, by the peer's last report; `None` before one came.
+    peer_lost: Option<u64>,
 }
 
 impl Control {
@@ -47,6 +49,7 @@ impl Control {
             sent_before: [0; 2],
             round_trip: Duration::ZERO,
             peer_loss_percent: 0,
+            peer_lost: None,
         }
     }
 
@@ -135,6 +138,11 @@ impl Control {
         self.peer_loss_percent
     }
 
+    /// How many of our packets the peer missed by its last report; `None` when it never told.
+    pub(super) fn peer_lost(&self) -> Option<u64> {
+        self.peer_lost
+    }
+
     fn on_blocks(&mut self, now: Now, blocks: Blocks<'_>) {
         for block in blocks {
             if block.reception.ssrc != self.ssrc {
@@ -142,6 +150,8 @@ impl Control {
             }
             let lost = u32::from(block.reception.fraction_lost) * 100;
             self.peer_loss_percent = lost.div_ceil(256) as u8;
+            // Below zero where duplicates outweigh.
+            self.peer_lost = Some(block.reception.cumulative_lost.try_into().unwrap_or(0));
             if let Some(round_trip) = block.round_trip(now.wall.ntp()) {
                 self.round_trip = round_trip;
             }

@@ -175,6 +175,11 @@ impl Inbound {
         }
     }
 
+    /// How long the jitter buffer lets a packet wait.
+    pub(super) fn target(&self) -> Duration {
+        self.speech.target
+    }
+
     /// Samples a second of what is decoded.
     pub(super) fn rate_hz(&self) -> u32 {
         self.speech.rate_hz

@@ -13,6 +13,7 @@ use super::outbound::Outbound;
 use super::plan::{
     AgentRates, Direction, EarlyFigures, EarlyMedia, LegPlan, MediaEvent, MediaReport, RemoteMedia,
 };
+use super::quality;
 use super::session::{Channel, Events, Transmit};
 use crate::codec::{CodecFault, CodecKind};
 use crate::ground::limits::PATH_CONFIRM;
@@ -379,6 +380,8 @@ impl Leg {
             jitter_us: micros(self.control.jitter()),
             jitter_max_us: micros(self.control.jitter_max()),
             round_trip_us: micros(self.control.round_trip()),
+            mos_received: self.mos_received(),
+            mos_sent: self.mos_sent(),
             agent_received_ms: outbound.received.milliseconds(),
             agent_played_ms: outbound.played.milliseconds(),
             agent_cleared_ms: outbound.cleared.milliseconds(),
@@ -393,6 +396,27 @@ impl Leg {
                 Early::Over(figures) => *figures,
             },
         }
+    }
+
+    /// Packets that came too late are lost to whoever listens.
+    fn mos_received(&self) -> Option<f32> {
+        let (received, lost) = (self.counters.packets_received, self.control.lost());
+        let unheard = lost + self.inbound.counters().late;
+        let share = quality::percent(unheard, received + lost).filter(|_| received > 0)?;
+        Some(quality::mos(self.plan.codec.kind, share, self.delay()))
+    }
+
+    fn mos_sent(&self) -> Option<f32> {
+        let share = quality::percent(self.control.peer_lost()?, self.counters.packets_sent)?;
+        Some(quality::mos(self.plan.codec.kind, share, self.delay()))
+    }
+
+    /// From mouth to ear one way: packet, codec, half the round trip and the jitter buffer. The peer's
+    /// buffer, of which nobody tells, is taken for as long as ours.
+    fn delay(&self) -> Duration {
+        let codec = &self.plan.codec;
+        let packet = Duration::from_millis(codec.ptime_ms.into()) + quality::lookahead(codec.kind);
+        packet + self.control.round_trip() / 2 + self.inbound.target()
     }
 
     fn poll_report(&mut self, now: Now, buffer: &mut [u8]) -> Option<Transmit> {

@@ -37,6 +37,7 @@ mod outbound;
 pub mod plan;
 mod player;
 pub mod playout;
+pub mod quality;
 mod session;
 pub mod sound;
 mod stream;

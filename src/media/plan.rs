@@ -467,6 +467,10 @@ pub struct MediaReport {
     pub jitter_max_us: u32,
     /// Round trip from RTCP, microseconds; zero when never measured.
     pub round_trip_us: u32,
+    /// How the peer sounds to us, and we to it: a mean opinion score (`media::quality`), 1 to 4.41.
+    /// `None`: nothing was received; the peer never reported by RTCP.
+    pub mos_received: Option<f32>,
+    pub mos_sent: Option<f32>,
     /// Milliseconds of agent audio received, played, and emptied by `playback_clear_buffer`.
     pub agent_received_ms: u64,
     pub agent_played_ms: u64,

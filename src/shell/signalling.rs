@@ -10,6 +10,7 @@ use crate::call::ladder::Ladder;
 use crate::ground::limits::{EARLY_MEDIA_KEPT_MAX, SIGNALLING_QUEUE_MAX};
 use crate::ground::{CallKey, Instant, JobId};
 use crate::media::plan::{EarlyMedia, ForCall, MediaEvent};
+use crate::media::quality::Scores;
 use crate::outgoing::{DialRefusal, OutgoingCallRequest};
 use crate::shell::account::binding_json;
 use crate::shell::agent::rest::AgentService;
@@ -110,6 +111,9 @@ pub struct Totals {
     pub agent_time: Duration,
     /// Media figures, added up.
     pub media: MediaSummary,
+    /// How legs sounded to us, and we to them; one score for each leg.
+    pub mos_received: Scores,
+    pub mos_sent: Scores,
     pub messages_received: u64,
     pub messages_sent: u64,
 }
@@ -491,8 +495,10 @@ impl Task {
         }
         self.parts.store.keep_ladder(cdr.key, &ladder);
         let media = cdr.media.filter(|_| counted != Some(true));
-        if let Some(media) = &media {
-            self.totals.add_media(media);
+        if media.is_some() {
+            for media in cdr.media.iter().chain(&cdr.further_media) {
+                self.totals.add_media(media);
+            }
         }
         let media_counted = counted == Some(true) || media.is_some();
         let kept = Box::new(cdr.clone());
@@ -613,6 +619,8 @@ impl Totals {
         self.media.concealed_ms += media.concealed_ms;
         self.media.frames_late += media.frames_late;
         self.media.uplink_dropped_frames += media.uplink_dropped_frames;
+        media.mos_received.into_iter().for_each(|score| self.mos_received.add(score));
+        media.mos_sent.into_iter().for_each(|score| self.mos_sent.add(score));
     }
 }
 

@@ -1,6 +1,7 @@
 //! RTCP and telephone-events through the session.
 
 use super::*;
+use crate::media::quality;
 use crate::rtp::rtcp::{Block, Compound, Part, Report, SenderInfo};
 use crate::rtp::sequence::ReceptionReport;
 
@@ -41,6 +42,8 @@ fn reports_come_every_five_seconds_or_so_and_say_what_was_heard() {
     assert_eq!((reception.ssrc, reception.fraction_lost / 4), (7, 25 / 4));
     let report = scene.session.report();
     assert_eq!((report.packets_lost, report.jitter_us < 200), (300, true), "{report:?}");
+    let score = quality::mos(CodecKind::Pcmu, 10.0, milliseconds(80));
+    assert_eq!((report.mos_received, report.mos_sent), (Some(score), None), "{report:?}");
 }
 
 #[test]
@@ -65,7 +68,7 @@ fn the_round_trip_comes_from_the_answer_to_our_report() {
     let reception = ReceptionReport {
         ssrc,
         fraction_lost: 0,
-        cumulative_lost: 0,
+        cumulative_lost: 20,
         extended_highest: 1,
         jitter: 0,
     };
@@ -79,6 +82,11 @@ fn the_round_trip_comes_from_the_answer_to_our_report() {
     scene.session.handle_rtcp(scene.now, LegId::CALLER, address("192.0.2.1:4001"), &packet[..len]);
     let round_trip = scene.session.report().round_trip_us;
     assert!((79_900..80_100).contains(&round_trip), "{round_trip}");
+    let report = scene.session.report();
+    let delay = Duration::from_micros(u64::from(round_trip) / 2) + milliseconds(80);
+    let score = quality::mos(CodecKind::Pcmu, 20.0 * 100.0 / 201.0, delay);
+    assert_eq!((report.packets_sent, report.mos_sent), (201, Some(score)));
+    assert_eq!(report.mos_received, None);
     assert!(scene.events.is_empty(), "a BYE ends nothing");
     scene.session.handle_rtcp(scene.now, LegId::CALLER, address(STRANGER), &packet[..len]);
     assert_eq!(scene.session.report().packets_refused, 1);

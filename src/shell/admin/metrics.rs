@@ -3,6 +3,7 @@
 //! a phone number or an address.
 
 use super::AdminState;
+use crate::media::quality::{SCORE_BOUNDS, Scores};
 use crate::shell::media::{BUCKETS_US, HistogramSnapshot};
 use axum::extract::State;
 use axum::http::header;
@@ -82,6 +83,9 @@ pub struct MediaFigures {
     /// Frames that missed their deadline and were skipped.
     pub frames_late: u64,
     pub uplink_dropped_frames: u64,
+    /// How legs of closed calls sounded to us, and we to them.
+    pub mos_received: Scores,
+    pub mos_sent: Scores,
     /// For each shard the share of its time in which it worked, 0 to 1.
     pub shard_busy: Vec<f64>,
     /// How far each shard relieves itself: 0, 1 or 2.
@@ -233,6 +237,10 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
     page.counter("rtp_frames_late_total", help, media.frames_late);
     let help = "Frames dropped since the agent's socket did not take them.";
     page.counter("uplink_dropped_frames_total", help, media.uplink_dropped_frames);
+    let help = "How legs of closed calls sounded to us: mean opinion scores, 1 to 4.41.";
+    page.scores("media_mos_received", help, &media.mos_received);
+    let help = "How we sounded to legs of closed calls, by their RTCP.";
+    page.scores("media_mos_sent", help, &media.mos_sent);
 }
 
 fn render_store(page: &mut Page, store: &StoreFigures) {
@@ -282,6 +290,19 @@ impl Page {
         self.line(&format!("{name}_count"), values.count());
     }
 
+    fn scores(&mut self, name: &str, help: &str, scores: &Scores) {
+        self.head(name, help, "histogram");
+        let mut below = 0;
+        for (bound, count) in SCORE_BOUNDS.iter().zip(scores.counts) {
+            below += count;
+            self.line(&format!("{name}_bucket{{le=\"{bound}\"}}"), below);
+        }
+        let count = scores.counts.iter().sum::<u64>();
+        self.line(&format!("{name}_bucket{{le=\"+Inf\"}}"), count);
+        self.line(&format!("{name}_sum"), scores.sum);
+        self.line(&format!("{name}_count"), count);
+    }
+
     fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
         self.head(name, help, "gauge");
         self.line(name, value);
@@ -300,6 +321,12 @@ mod tests {
             calls_by_status: BTreeMap::from([(200, 5), (404, 2)]),
             store: StoreFigures { failing: true, ..StoreFigures::default() },
             media: MediaFigures {
+                mos_received: {
+                    let mut scores = Scores::default();
+                    scores.add(4.25);
+                    scores.add(3.5);
+                    scores
+                },
                 shard_busy: vec![0.5, 0.25],
                 shard_relief: vec![0, 2],
                 pacing_lateness: HistogramSnapshot {
@@ -315,6 +342,9 @@ mod tests {
             "# TYPE voxedge_media_pacing_lateness_seconds histogram",
             "voxedge_media_pacing_lateness_seconds_bucket{le=\"+Inf\"} 3",
             "voxedge_media_pacing_lateness_seconds_sum 0.0015",
+            "voxedge_media_mos_received_bucket{le=\"3.6\"} 1",
+            "voxedge_media_mos_received_bucket{le=\"4.34\"} 2",
+            "voxedge_media_mos_received_sum 7.75\nvoxedge_media_mos_received_count 2",
             "voxedge_media_shard_busy_ratio{shard=\"1\"} 0.25",
             "voxedge_media_shard_relief{shard=\"1\"} 2",
             "# TYPE voxedge_uptime_seconds gauge\nvoxedge_uptime_seconds 1.5\n",

@@ -1,7 +1,6 @@
 //! What the operator sees of a running daemon: health and metrics, gathered when somebody asks.
 
 use super::certificates::Certificates;
-use crate::billing::cdr::MediaSummary;
 use crate::ground::Secret;
 use crate::shell::account::Account;
 use crate::shell::admin::health::Health;
@@ -14,7 +13,7 @@ use crate::shell::clock::Clock;
 use crate::shell::config::Config;
 use crate::shell::flow::Flows;
 use crate::shell::media::{HistogramSnapshot, MediaPlane, ShardSnapshot};
-use crate::shell::signalling::{Published, Request};
+use crate::shell::signalling::{Published, Request, Totals};
 use crate::shell::store::Store;
 use crate::switchboard::RegistrationState;
 use std::net::SocketAddr;
@@ -139,14 +138,15 @@ impl Seen {
                 outgoing: snapshot.counters.outgoing,
                 outgoing_refused: snapshot.counters.outgoing_refused,
             },
-            media: self.media_figures(snapshot.ports_in_use, &totals.media),
+            media: self.media_figures(snapshot.ports_in_use, totals),
             store: StoreFigures::from(&**self.store.counters()),
             requests: Default::default(),
             draining: snapshot.draining,
         }
     }
 
-    fn media_figures(&self, ports_in_use: usize, closed: &MediaSummary) -> MediaFigures {
+    fn media_figures(&self, ports_in_use: usize, totals: &Totals) -> MediaFigures {
+        let closed = &totals.media;
         let shards = self.media.upgrade().map(|media| media.snapshot()).unwrap_or_default();
         let sum = |figure: fn(&ShardSnapshot) -> u64| shards.iter().map(figure).sum();
         MediaFigures {
@@ -162,6 +162,8 @@ impl Seen {
             concealed: Duration::from_millis(closed.concealed_ms),
             frames_late: closed.frames_late,
             uplink_dropped_frames: closed.uplink_dropped_frames,
+            mos_received: totals.mos_received,
+            mos_sent: totals.mos_sent,
             shard_busy: shards.iter().map(|shard| shard.busy_permille as f64 / 1_000.0).collect(),
             shard_relief: shards.iter().map(|shard| shard.relief).collect(),
             pacing_lateness: together(shards.iter().map(|shard| shard.pacing_lateness)),
