@@ -58,6 +58,13 @@ struct Asked {
 }
 
 impl Transferring {
+    /// The credentials of a cold REFER are for it alone: there is no INVITE that they could be for.
+    pub(super) fn refer_credentials(&self) -> Option<DigestClient> {
+        let is_cold = self.machine.briefing() == Briefing::Cold;
+        let is_refer = self.machine.manner() == Manner::Refer;
+        self.errand.credentials.clone().filter(|_| is_cold && is_refer)
+    }
+
     /// Where the news of a REFER that is followed go.
     pub(super) fn notified(&self) -> Option<Notified> {
         self.notified

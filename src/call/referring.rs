@@ -10,12 +10,13 @@ use super::{Act, Call};
 use crate::ground::Now;
 use crate::media::plan::{MediaCommand, Port, Scene};
 use crate::refusal::{ReferRefusal, Refusal};
+use crate::sip::digest::DigestClient;
 use crate::sip::refer::{ReferOutcome, ReferTarget};
 use crate::sip::ua::{RequestToken, SessionId};
 use std::time::Duration;
 
 /// A REFER as the call wants it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct ReferWish {
     pub session: SessionId,
     /// Whom the peer is to call.
@@ -26,6 +27,8 @@ pub struct ReferWish {
     pub headers: Vec<(String, String)>,
     /// Who asks (RFC 3892).
     pub referred_by: String,
+    /// What answers a challenge of the peer, when this REFER was given any.
+    pub credentials: Option<DigestClient>,
     /// How long the outcome is waited for.
     pub patience: Duration,
 }
@@ -53,6 +56,7 @@ impl Call {
             replaces: second.filter(|_| replaces),
             headers: transferring.refer_headers.clone(),
             referred_by: format!("<{us}>"),
+            credentials: transferring.refer_credentials(),
             patience: self.settings.hands.transfers.refer_timeout,
         };
         self.note(now, Lane::Sip, format!("REFER  edge → {}", self.far_end()));

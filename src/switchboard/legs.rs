@@ -113,6 +113,10 @@ impl Switchboard {
         let Some(referral) = self.referral(wish) else {
             return self.step(now, key, |call, out| call.on_refer_unsent(now, out));
         };
+        if let Some(credentials) = &wish.credentials {
+            // Of a session that is gone the REFER tells.
+            let _: Result<(), Gone> = self.ua.give_credentials(wish.session, credentials.clone());
+        }
         let mut outputs = Vec::new();
         let sent = self.ua.refer(now, wish.session, referral, &mut outputs).is_ok();
         self.take_ua_outputs(now, outputs);

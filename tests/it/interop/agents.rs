@@ -96,7 +96,8 @@ pub fn invoke(tool: &str, parameters: Value) -> Vec<Step> {
     vec![Step::InvokeTool { tool: tool.to_owned(), parameters }, Step::AwaitResult]
 }
 
-/// Uses the tool at once. When it hears that the caller is back it says its tone and hangs up.
+/// Uses the tool after a moment, when the ACK must be there: SIPp, which sends it, takes nothing
+/// before. When it hears that the caller is back it says its tone and hangs up.
 pub fn uses(tool: &str, parameters: Value, failed: &str) -> Vec<Step> {
     let back = [
         Step::AwaitText { text: failed.to_owned() },
@@ -104,7 +105,8 @@ pub fn uses(tool: &str, parameters: Value, failed: &str) -> Vec<Step> {
         Step::AwaitPlayed,
         Step::Close { code: 1000 },
     ];
-    [invoke(tool, parameters), back.to_vec()].concat()
+    let moment = vec![Step::Wait { ms: 500 }];
+    [moment, invoke(tool, parameters), back.to_vec()].concat()
 }
 
 /// The agent that briefs the operator: the stand-in's for calls without an agent of their own.

@@ -1,7 +1,7 @@
 //! SIPp as the caller and SIPp as whom the agent passes it on to: both legs are the daemon's. What each
 //! of the two hears is heard by the test, which speaks for them too.
 
-use super::agents::{AGENT, Agents, FAILED, accepts, agent, briefer, invoke, tool, uses};
+use super::agents::{AGENT, Agents, FAILED, accepts, agent, briefer, invoke, texts, tool, uses};
 use super::ear::{AGENT_HZ, Ear};
 use super::phone::Phone;
 use super::rig::{Edge, Start, has};
@@ -10,6 +10,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use voxedge::billing::{Cdr, EndedBy, TransferKind, TransferOutcome};
 use voxedge::standin::AgentScript;
+use voxedge::standin::script::Step;
+use voxedge::standin::sound::Sound;
 use voxedge::ultravox::tool::REFUSE;
 
 const CALLER_HZ: u32 = 500;
@@ -205,6 +207,53 @@ fn an_operator_does_not_take_the_call_and_says_why() {
     assert!(record.transfers[0].leg_time > Duration::ZERO, "the briefing is billed: {record:#?}");
     let told = agents.told();
     assert!(told.len() == 1 && told[0].contains("in a meeting"), "{told:?}");
+}
+
+#[test]
+fn the_agent_itself_asks_the_operator_in_a_stage_of_its_own() {
+    if !has("sipp") {
+        return;
+    }
+    let (mut ear, target_ear) = (Ear::new(), Ear::new());
+    let target = Phone::heard("operator_waits", target_ear.port);
+    let briefs = vec![Step::AwaitMessage { name: "forced_agent_message".into() }];
+    let warm = invoke("warmTransfer", json!({"context": "The caller is Ada."}));
+    let refuses = invoke(REFUSE, json!({"reason": "in a meeting"}));
+    let back = vec![
+        Step::AwaitText { text: "in a meeting".into() },
+        Step::Say { sound: Sound::Tone },
+        Step::AwaitPlayed,
+        Step::Close { code: 1000 },
+    ];
+    let tool = tool("warmTransfer", target.port, json!({}));
+    let agents = Agents::start(vec![agent(tool, [warm, briefs, refuses, back].concat())]);
+    let edge = agents.edge(target.port, "[transfers]\nwarm = \"stage\"\n");
+    let caller = Phone::heard_call("heard_caller", "u1", ear.port, AGENT, edge.port);
+    ear.await_tone(AGENT_HZ);
+    caller.assert_content();
+    target.assert_content();
+    assert_back(&edge.closed(1)[0], "the operator declined", None);
+    let seen = agents.seen_when(|seen| seen.len() == 1);
+    let stages = texts(&seen[0], "forced_agent_message", "type").len();
+    assert_eq!(stages, 2, "into the operator's stage, and back: {:#?}", seen[0].texts);
+    assert_eq!(seen[0].text_problems, [""; 0]);
+}
+
+#[test]
+fn sipp_refers_the_agent_to_somebody_else() {
+    if !has("sipp") {
+        return;
+    }
+    let target = Phone::start("callee_answers", "u1");
+    let agents = Agents::start(Vec::new());
+    let edge = agents.edge(target.port, "[transfers]\nfollow_refer = true\n");
+    Phone::refers("peer_refers", target.port, "echo", edge.port).assert_content();
+    target.assert_content();
+    let record = edge.closed(1).remove(0);
+    let transfer = &record.transfers[0];
+    let done = (transfer.kind, transfer.outcome);
+    assert_eq!(done, (TransferKind::PeerRefer, TransferOutcome::HandedOver), "{record:#?}");
+    agents.seen_when(|seen| seen.len() == 1 && seen[0].end_reason.is_some());
 }
 
 #[test]

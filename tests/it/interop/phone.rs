@@ -2,6 +2,7 @@
 //! whoever is called. Its exit code says that every message came as the scenario wants it.
 
 use super::rig::{Folder, free_port};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -36,6 +37,13 @@ impl Phone {
         Phone::play(scenario, &["-t", transport, "-key", "ear", &ear, "-s", user, &server])
     }
 
+    /// Calls, and wants whoever answers to go over to this port.
+    pub fn refers(scenario: &str, target: u16, user: &str, port: u16) -> Phone {
+        let (target, server) = (target.to_string(), format!("127.0.0.1:{port}"));
+        let keys = ["-key", "target", &target, "-key", "ear", "9"];
+        Phone::play(scenario, &[&["-t", "u1", "-s", user], &keys[..], &[&server]].concat())
+    }
+
     /// Calls this user at this port, and sends everything to the proxy.
     pub fn call_by(scenario: &str, proxy: &str, user: &str, port: u16) -> Phone {
         let server = format!("127.0.0.1:{port}");
@@ -51,7 +59,7 @@ impl Phone {
             .arg("-sf")
             .arg(fixtures.join(scenario).with_extension("xml"))
             .args(["-i", "127.0.0.1", "-m", "1", "-p", &port.to_string()])
-            .args(["-mp", &free_port().to_string()])
+            .args(["-mp", &media_port().to_string()])
             .args(["-nostdin", "-trace_err", "-error_file", "errors.log"])
             .args(["-timeout", "40", "-timeout_error"])
             .args(how)
@@ -69,6 +77,20 @@ impl Phone {
         let errors = std::fs::read(self.folder.0.join("errors.log")).unwrap_or_default();
         let errors = String::from_utf8_lossy(&errors);
         assert!(status.success(), "{}: {status}\n{errors}", self.scenario);
+    }
+}
+
+/// A port for SIPp's audio, with the next ones free, which it takes for RTCP and video.
+fn media_port() -> u16 {
+    loop {
+        let port = free_port();
+        let is_free = |offset| {
+            let next = port.checked_add(offset);
+            next.is_some_and(|next| UdpSocket::bind(("127.0.0.1", next)).is_ok())
+        };
+        if [1, 2, 3].into_iter().all(is_free) {
+            return port;
+        }
     }
 }
 

@@ -15,7 +15,9 @@ const TARGET: u16 = 9;
 
 /// Plays it; `back`: the caller hears the agent again. Gives the record and what the agent was told.
 fn referred(scenario: &str, transport: &str, back: bool) -> (Cdr, Vec<String>) {
-    let cold = tool("coldTransfer", TARGET, json!({}));
+    let known = json!({"username": "edge", "password": "a password"});
+    let how = if scenario == "refer_challenged" { known } else { json!({}) };
+    let cold = tool("coldTransfer", TARGET, how);
     let agents = Agents::start(vec![agent(cold, uses("coldTransfer", json!({}), FAILED))]);
     let edge = agents.edge(TARGET, "[transfers]\nrefer_timeout_s = 5\n");
     let mut ear = Ear::new();
@@ -83,6 +85,11 @@ fn sipp_follows_the_agents_refer() {
 #[test]
 fn sipp_leaves_as_soon_as_it_has_accepted_the_refer() {
     assert_succeeded("refer_leaves");
+}
+
+#[test]
+fn sipp_challenges_the_refer_and_gets_the_credentials() {
+    assert_succeeded("refer_challenged");
 }
 
 #[test]
