@@ -480,6 +480,7 @@ impl Switchboard {
                 let duration = Duration::from_millis(duration_ms.into());
                 call.on_key(now, leg, (KeyWay::Media, digit), duration, out);
             }
+            MediaEvent::OneWay { leg, verdict } => call.on_one_way(now, leg, verdict, out),
             MediaEvent::LegSilent { leg } => call.on_leg_silent(now, leg, out),
             MediaEvent::HeldTooLong { leg } => call.on_leg_held_too_long(now, leg, out),
             MediaEvent::AgentText { stream, text } => call.on_agent_text(now, stream, &text, out),

@@ -115,6 +115,9 @@ pub struct Cdr {
     pub end: Option<String>,
     /// Detail of a refusal, as in the `Warning` header and the log.
     pub warning: Option<String>,
+    /// Directions of its legs that carried nothing, with the likeliest cause.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub one_way: Vec<String>,
     pub media: Option<MediaSummary>,
     /// The same of further legs, in the order in which they ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -164,6 +167,7 @@ impl Cdr {
             end_reason: None,
             end: None,
             warning: None,
+            one_way: Vec::new(),
             media: None,
             further_media: Vec::new(),
             transfers: Vec::new(),

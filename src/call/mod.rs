@@ -22,6 +22,7 @@ pub mod keys;
 pub mod ladder;
 pub mod leg;
 pub mod lost;
+mod one_way;
 pub mod outbound;
 pub mod record;
 pub mod referring;

@@ -154,6 +154,8 @@ pub const RTP_TIMEOUT: Duration = Duration::from_secs(30);
 pub const HOLD_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long the agent's first word waits for the caller's first packet.
 pub const PATH_CONFIRM: Duration = Duration::from_millis(400);
+/// When it is judged whether media comes from the peer of a leg that is up.
+pub const ONE_WAY_VERDICT: Duration = Duration::from_secs(2);
 /// Drain after the agent hung up: queued speech is played for at most this long before our BYE.
 pub const FAREWELL: Duration = Duration::from_secs(30);
 /// How long running calls may go on after SIGTERM.

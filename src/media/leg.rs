@@ -11,10 +11,12 @@ use super::key_ear::KeyEar;
 use super::latch::SourceLatch;
 use super::outbound::Outbound;
 use super::plan::{
-    AgentRates, Direction, EarlyFigures, EarlyMedia, LegPlan, MediaEvent, MediaReport, RemoteMedia,
+    AgentRates, Direction, EarlyFigures, EarlyMedia, LegPlan, MediaEvent, MediaReport, OneWay,
+    RemoteMedia,
 };
 use super::quality;
 use super::session::{Channel, Events, Transmit};
+use super::witness::Witness;
 use crate::codec::{CodecFault, CodecKind};
 use crate::ground::limits::PATH_CONFIRM;
 use crate::ground::{Entropy, Instant, LegId, Now};
@@ -56,6 +58,8 @@ pub(super) struct Leg {
     inbound: Inbound,
     pub(super) outbound: Outbound,
     control: Control,
+    /// Watches whether media flows both ways.
+    witness: Witness,
     events_received: telephone_event::Receiver,
     digits: Vec<Digit>,
     /// Listens for keys in the audio; `None` where telephone-events were agreed.
@@ -122,6 +126,7 @@ impl Leg {
             inbound,
             outbound,
             control,
+            witness: Witness::default(),
             events_received: telephone_event::Receiver::new(event_clock_hz(plan)),
             digits: Vec::with_capacity(DIGITS_MAX),
             control_source: None,
@@ -148,13 +153,14 @@ impl Leg {
         events: &mut Events,
     ) {
         if self.is_control(now.at, packet) {
-            return self.handle_rtcp(now, source, packet);
+            return self.handle_rtcp(now, source, packet, events);
         }
         let Some(mut guard) = self.guard.take() else {
             return self.handle_plain_rtp(now, source, packet, hearers, events);
         };
-        if let Some(packet) = guard.open_rtp(packet) {
-            self.handle_plain_rtp(now, source, packet, hearers, events);
+        match guard.open_rtp(packet) {
+            Some(packet) => self.handle_plain_rtp(now, source, packet, hearers, events),
+            None => self.witness.on_unverified(),
         }
         self.guard = Some(guard);
     }
@@ -174,6 +180,7 @@ impl Leg {
         self.counters.packets_received += 1;
         self.counters.bytes_received += packet.len() as u64;
         self.on_life(now.at);
+        self.witness.on_heard();
         self.on_heard(now.at, source, events);
         self.control.handle_received(now.at, &header, content == Content::Audio);
         if !self.plan.direction.receives() {
@@ -196,17 +203,29 @@ impl Leg {
     }
 
     /// A datagram came to the RTCP port. It counts as life; a BYE does not end the call.
-    pub(super) fn handle_rtcp(&mut self, now: Now, source: SocketAddr, packet: &[u8]) {
+    pub(super) fn handle_rtcp(
+        &mut self,
+        now: Now,
+        source: SocketAddr,
+        packet: &[u8],
+        events: &mut Events,
+    ) {
         let Some(mut guard) = self.guard.take() else {
-            return self.handle_plain_rtcp(now, source, packet);
+            return self.handle_plain_rtcp(now, source, packet, events);
         };
         if let Some(packet) = guard.open_rtcp(packet) {
-            self.handle_plain_rtcp(now, source, packet);
+            self.handle_plain_rtcp(now, source, packet, events);
         }
         self.guard = Some(guard);
     }
 
-    fn handle_plain_rtcp(&mut self, now: Now, source: SocketAddr, packet: &[u8]) {
+    fn handle_plain_rtcp(
+        &mut self,
+        now: Now,
+        source: SocketAddr,
+        packet: &[u8],
+        events: &mut Events,
+    ) {
         let anchor = self.latch.latched().or(self.plan.remote.rtp);
         let known = anchor.map_or(self.plan.signalling_source, |address| address.ip());
         if source.ip().to_canonical() != known.to_canonical() {
@@ -218,6 +237,10 @@ impl Leg {
             return;
         }
         self.control_source = Some(source);
+        self.witness.on_control();
+        let knows_us = self.control.peer_lost().is_some();
+        let verdict = self.witness.weigh_report(now.at, knows_us, self.counters.packets_sent);
+        self.tell_one_way(verdict, events);
         self.latch.note_control();
         self.outbound.set_expected_loss(self.control.peer_loss_percent());
         self.on_life(now.at);
@@ -234,6 +257,7 @@ impl Leg {
         }
         self.last_heard = now.at;
         self.control.start(now.at);
+        self.watch(now.at);
         if !self.heard && self.plan.direction.receives() {
             self.outbound.hold_speech(now.at + PATH_CONFIRM);
         }
@@ -278,7 +302,12 @@ impl Leg {
         self.latch.reoffer(now.at, plan.remote.rtp, plan.signalling_source);
         self.on_life(now.at);
         self.change_guard(plan);
+        let same = *plan == self.plan;
         self.plan = plan.clone();
+        if !same {
+            self.witness.rest();
+            self.watch(now.at);
+        }
         self.update_flow(now.at);
         Ok(())
     }
@@ -300,6 +329,8 @@ impl Leg {
         self.tell_tones(events);
         self.events_received.handle_timeout(now.at, &mut self.digits);
         self.tell_digits(events);
+        let verdict = self.witness.judge(now.at);
+        self.tell_one_way(verdict, events);
         if self.silence_deadline().is_some_and(|deadline| deadline <= now.at) {
             self.silence_told = true;
             let leg = self.id;
@@ -349,6 +380,7 @@ impl Leg {
             self.control.deadline(),
             self.events_received.poll_timeout(),
             self.silence_deadline(),
+            self.witness.deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -411,8 +443,8 @@ impl Leg {
         Some(quality::mos(self.plan.codec.kind, share, self.delay()))
     }
 
-    /// From mouth to ear one way: packet, codec, half the round trip and the jitter buffer. The peer's
-    /// buffer, of which nobody tells, is taken for as long as ours.
+    /// From mouth to ear one way: packet, codec, half the round trip and the jitter buffer. The
+    /// peer's buffer, of which nobody tells, is taken for as long as ours.
     fn delay(&self) -> Duration {
         let codec = &self.plan.codec;
         let packet = Duration::from_millis(codec.ptime_ms.into()) + quality::lookahead(codec.kind);
@@ -454,10 +486,36 @@ impl Leg {
     ) -> Option<(RtpHeader, Content, &'a [u8])> {
         let view = RtpPacket::parse(packet).ok()?;
         let header = view.header;
-        let content = self.inbound.content(now, header.payload_type)?;
+        let Some(content) = self.inbound.content(now, header.payload_type) else {
+            let known =
+                [self.plan.remote.rtp.map(|named| named.ip()), Some(self.plan.signalling_source)];
+            if known.contains(&Some(source.ip().to_canonical())) {
+                self.witness.on_payload(header.payload_type);
+            } else {
+                self.witness.on_elsewhere(source);
+            }
+            return None;
+        };
         let own = header.ssrc == self.outbound.ssrc();
-        let accepted = !own && self.latch.accepts(now, source, header.ssrc, header.sequence);
-        accepted.then_some((header, content, view.payload))
+        if own || !self.latch.accepts(now, source, header.ssrc, header.sequence) {
+            self.witness.on_elsewhere(source);
+            return None;
+        }
+        Some((header, content, view.payload))
+    }
+
+    /// Both ways are to be open from now on, if the descriptions say so and the leg is live.
+    fn watch(&mut self, now: Instant) {
+        let named = self.plan.remote.rtp.is_some();
+        if self.live && named && self.plan.direction == Direction::SendRecv {
+            self.witness.watch(now);
+        }
+    }
+
+    fn tell_one_way(&self, verdict: Option<OneWay>, events: &mut Events) {
+        if let Some(verdict) = verdict {
+            events.tell(MediaEvent::OneWay { leg: self.id, verdict });
+        }
     }
 
     fn on_life(&mut self, now: Instant) {

@@ -43,6 +43,7 @@ pub mod sound;
 mod stream;
 mod supply;
 pub mod uplink;
+mod witness;
 
 #[cfg(test)]
 mod tests;

@@ -358,6 +358,11 @@ pub enum MediaEvent {
         digit: char,
         duration_ms: u32,
     },
+    /// One direction of this leg carries nothing; at most once for each direction and offer/answer.
+    OneWay {
+        leg: LegId,
+        verdict: OneWay,
+    },
     /// No media from this leg for `rtp_timeout`.
     LegSilent {
         leg: LegId,
@@ -392,6 +397,38 @@ pub enum MediaEvent {
     /// The last event of a call: everything is closed. The report is that of the leg that the call
     /// began with.
     Closed(Box<MediaReport>),
+}
+
+/// What became of one direction of a leg that should carry media and does not, judged by packets:
+/// two seconds after its offer/answer, or of what we send, as soon as the peer's RTCP tells after that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OneWay {
+    /// Nothing at all came from the peer.
+    NothingCame,
+    /// RTCP of the peer came, but no RTP.
+    OnlyControl,
+    /// Packets were refused by their source, the last of them this.
+    FromElsewhere { source: SocketAddr },
+    /// RTP came under numbers that were not agreed, the last of them this.
+    WrongPayload { payload_type: u8 },
+    /// Packets came that SRTP did not verify.
+    Unverified,
+    /// The peer reports by RTCP, and knows no packet of ours.
+    NothingArrived,
+}
+
+impl OneWay {
+    /// The kind in a fixed word, for metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            OneWay::NothingCame => "nothing_came",
+            OneWay::OnlyControl => "only_rtcp",
+            OneWay::FromElsewhere { .. } => "from_elsewhere",
+            OneWay::WrongPayload { .. } => "wrong_payload",
+            OneWay::Unverified => "unverified",
+            OneWay::NothingArrived => "nothing_arrived",
+        }
+    }
 }
 
 /// What early media sounds like. Tones are those of telephone networks only (ringing, busy); all

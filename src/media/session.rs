@@ -180,7 +180,7 @@ impl MediaSession {
     /// A datagram came to a leg's RTCP port. It counts as life; a BYE does not end the call.
     pub fn handle_rtcp(&mut self, now: Now, leg: LegId, source: SocketAddr, packet: &[u8]) {
         if let Some(leg) = self.legs.iter_mut().find(|known| known.id == leg) {
-            leg.handle_rtcp(now, source, packet);
+            leg.handle_rtcp(now, source, packet, &mut self.events);
         }
     }
 

@@ -114,6 +114,8 @@ pub struct Totals {
     /// How legs sounded to us, and we to them; one score for each leg.
     pub mos_received: Scores,
     pub mos_sent: Scores,
+    /// Directions of legs that carried nothing, by kind.
+    pub one_way: BTreeMap<&'static str, u64>,
     pub messages_received: u64,
     pub messages_sent: u64,
 }
@@ -346,6 +348,11 @@ impl Task {
     }
 
     fn handle(&mut self, input: Input) {
+        if let Input::Media(ForCall { call, what: MediaEvent::OneWay { verdict, .. } }) = &input {
+            let kind = verdict.label();
+            tracing::warn!(parent: &self.span(*call), kind, "media flows one way only");
+            *self.totals.one_way.entry(kind).or_default() += 1;
+        }
         self.guarded(|board, now| board.handle(now, input));
     }
 

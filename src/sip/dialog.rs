@@ -314,7 +314,7 @@ fn target_of(address: &NameAddr<'_>) -> String {
 }
 
 /// Addresses that mean nothing outside their own network (RFC 1918, 6598, 3927, 4193).
-fn is_private(ip: IpAddr) -> bool {
+pub fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [first, second, ..] = ip.octets();

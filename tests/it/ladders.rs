@@ -14,6 +14,7 @@ use crate::sim::pbx::{Action, Offer};
 use crate::sim::{World, ladder, settings};
 use std::sync::Arc;
 use std::time::Duration;
+use voxedge::billing::EndedBy;
 use voxedge::call::settings::{HandSettings, LostSettings};
 use voxedge::media::plan::{AgentClose, AgentStreamFault};
 use voxedge::switchboard::Input;
@@ -299,6 +300,19 @@ fn a_caller_who_falls_silent() {
     world.act(0, 0, Action::Invite);
     world.act(2_000, 0, Action::Reinvite("inactive"));
     check("held_too_long", world);
+}
+
+#[test]
+fn a_caller_who_is_never_heard() {
+    let mut world = world_without_voice();
+    world.act(4_000, 0, Action::HangUp);
+    world.run_out(600_000);
+    ladder::check("caller_never_heard", world.ladder());
+    let facts = world.facts.values().next().expect("a call");
+    let record = facts.records.last().expect("a record");
+    let [told] = &record.one_way[..] else { panic!("one verdict: {:?}", record.one_way) };
+    assert!(told.starts_with("no RTP from the caller: "), "{told}");
+    assert_eq!(record.ended_by, Some(EndedBy::Caller), "the call went on");
 }
 
 #[test]

@@ -87,7 +87,8 @@ fn the_round_trip_comes_from_the_answer_to_our_report() {
     let score = quality::mos(CodecKind::Pcmu, 20.0 * 100.0 / 201.0, delay);
     assert_eq!((report.packets_sent, report.mos_sent), (201, Some(score)));
     assert_eq!(report.mos_received, None);
-    assert!(scene.events.is_empty(), "a BYE ends nothing");
+    let silent = "2000:OneWay { leg: LegId(0), verdict: NothingCame }";
+    assert_eq!(scene.events, [silent], "a BYE ends nothing");
     scene.session.handle_rtcp(scene.now, LegId::CALLER, address(STRANGER), &packet[..len]);
     assert_eq!(scene.session.report().packets_refused, 1);
 }
@@ -107,9 +108,15 @@ fn rtcp_is_a_sign_of_life() {
             address("192.0.2.1:4001"),
             &packet[..len],
         );
+        scene.drain();
     }
     scene.run_to(130_000);
-    assert_eq!(scene.events, ["125000:LegSilent { leg: LegId(0) }"]);
+    let expected = [
+        "2000:OneWay { leg: LegId(0), verdict: NothingCame }",
+        "5000:OneWay { leg: LegId(0), verdict: NothingArrived }",
+        "125000:LegSilent { leg: LegId(0) }",
+    ];
+    assert_eq!(scene.events, expected);
 }
 
 /// The packets of a digit of 100 ms: five updates and three ends, 20 ms apart; the bits of `lost`

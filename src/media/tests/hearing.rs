@@ -383,7 +383,10 @@ fn a_caller_who_holds_is_not_silent_and_is_watched_anew_after_it() {
             scene.run_to(131_000);
             assert_eq!(
                 scene.events[1..],
-                ["130000:LegSilent { leg: LegId(0) }"],
+                [
+                    "102000:OneWay { leg: LegId(0), verdict: NothingCame }",
+                    "130000:LegSilent { leg: LegId(0) }"
+                ],
                 "{direction:?} {remote:?}"
             );
         }

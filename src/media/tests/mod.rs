@@ -5,6 +5,7 @@ mod amr_wb;
 mod arranging;
 mod control;
 mod hearing;
+mod one_way;
 mod rates;
 mod speaking;
 mod srtp;

@@ -83,6 +83,8 @@ pub struct MediaFigures {
     /// Frames that missed their deadline and were skipped.
     pub frames_late: u64,
     pub uplink_dropped_frames: u64,
+    /// Directions of legs that carried nothing, by kind.
+    pub one_way: BTreeMap<&'static str, u64>,
     /// How legs of closed calls sounded to us, and we to them.
     pub mos_received: Scores,
     pub mos_sent: Scores,
@@ -237,6 +239,11 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
     page.counter("rtp_frames_late_total", help, media.frames_late);
     let help = "Frames dropped since the agent's socket did not take them.";
     page.counter("uplink_dropped_frames_total", help, media.uplink_dropped_frames);
+    let help = "Directions of legs that carried nothing two seconds after the answer, by kind.";
+    page.head("media_one_way_total", help, "counter");
+    for (kind, count) in &media.one_way {
+        page.line(&format!("media_one_way_total{{kind=\"{kind}\"}}"), count);
+    }
     let help = "How legs of closed calls sounded to us: mean opinion scores, 1 to 4.41.";
     page.scores("media_mos_received", help, &media.mos_received);
     let help = "How we sounded to legs of closed calls, by their RTCP.";
@@ -327,6 +334,7 @@ mod tests {
                     scores.add(3.5);
                     scores
                 },
+                one_way: BTreeMap::from([("only_rtcp", 3)]),
                 shard_busy: vec![0.5, 0.25],
                 shard_relief: vec![0, 2],
                 pacing_lateness: HistogramSnapshot {
@@ -342,6 +350,7 @@ mod tests {
             "# TYPE voxedge_media_pacing_lateness_seconds histogram",
             "voxedge_media_pacing_lateness_seconds_bucket{le=\"+Inf\"} 3",
             "voxedge_media_pacing_lateness_seconds_sum 0.0015",
+            "voxedge_media_one_way_total{kind=\"only_rtcp\"} 3\n",
             "voxedge_media_mos_received_bucket{le=\"3.6\"} 1",
             "voxedge_media_mos_received_bucket{le=\"4.34\"} 2",
             "voxedge_media_mos_received_sum 7.75\nvoxedge_media_mos_received_count 2",

@@ -162,6 +162,7 @@ impl Seen {
             concealed: Duration::from_millis(closed.concealed_ms),
             frames_late: closed.frames_late,
             uplink_dropped_frames: closed.uplink_dropped_frames,
+            one_way: totals.one_way.clone(),
             mos_received: totals.mos_received,
             mos_sent: totals.mos_sent,
             shard_busy: shards.iter().map(|shard| shard.busy_permille as f64 / 1_000.0).collect(),
