@@ -119,7 +119,8 @@ impl World {
         assert_eq!(self.next(CALL), MediaEvent::Joined { stream: StreamId::FIRST });
     }
 
-    /// The next event of `call`; those that only tell of first packets are left out.
+    /// The next event of `call`; those that only tell of first packets, or of
+    /// none, are left out.
     fn next(&self, call: CallKey) -> MediaEvent {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -128,6 +129,7 @@ impl World {
             match event.what {
                 MediaEvent::LegHeard { .. }
                 | MediaEvent::AgentHeard
+                | MediaEvent::OneWay { .. }
                 | MediaEvent::AgentEnded { .. } => {}
                 what if event.call == call => return what,
                 _ => {}
