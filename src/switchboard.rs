@@ -309,9 +309,10 @@ impl Switchboard {
         self.overloaded || self.calls.len() >= self.settings.calls_max
     }
 
-    /// Nothing is left: no call, dialog, transaction, job, port or timer.
+    /// Nothing is left: no call, dialog, transaction, job, port or claim to an agent call.
     pub fn is_idle(&self) -> bool {
         self.calls.is_empty()
+            && self.creations.is_empty()
             && self.by_session.is_empty()
             && self.jobs.is_empty()
             && self.calls_on_flow.is_empty()
@@ -426,7 +427,9 @@ impl Switchboard {
                 self.on_session(now, session, |call, _| call.on_refer_progress(now, code));
             }
             UaEvent::ReferDone { session, outcome } => {
-                self.on_session(now, session, |call, out| call.on_refer_done(now, &outcome, out));
+                self.on_session(now, session, |call, out| {
+                    call.on_refer_done(now, session, &outcome, out);
+                });
             }
             UaEvent::Expired { session } => {
                 let cause = EndCause::SessionExpired;
@@ -509,6 +512,8 @@ impl Switchboard {
         self.ports.put_back(now.at, call.first.port);
         self.timers.set(Owner::Call(key), None);
         self.release_call(&call);
+        // The call has ended each claim of its own; one that it missed would hold a place for ever.
+        self.creations.forget(now.at, key, true);
         self.set_availability();
     }
 

@@ -3,7 +3,7 @@
 //! failure, comes back to the agent in words; one transfer at a time.
 
 use super::ladder::Lane;
-use super::leg::Errand;
+use super::leg::{Errand, JobPurpose};
 use super::referring::Notified;
 use super::settings::{TransferSettings, WarmMode};
 use super::tool::{ColdTransfer, HoldMusic, Invocation, SipVerb, TransferType, WarmTransfer};
@@ -242,7 +242,8 @@ impl Call {
         };
         let patience = patience(&self.settings.hands.transfers);
         let mut steps = Vec::new();
-        let machine = Transfer::begin(asked.manner, asked.briefing, patience, &mut steps);
+        let plan = (asked.manner, asked.briefing);
+        let machine = Transfer::begin(now.at, plan, patience, &mut steps);
         self.transfer = Some(Box::new(Transferring {
             machine,
             asked_by,
@@ -329,7 +330,17 @@ impl Call {
             }
             self.take_step(now, step, out);
         }
-        self.transfer.take_if(|transferring| transferring.machine.is_over());
+        if self.transfer.as_ref().is_some_and(|transferring| transferring.machine.is_over()) {
+            self.let_go_of_transfer(now, out);
+        }
+    }
+
+    /// Nothing of a transfer outlives it: not its agent call, not what the shell works on for it.
+    pub(super) fn let_go_of_transfer(&mut self, now: Now, out: &mut Vec<Act>) {
+        self.end_operator(now, out);
+        self.abort_jobs(JobPurpose::Stage, out);
+        self.abort_jobs(JobPurpose::Sound, out);
+        self.transfer = None;
     }
 
     fn take_step(&mut self, now: Now, step: Step, out: &mut Vec<Act>) {
@@ -351,7 +362,7 @@ impl Call {
             Step::DismissAgent(briefing) => self.dismiss_agent(now, briefing, out),
             Step::Resume => self.resume(now, out),
             Step::Note(outcome) => self.note_outcome(now, &outcome, out),
-            Step::Report(failure) => self.report_failure(&failure, out),
+            Step::Report(failure) => self.report_failure(now, &failure, out),
             Step::Finish(cause) => self.finish(now, cause, out),
         }
     }
@@ -400,11 +411,11 @@ impl Call {
         out.push(Act::Record);
     }
 
-    /// The caller and its agent hear each other again. Without an agent that is the end.
+    /// The caller and its agent hear each other again. Without an agent that is the end, unless it
+    /// left meanwhile: see [`Call::report_failure`].
     fn resume(&mut self, now: Now, out: &mut Vec<Act>) {
-        if let Some(close) = self.agent_close.take() {
-            self.transfer = None;
-            return self.on_agent_left(now, close, out);
+        if self.agent_close.is_some() {
+            return;
         }
         if self.agent_joined.is_none() {
             return self.finish(now, EndCause::AgentLost(None), out);
@@ -454,12 +465,26 @@ impl Call {
         out.push(Act::Record);
     }
 
-    /// Tells the agent why the caller is back.
-    fn report_failure(&mut self, failure: &Failure, out: &mut Vec<Act>) {
+    /// Tells the agent why the caller is back. One that left meanwhile is missed now: the words are
+    /// kept for the agent that goes on with its call.
+    fn report_failure(&mut self, now: Now, failure: &Failure, out: &mut Vec<Act>) {
         let asked_by = self.transfer.as_ref().and_then(|transferring| transferring.asked_by);
-        if let Some(stream) = asked_by {
-            let words = format!("{} The caller is back with you.", failure.words());
-            self.report_to_agent(stream, &words, out);
+        let words = format!("{} The caller is back with you.", failure.words());
+        match (asked_by, self.agent_close.take()) {
+            (asked_by, Some(close)) => {
+                self.owed_report = asked_by.map(|_| words);
+                self.let_go_of_transfer(now, out);
+                self.on_agent_left(now, close, out);
+            }
+            (Some(stream), None) => self.report_to_agent(stream, &words, out),
+            (None, None) => {}
+        }
+    }
+
+    /// An agent that joined in the place of a lost one hears what became of the transfer.
+    pub(super) fn tell_owed_report(&mut self, out: &mut Vec<Act>) {
+        if let Some(words) = self.owed_report.take() {
+            self.report_to_agent(self.agent, &words, out);
         }
     }
 
@@ -468,8 +493,7 @@ impl Call {
         if self.transfer.is_none() {
             return;
         }
-        self.end_operator(now, out);
-        self.transfer = None;
+        self.let_go_of_transfer(now, out);
         let record = self.cdr.transfers.last_mut();
         if let Some(record) = record.filter(|one| one.outcome == TransferOutcome::UnderWay) {
             record.decide(now.wall, TransferOutcome::GivenUp);
@@ -482,6 +506,8 @@ fn patience(settings: &TransferSettings) -> Patience {
         ring: settings.ring_timeout,
         greeting: limits::CREATE_CALL,
         briefing: settings.briefing_max,
+        // The UA gives a REFER up by then; the transfer ends in any case.
+        refer: settings.refer_timeout + limits::TRANSACTION,
         bridged: settings.bridged_max,
     }
 }

@@ -13,10 +13,10 @@ use crate::sdp::{Agreed, LocalMedia, OfferAnswer, SrtpTerms};
 use crate::sip::digest::DigestClient;
 use crate::sip::ua::{Body, SessionId};
 use bytes::Bytes;
+use std::fmt;
 use std::net::IpAddr;
 
 /// A leg. It may be up, on its way up or down; its call knows.
-#[derive(Debug)]
 pub struct Leg {
     pub id: LegId,
     pub session: SessionId,
@@ -39,6 +39,20 @@ pub struct Leg {
     pub admitted: Vec<IpAddr>,
     /// The answer that a provisional answer brought last: a 2xx may leave it out (RFC 3262 §5).
     pub early_answer: Option<Bytes>,
+}
+
+/// Without descriptions, which may hold SRTP keys.
+impl fmt::Debug for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leg")
+            .field("id", &self.id)
+            .field("session", &self.session)
+            .field("flow", &self.flow)
+            .field("kind", &self.kind)
+            .field("port", &self.port)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Leg {

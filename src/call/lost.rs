@@ -12,7 +12,7 @@
 use super::ladder::Lane;
 use super::leg::JobPurpose;
 use super::{Act, Call};
-use crate::ground::{Instant, LegId, Now, limits};
+use crate::ground::{Instant, Now, limits};
 use crate::media::plan::{AgentClose, MediaCommand, Port, Scene};
 use crate::refusal::EndCause;
 use crate::ultravox::CallId;
@@ -91,7 +91,7 @@ impl Call {
             greets: true,
             retried: false,
         }));
-        let scene = Scene::new().hearing(Port::Leg(LegId::CALLER), Port::Sound);
+        let scene = Scene::new().hearing(Port::Leg(self.first.id), Port::Sound);
         out.push(Act::Media(MediaCommand::Arrange { scene }));
         if let Some(sound) = prompt {
             out.push(Act::Media(MediaCommand::Play { sound: Some(sound) }));
@@ -200,7 +200,7 @@ impl Call {
         self.note(now, Lane::Agent, "101 Switching Protocols  Ultravox → edge");
         self.agent_joined = Some(now.at);
         self.cdr.left_at = None;
-        let (caller, agent) = (Port::Leg(LegId::CALLER), Port::Agent(self.agent));
+        let (caller, agent) = (Port::Leg(self.first.id), Port::Agent(self.agent));
         out.push(Act::Media(MediaCommand::Arrange { scene: Scene::new().talking(caller, agent) }));
         out.push(Act::Media(MediaCommand::Play { sound: None }));
         out.push(Act::Record);

@@ -265,6 +265,10 @@ pub struct Call {
     pub agent: StreamId,
     /// How it ended, while the caller has a transfer to wait for.
     pub agent_close: Option<AgentClose>,
+    /// What the agent that goes on for it is to hear of a transfer.
+    pub owed_report: Option<String>,
+    /// The first leg is one that we dialled, for a peer that left: its time ends then.
+    pub handed_over_until: Option<Instant>,
     /// What the shell works on for this call.
     pub jobs: Vec<(JobId, JobPurpose)>,
     /// The creation under way.
@@ -366,6 +370,8 @@ impl Call {
             streams_begun: 1,
             agent: StreamId::FIRST,
             agent_close: None,
+            owed_report: None,
+            handed_over_until: None,
             settings: opening.settings,
             route: opening.route,
             agent_id: opening.agent_id,
@@ -402,6 +408,11 @@ impl Call {
     /// The call has ended and only waits for its traces to go.
     pub fn is_ending(&self) -> bool {
         matches!(self.state, State::Ending { .. })
+    }
+
+    /// A leg of this call was dialled by us, and counts against `[outgoing]`.
+    pub fn is_dialled(&self) -> bool {
+        self.outgoing.is_some() || self.second.is_some() || self.handed_over_until.is_some()
     }
 
     /// When this call wants to be called next.

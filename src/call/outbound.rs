@@ -289,14 +289,19 @@ impl Call {
     /// When an answered call wants to be called next: its heartbeat, or the end of its time.
     pub(super) fn next_beat(&self, now: Now) -> Instant {
         let beat = now.at + HEARTBEAT;
-        let ends_at = self.outgoing.as_ref().and_then(|outgoing| outgoing.ends_at);
-        ends_at.map_or(beat, |ends_at| beat.min(ends_at))
+        self.ends_at().map_or(beat, |ends_at| beat.min(ends_at))
+    }
+
+    /// When the time of what we dialled is over: of an outgoing call, or of a target that the agent
+    /// went over to.
+    fn ends_at(&self) -> Option<Instant> {
+        let outgoing = self.outgoing.as_ref().and_then(|outgoing| outgoing.ends_at);
+        [outgoing, self.handed_over_until].into_iter().flatten().min()
     }
 
     /// The longest time that `[outgoing]` allows is over.
     pub(super) fn is_too_long(&self, now: Now) -> bool {
-        let ends_at = self.outgoing.as_ref().and_then(|outgoing| outgoing.ends_at);
-        ends_at.is_some_and(|ends_at| ends_at <= now.at)
+        self.ends_at().is_some_and(|ends_at| ends_at <= now.at)
     }
 
     /// The final refusal of the callee's side. A redirection is followed when the policy admits the
@@ -338,6 +343,7 @@ impl Call {
         };
         outgoing.tried.push(callee.uri.clone());
         outgoing.callee = callee;
+        self.first.early_answer = None;
         self.note(now, Lane::Sip, "INVITE  edge → the new target");
         out.push(Act::Dial);
         true

@@ -74,8 +74,18 @@ impl Call {
         self.note(now, Lane::Sip, format!("{code} of the REFER  {} → edge", self.far_end()));
     }
 
-    /// Our REFER came to its end.
-    pub fn on_refer_done(&mut self, now: Now, outcome: &ReferOutcome, out: &mut Vec<Act>) {
+    /// Our REFER in this session came to its end. That of a dialog which was replaced meanwhile was
+    /// given up with it.
+    pub fn on_refer_done(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        outcome: &ReferOutcome,
+        out: &mut Vec<Act>,
+    ) {
+        if session != self.first.session {
+            return;
+        }
         let (words, end) = match outcome {
             ReferOutcome::Succeeded { code } => {
                 (format!("the REFER succeeded with {code}"), ReferEnd::Referred)
@@ -181,5 +191,13 @@ impl Call {
             awaits_dialog: true,
             awaits_media: true,
         });
+        let until = now.at + self.settings.hands.transfers.policy.length_max;
+        let until = *self.handed_over_until.get_or_insert(until);
+        self.deadline = Some(self.deadline.map_or(until, |deadline| deadline.min(until)));
+        // An agent that left while the target rang is missed by now.
+        if let Some(close) = self.agent_close.take() {
+            self.let_go_of_transfer(now, out);
+            self.on_agent_left(now, close, out);
+        }
     }
 }

@@ -75,6 +75,7 @@ impl Call {
     pub(super) fn dial_second(&mut self, now: Now, out: &mut Vec<Act>) {
         let Some(second) = &mut self.second else { return };
         second.progress = Progress::Ringing;
+        second.leg.early_answer = None;
         self.note(now, Lane::Sip, "INVITE  edge → target");
         out.push(Act::DialSecond);
     }

@@ -47,6 +47,9 @@ impl Call {
         out: &mut Vec<Act>,
     ) {
         let Some(transferring) = &mut self.transfer else { return };
+        if transferring.staging.is_some() {
+            return;
+        }
         match fetched {
             Ok(callers) => {
                 transferring.staging = Some(Staging { callers, is_entered: false });

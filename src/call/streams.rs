@@ -199,7 +199,8 @@ impl Call {
     /// 101 came.
     pub fn on_stream_joined(&mut self, now: Now, stream: StreamId, out: &mut Vec<Act>) {
         if stream == self.agent {
-            return self.on_joined(now, out);
+            self.on_joined(now, out);
+            return self.tell_owed_report(out);
         }
         let Some(operator) = self.operator_of(stream) else { return };
         operator.joined = Some(now.at);
@@ -235,10 +236,14 @@ impl Call {
             return self.on_agent_left(now, close, out);
         }
         self.agent_close = Some(close);
+        // It is no longer up at Ultravox, whatever becomes of the transfer.
+        out.push(Act::AgentDone { stream, joined: true });
         self.drive(now, Happened::CallerAgentLeft, out);
     }
 
+    /// It ends here: when the operator has agreed already, the transfer goes on without it.
     fn lose_operator(&mut self, now: Now, why: &'static str, out: &mut Vec<Act>) {
+        self.end_operator(now, out);
         self.drive(now, Happened::AgentLost(Failure::NoAgent(why)), out);
     }
 

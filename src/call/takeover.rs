@@ -3,8 +3,9 @@
 
 use super::ladder::Lane;
 use super::leg::Closing;
+use super::transfer::{Happened, ReferEnd, ReferFault};
 use super::{Act, Call};
-use crate::ground::{Flow, Now};
+use crate::ground::{Flow, Now, limits};
 use crate::media::plan::LegPlan;
 use crate::refusal::Refusal;
 use crate::sdp::{LocalMedia, OfferAnswer, OfferFault};
@@ -30,7 +31,8 @@ impl Call {
     /// Answers the offer of whoever wants the place of this session's peer, or makes one.
     ///
     /// # Errors
-    /// The leg is not up, or the offer cannot be used at its port.
+    /// The leg is not up, too many dialogs of the call are closing, or the offer cannot be used at
+    /// the leg's port.
     pub fn receive_newcomer(
         &self,
         replaced: SessionId,
@@ -38,6 +40,9 @@ impl Call {
         mut offer_answer: OfferAnswer,
         offer: Option<Bytes>,
     ) -> Result<Newcomer, Refusal> {
+        if self.closing.len() >= limits::CLOSING_LEGS_MAX {
+            return Err(Refusal::NotReplaced);
+        }
         let leg = self.leg(replaced).filter(|_| self.is_leg_up(replaced));
         let leg = leg.ok_or(Refusal::NotReplaced)?;
         let local = self.local_media_again(replaced).ok_or(Refusal::NotReplaced)?;
@@ -88,5 +93,10 @@ impl Call {
         }
         self.note(now, Lane::Sip, format!("BYE  edge → former {who}"));
         out.push(Act::Bye { session: replaced, reason: Some(REPLACED) });
+        if self.first.session == session {
+            // Whatever was asked of the former peer by REFER: nobody answers for it any more.
+            let overtaken = ReferEnd::Failed(ReferFault::Replaced);
+            self.drive(now, Happened::Refer(overtaken), out);
+        }
     }
 }

@@ -14,7 +14,8 @@
 //!     └── refused, failed, silent ──▶ back, or Bridged where that was asked for (TRY_REFER)
 //! ```
 //!
-//! Whoever ends a bridged leg ends the call. Ringing, Greeting, Briefing and Bridged are bounded.
+//! Whoever ends a bridged leg ends the call. Every state but Opening, where a port
+//! is bound, is bounded by a time.
 
 mod bridge;
 mod cold;
@@ -64,6 +65,8 @@ pub struct Patience {
     pub greeting: Duration,
     /// The talk of the agent with the target.
     pub briefing: Duration,
+    /// Our REFER, from its sending to the end of its news.
+    pub refer: Duration,
     /// Bridged legs.
     pub bridged: Duration,
 }
@@ -121,6 +124,8 @@ pub enum ReferFault {
     Silent,
     /// It could not be sent now.
     Unsent,
+    /// Somebody else took the place of the peer that it was sent to.
+    Replaced,
 }
 
 /// What the call is to do, in this order.
@@ -180,7 +185,7 @@ pub enum State {
     /// The agent speaks with the target.
     Briefing { until: Instant },
     /// Our REFER is out. `target_left`: the target's leg is gone, as it should when it is replaced.
-    Referring { target_left: bool },
+    Referring { until: Instant, target_left: bool },
     /// The caller and the target hear each other.
     Bridged { until: Instant },
     /// Done: the caller is back, or the call is over.
@@ -211,8 +216,8 @@ pub struct Transfer {
 impl Transfer {
     /// Begins a transfer; its first steps go to `out`.
     pub fn begin(
-        manner: Manner,
-        briefing: Briefing,
+        now: Instant,
+        (manner, briefing): (Manner, Briefing),
         patience: Patience,
         out: &mut Vec<Step>,
     ) -> Transfer {
@@ -223,7 +228,7 @@ impl Transfer {
         let mut transfer = Transfer { manner, briefing, patience, state: State::Opening, agent };
         out.push(Step::Hold);
         match (manner, briefing) {
-            (Manner::Refer | Manner::TryRefer, Briefing::Cold) => transfer.refer(out),
+            (Manner::Refer | Manner::TryRefer, Briefing::Cold) => transfer.refer(now, out),
             (_, Briefing::Cold) => out.push(Step::OpenLeg),
             (_, Briefing::SecondCall | Briefing::Stage) => {
                 out.extend([Step::OpenLeg, Step::ReadyAgent(briefing)]);
@@ -265,8 +270,9 @@ impl Transfer {
             State::Ringing { until }
             | State::Greeting { until }
             | State::Briefing { until }
+            | State::Referring { until, .. }
             | State::Bridged { until } => Some(until),
-            State::Opening | State::Referring { .. } | State::Over => None,
+            State::Opening | State::Over => None,
         }
     }
 
@@ -299,8 +305,8 @@ impl Transfer {
             State::Bridged { .. } => self.end(cause, out),
             State::Greeting { .. } | State::Briefing { .. } => self.fail(failure, out),
             // The REFER's target replaces our dialog by its own: its BYE may be faster than the news.
-            State::Referring { .. } => {
-                self.state = State::Referring { target_left: true };
+            State::Referring { until, .. } => {
+                self.state = State::Referring { until, target_left: true };
                 out.push(Step::DropTarget);
             }
             State::Opening | State::Ringing { .. } | State::Over => {}
@@ -316,7 +322,10 @@ impl Transfer {
             State::Greeting { .. } => self.fail(Failure::NoAgent("it was not ready in time"), out),
             State::Briefing { .. } => self.fail(Failure::Undecided, out),
             State::Bridged { .. } => self.end(EndCause::BridgedTooLong, out),
-            State::Opening | State::Referring { .. } | State::Over => {}
+            State::Referring { .. } => {
+                self.on_refer_end(now, ReferEnd::Failed(ReferFault::Silent), out);
+            }
+            State::Opening | State::Over => {}
         }
     }
 
@@ -325,7 +334,7 @@ impl Transfer {
         let has_leg = match self.state {
             State::Opening | State::Ringing { .. } => true,
             State::Greeting { .. } | State::Briefing { .. } | State::Bridged { .. } => true,
-            State::Referring { target_left } => self.briefing != Briefing::Cold && !target_left,
+            State::Referring { target_left, .. } => self.briefing != Briefing::Cold && !target_left,
             State::Over => return,
         };
         self.state = State::Over;

@@ -122,6 +122,8 @@ pub const SESSION_INTERVAL: Duration = Duration::from_secs(1_800);
 pub const ENDED_DIALOGS_MAX: usize = 256;
 /// How long a re-INVITE of ours may ring: no person is asked for it.
 pub const REOFFER: Duration = Duration::from_secs(32);
+/// An answer to a request of ours is waited for at most so long: 64 × T1 (RFC 3261 §17.1.2.2).
+pub const TRANSACTION: Duration = Duration::from_secs(32);
 /// Calls that may be up at once, unless the configuration says otherwise.
 pub const CALLS_MAX: usize = 1_000;
 

@@ -8,7 +8,8 @@
 //!   └─ 300 and above, Refer-Sub: false ─▶   └─ patience, the peer's BYE ────▶ Over
 //! ```
 //!
-//! Over means that the outcome was told. Notifications may still come and are answered.
+//! Over means that the outcome was told. Notifications may still come and are answered; a success
+//! after the patience was over is told once more, since the parties have each other then.
 
 use super::msg::{NameAddr, Scheme, Uri, is_token};
 use super::replaces::Replaces;
@@ -83,6 +84,8 @@ pub struct Referring {
     former: Vec<u32>,
     /// The peer notifies no more.
     terminated: bool,
+    /// It was given up as timed out, and a success may still come.
+    may_succeed_late: bool,
 }
 
 /// Whose a notification is.
@@ -112,6 +115,7 @@ impl Referring {
             numbers: Vec::new(),
             former: Vec::new(),
             terminated: false,
+            may_succeed_late: false,
         }
     }
 
@@ -168,7 +172,7 @@ impl Referring {
     ) {
         self.terminated |= notification.is_last;
         if self.phase == Phase::Over {
-            return;
+            return self.hear_late(notification.fragment, out);
         }
         self.accept(now);
         match notification.fragment {
@@ -181,6 +185,14 @@ impl Referring {
         }
         if notification.is_last {
             self.finish(ReferOutcome::TimedOut, out);
+        }
+    }
+
+    /// News of a referral that was given up: that it succeeded after all is told, once.
+    fn hear_late(&mut self, fragment: Option<(u16, String)>, out: &mut Vec<ReferEffect>) {
+        let Some((code @ 200.., _)) = fragment else { return };
+        if std::mem::take(&mut self.may_succeed_late) && code < 300 {
+            out.push(ReferEffect::Done(ReferOutcome::Succeeded { code }));
         }
     }
 
@@ -237,6 +249,7 @@ impl Referring {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
             self.deadline = None;
+            self.may_succeed_late = outcome == ReferOutcome::TimedOut;
             out.push(ReferEffect::Done(outcome));
         }
     }
@@ -448,7 +461,9 @@ mod tests {
             ("frag 100, bye", "100 PeerLeft { accepted: true }"),
             ("bye", "PeerLeft { accepted: false }"),
             ("bye, 202, frag 200 last, wait 99", "PeerLeft { accepted: false }"),
-            ("202, wait 30, frag 200 last", "202 TimedOut"),
+            ("202, wait 30, frag 200 last", "202 TimedOut Succeeded { code: 200 }"),
+            ("202, wait 30, frag 180, frag 200, frag 200", "202 TimedOut Succeeded { code: 200 }"),
+            ("202, wait 30, frag 486, frag 200", "202 TimedOut"),
         ];
         for (script, expected) in cases {
             assert_eq!(play(script), expected, "{script}");

@@ -240,6 +240,11 @@ impl Creations {
         }
     }
 
+    /// No caller waits, and no agent call is being created or up. Those that lapse are nobody's.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.creating.is_empty() && self.up.is_empty()
+    }
+
     pub fn figures(&self, now: Instant) -> CreationFigures {
         let waiting = self.waiting.len();
         let lapsing = self.lapsing.iter().filter(|at| **at > now).count();

@@ -4,7 +4,6 @@
 
 use super::outgoing::nowhere;
 use super::{SDP, Switchboard};
-use crate::call::Call;
 use crate::call::keys::{INFO_TYPES, Info, InfoFault, read_info};
 use crate::call::leg::{Errand, Leg};
 use crate::call::referring::{Notified, ReferWish};
@@ -73,10 +72,14 @@ impl Switchboard {
     /// One more call of ours, when `[outgoing]` allows as many.
     fn take_place(&mut self, now: Now) -> Result<(), String> {
         let policy = Arc::clone(&self.settings.outgoing);
-        let is_ours = |call: &&Call| call.outgoing.is_some() || call.second.is_some();
-        let live = self.calls.values().filter(is_ours).count();
+        let live = self.dialled_now();
         let placed = self.dialled.take(now.at, &policy, live);
         placed.map_err(|_| "as many calls were placed as are allowed now".to_owned())
+    }
+
+    /// Calls with a leg that we dialled, which `[outgoing]` limits.
+    pub(super) fn dialled_now(&self) -> usize {
+        self.calls.values().filter(|call| call.is_dialled()).count()
     }
 
     /// Every codec, the one of the other leg first: what both speak needs no transcoding.

@@ -42,7 +42,7 @@ impl Switchboard {
         let unavailable =
             |refusal: Refusal| DialRefusal::Unavailable { words: refusal.answer(refusals).detail };
         self.check_capacity().map_err(unavailable)?;
-        let live = self.calls.values().filter(|call| call.outgoing.is_some()).count();
+        let live = self.dialled_now();
         self.dialled
             .take(now.at, &policy, live)
             .map_err(|retry_after| DialRefusal::TooMany { retry_after })?;

@@ -24,7 +24,7 @@ impl Transfer {
         match (self.briefing, self.manner) {
             (Briefing::Cold, Manner::HandOver) => {
                 self.state = State::Over;
-                out.extend([Step::HandOver, Step::Note(Outcome::HandedOver)]);
+                out.extend([Step::Note(Outcome::HandedOver), Step::HandOver]);
             }
             (Briefing::Cold, Manner::Refer | Manner::Bridge | Manner::TryRefer) => {
                 self.bridge(now, out);

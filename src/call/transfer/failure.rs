@@ -88,6 +88,7 @@ impl Failure {
             Failure::Refer(ReferFault::Failed { .. }) => "REFER failed",
             Failure::Refer(ReferFault::Silent) => "no news of the REFER",
             Failure::Refer(ReferFault::Unsent) => "REFER not sent",
+            Failure::Refer(ReferFault::Replaced) => "REFER overtaken",
         }
     }
 
@@ -107,7 +108,9 @@ impl Failure {
             | Failure::NoAgent(_)
             | Failure::Declined(_)
             | Failure::Undecided
-            | Failure::Refer(ReferFault::Silent | ReferFault::Unsent) => None,
+            | Failure::Refer(ReferFault::Silent | ReferFault::Unsent | ReferFault::Replaced) => {
+                None
+            }
         }
     }
 }
@@ -121,6 +124,9 @@ fn refer_words(fault: ReferFault) -> String {
         }
         ReferFault::Silent => format!("{system} did not carry it out in time."),
         ReferFault::Unsent => format!("{system} is busy with another change."),
+        ReferFault::Replaced => {
+            "The transfer failed: somebody else took the caller's place meanwhile.".into()
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use crate::refusal::EndCause;
 
 impl Transfer {
     /// Asks the first leg's peer to call the target.
-    pub(super) fn refer(&mut self, out: &mut Vec<Step>) {
-        self.state = State::Referring { target_left: false };
+    pub(super) fn refer(&mut self, now: Instant, out: &mut Vec<Step>) {
+        self.state = State::Referring { until: now + self.patience.refer, target_left: false };
         out.push(Step::Refer { replaces: self.briefing != Briefing::Cold });
     }
 
@@ -42,7 +42,7 @@ impl Transfer {
 
     /// The peer does not do it. With the bridge to fall back on the parties are brought together here.
     fn on_refer_failed(&mut self, now: Instant, failure: Failure, out: &mut Vec<Step>) {
-        let State::Referring { target_left } = self.state else { return };
+        let State::Referring { target_left, .. } = self.state else { return };
         match (self.manner, self.briefing) {
             (Manner::TryRefer, Briefing::SecondCall | Briefing::Stage) if !target_left => {
                 self.bridge(now, out);

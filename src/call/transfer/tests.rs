@@ -7,6 +7,7 @@ const PATIENCE: Patience = Patience {
     ring: Duration::from_secs(45),
     greeting: Duration::from_secs(10),
     briefing: Duration::from_secs(180),
+    refer: Duration::from_secs(60),
     bridged: Duration::from_secs(3_600),
 };
 
@@ -17,7 +18,7 @@ fn at(seconds: u64) -> Instant {
 /// Plays a story and tells the steps of each moment, the first ones among them.
 fn play(manner: Manner, briefing: Briefing, story: &[(u64, Happened)]) -> (Transfer, Vec<String>) {
     let mut steps = Vec::new();
-    let mut transfer = Transfer::begin(manner, briefing, PATIENCE, &mut steps);
+    let mut transfer = Transfer::begin(at(0), (manner, briefing), PATIENCE, &mut steps);
     let mut told = vec![words(&steps)];
     for (seconds, what) in story {
         steps.clear();
@@ -91,6 +92,8 @@ fn a_cold_refer_has_no_second_leg() {
         let back = format!("failed({label}) resume report");
         check(Refer, Cold, &[(9, failed(fault)), (10, REFERRED)], &[begin, &back, ""]);
     }
+    let late = [(59, Happened::Timeout), (60, Happened::Timeout)];
+    check(Refer, Cold, &late, &[begin, "", "failed(no news of the REFER) resume report"]);
     let left = Happened::Refer(ReferEnd::PeerLeft);
     check(Refer, Cold, &[(9, left)], &[begin, "finish(caller hung up)"]);
 }
@@ -247,7 +250,7 @@ fn a_stage_needs_no_joining_and_ends_with_its_agent() {
 #[test]
 fn the_agent_goes_over_when_the_peers_refer_is_followed() {
     let story = [(0, Happened::LegReady), (5, Happened::Answered), (6, Happened::TargetLeft)];
-    let expected = ["hold openleg", "dial", "handover handedover", ""];
+    let expected = ["hold openleg", "dial", "handedover handover", ""];
     check(Manner::HandOver, Briefing::Cold, &story, &expected);
 }
 
@@ -276,7 +279,7 @@ fn no_story_leaves_a_transfer_without_an_end() {
         let manner = manners[entropy.below(4) as usize];
         let briefing = briefings[entropy.below(3) as usize];
         let mut steps = Vec::new();
-        let mut transfer = Transfer::begin(manner, briefing, PATIENCE, &mut steps);
+        let mut transfer = Transfer::begin(at(0), (manner, briefing), PATIENCE, &mut steps);
         let mut now = Instant::ZERO;
         for _ in 0..entropy.below(24) {
             now += Duration::from_secs(entropy.below(60));

@@ -61,7 +61,7 @@ impl Transfer {
     pub(super) fn on_accepted(&mut self, now: Instant, out: &mut Vec<Step>) {
         let State::Briefing { .. } = self.state else { return };
         match self.manner {
-            Manner::Refer | Manner::TryRefer => self.refer(out),
+            Manner::Refer | Manner::TryRefer => self.refer(now, out),
             Manner::Bridge | Manner::HandOver => self.bridge(now, out),
         }
     }

@@ -390,7 +390,12 @@ fn a_refer_that_succeeds_while_we_bridge() {
     world.callers[0].refers = Refers { notifies, leaves: Some(6_300), ..Refers::default() };
     world.callee_speaks(4_400, 0, 700);
     let record = check("transfer_warm_late_refer", &mut world);
-    assert!(record.is_closed());
+    // One call is enough: the news end ours, and neither leg bills on.
+    assert_eq!(record.end.as_deref(), Some("transferred"));
+    let (outcome, sip_ms, agent_ms) = told(&record);
+    assert_eq!(outcome, TransferOutcome::Referred);
+    assert!(sip_ms > agent_ms + leg_ms(&record), "bridged meanwhile");
+    assert_eq!(record.ended_at, record.transfers[0].decided_at);
 }
 
 #[test]
@@ -442,7 +447,8 @@ fn no_agent_for_the_operator() {
     check("transfer_warm_not_prepared", &mut world);
     let leaves = Some((3_000, AgentClose::Lost));
     let mut world = operator(Script { leaves, ..Script::default() });
-    check("transfer_warm_agent_lost", &mut world);
+    let record = check("transfer_warm_agent_lost", &mut world);
+    assert!((3_000..3_300).contains(&record.transfers[0].operator_time.as_millis()), "{record:?}");
     assert!(report(&world).contains("was lost"), "{}", report(&world));
 }
 
@@ -484,11 +490,35 @@ fn the_peers_refer_is_refused_unless_it_is_wanted() {
     assert_eq!(told(&record).0, TransferOutcome::Failed);
 }
 
+#[test]
+fn the_agent_is_lost_while_the_target_of_the_peers_refer_rings() {
+    let settings = edge(&to_target(), |transfers| transfers.follow_refer = true);
+    let mut world = World::new(1, settings);
+    world.service.script = Script { leaves: Some((2_500, AgentClose::Lost)), ..Script::default() };
+    world.caller("sales");
+    world.callee(Manner { answers: Some((3_000, 200, "")), ..Manner::default() });
+    world.act(0, 0, Action::Invite);
+    world.act(2_000, 0, Action::Refer("+15550001"));
+    let record = check("transfer_peer_agent_lost", &mut world);
+    // The target has the agent that goes on, and no call in which nobody speaks.
+    assert_eq!(told(&record).0, TransferOutcome::HandedOver);
+    assert!(record.sip_time < Duration::from_secs(20), "{record:?}");
+    assert_eq!(record.continued_as.len(), 2);
+    assert!(world.ladder().contains("arrange leg 1 ← agent 1, agent 1 ← leg 1"));
+}
+
 /// A second phone of the PBX takes the call over at two seconds.
 fn taken_over(allowed: bool, change: impl FnOnce(&mut World)) -> World {
     let settings = edge(&to_target(), |transfers| transfers.replaces = allowed);
     let mut world = World::new(1, settings);
     world.caller("sales");
+    take_over(&mut world);
+    change(&mut world);
+    world
+}
+
+/// The first phone calls, and the second one replaces it.
+fn take_over(world: &mut World) {
     world.caller("sales");
     world.act(0, 0, Action::Invite);
     world.run_out(2_000);
@@ -496,8 +526,6 @@ fn taken_over(allowed: bool, change: impl FnOnce(&mut World)) -> World {
     let tag = tag.expect("the call is up");
     world.callers[1].headers = vec![format!("Replaces: {call_id};to-tag={tag};from-tag=from-pbx")];
     world.act(2_100, 1, Action::Invite);
-    change(&mut world);
-    world
 }
 
 #[test]
@@ -515,6 +543,22 @@ fn a_call_is_taken_over_by_an_invite_with_replaces() {
 }
 
 #[test]
+fn a_peer_that_is_replaced_while_it_has_our_refer() {
+    let settings = edge(&to_target(), |transfers| transfers.replaces = true);
+    let mut world = World::new(1, settings);
+    let call = tool("coldTransfer", &json!({}));
+    world.service.script = Script { texts: vec![(1_000, call)], ..Script::default() };
+    world.caller("sales");
+    world.callers[0].refers = Refers { notifies: vec![(10, 100)], ..Refers::default() };
+    take_over(&mut world);
+    world.act(6_000, 1, Action::HangUp);
+    let record = check("taken_over_while_referring", &mut world);
+    let (outcome, ..) = told(&record);
+    assert_eq!(outcome, TransferOutcome::Failed);
+    assert!(report(&world).contains("somebody else"), "{}", report(&world));
+}
+
+#[test]
 fn a_call_is_not_taken_over_unless_that_is_wanted() {
     let mut world = taken_over(false, |world| world.act(6_000, 0, Action::HangUp));
     world.run_out(600_000);
@@ -522,6 +566,10 @@ fn a_call_is_not_taken_over_unless_that_is_wanted() {
     assert!(world.is_idle());
     assert_eq!(world.facts.len(), 2, "the refusal has its record too");
 }
+
+/// No transfer of a storm is undecided for longer: the sum of its patiences (ringing, the agent for
+/// the operator, the briefing, the REFER), of which each is short there.
+const UNDER_WAY_MAX_S: i64 = 10 + 10 + 10 + (9 + 32);
 
 /// A random edge, PBX, phone and agent, with a transfer or three in the middle of it.
 fn storm(seed: u64) -> World {
@@ -538,8 +586,8 @@ fn storm(seed: u64) -> World {
         edge(&fixed, |transfers| {
             transfers.warm = [WarmMode::SecondCall, WarmMode::Stage][chance.below(2) as usize];
             transfers.refer_timeout = Duration::from_secs(1 + chance.below(8));
-            transfers.ring_timeout = Duration::from_secs(2 + chance.below(20));
-            transfers.briefing_max = Duration::from_secs(2 + chance.below(20));
+            transfers.ring_timeout = Duration::from_secs(2 + chance.below(8));
+            transfers.briefing_max = Duration::from_secs(2 + chance.below(8));
             transfers.bridged_max = Duration::from_secs(2 + chance.below(40));
             transfers.follow_refer = chance.below(2) == 0;
         }),
@@ -592,8 +640,8 @@ fn storm(seed: u64) -> World {
     if chance.below(8) == 0 {
         world.ports_taken = chance.below(7) as u32;
     }
-    world.act(60_000, caller, Action::HangUp);
-    world.edge(90_000, Input::Drain { grace: Duration::from_secs(60) });
+    world.act(80_000, caller, Action::HangUp);
+    world.edge(110_000, Input::Drain { grace: Duration::from_secs(60) });
     world
 }
 
@@ -646,6 +694,9 @@ fn storms_of_transfers_leave_nothing() {
             for transfer in &record.transfers {
                 *outcomes.entry(format!("{:?}", transfer.outcome)).or_default() += 1;
                 assert_ne!(transfer.outcome, TransferOutcome::UnderWay, "seed {seed}\n{ladder}");
+                let decided = transfer.decided_at.expect("decided").unix_micros();
+                let took = decided - transfer.began_at.unix_micros();
+                assert!(took < UNDER_WAY_MAX_S * 1_000_000, "seed {seed}: {took} us\n{ladder}");
             }
             let handed_over = |one: &TransferRecord| one.outcome == TransferOutcome::HandedOver;
             let (Some(answered), Some(end)) = (facts.answered, facts.torn_down) else { continue };
