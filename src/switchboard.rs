@@ -481,13 +481,13 @@ impl Switchboard {
             MediaEvent::AgentHeard => call.on_agent_heard(now),
             MediaEvent::Digit { leg, digit, duration_ms } => {
                 let duration = Duration::from_millis(duration_ms.into());
-                call.on_key(now, leg, (KeyWay::Media, digit), duration, out);
+                call.on_key(now, leg, (KeyWay::Media, digit.0), duration, out);
             }
             MediaEvent::OneWay { leg, verdict } => call.on_one_way(now, leg, verdict, out),
             MediaEvent::LegSilent { leg } => call.on_leg_silent(now, leg, out),
             MediaEvent::HeldTooLong { leg } => call.on_leg_held_too_long(now, leg, out),
             MediaEvent::AgentText { stream, text } => call.on_agent_text(now, stream, &text, out),
-            MediaEvent::KeysSent { .. } => call.on_keys_sent(now, out),
+            MediaEvent::KeysSent { leg } => call.on_keys_sent(now, leg, out),
             MediaEvent::SoundPlayed => call.on_prompt_played(now, out),
             MediaEvent::AgentEnded { stream } => call.on_stream_ended(now, stream),
             MediaEvent::AgentLeft { stream, close } => {

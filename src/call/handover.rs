@@ -229,6 +229,7 @@ impl Call {
                 return self.refuse_transfer(now, whom, &words, out);
             }
         };
+        self.settle_keys(now, out);
         self.note(now, Lane::Edge, format!("transfer begins: {}", kind_words(asked.kind)));
         let record = TransferRecord::begun(asked.kind, callee.uri.clone(), now.wall);
         self.cdr.transfers.push(record);
@@ -266,6 +267,8 @@ impl Call {
     pub(super) fn may_transfer(&self) -> Result<(), &'static str> {
         if !self.is_answered() {
             Err("the call is not up")
+        } else if self.lost.is_some() {
+            Err("the agent is lost, another one is looked for")
         } else if self.transfer.is_some() {
             Err("another transfer is under way; wait for its end")
         } else if self.cdr.transfers.len() >= limits::TRANSFERS_MAX {
@@ -408,6 +411,7 @@ impl Call {
         self.stop_music(out);
         self.end_operator(now, out);
         self.leave_agent(now, out);
+        self.tools.forget_keys();
         out.push(Act::Record);
     }
 

@@ -1,11 +1,13 @@
 //! Keys that the caller presses, on their way to the agent: by RTP (RFC 4733 events or tones, which the
 //! media plane hears) and by INFO (`application/dtmf-relay`, `application/dtmf`). A key that comes both
 //! ways is one key. Keys in quick succession are told together, as Ultravox does for its own telephone
-//! media (`dtmfHandling`). Which keys they were stands in no ladder, log or record: they may be a PIN.
+//! media (`dtmfHandling`). Between bridged legs keys are passed on. Which keys they were stands in no
+//! ladder, log or record: they may be a PIN.
 
 use super::ladder::Lane;
 use super::{Act, Call};
 use crate::ground::{Instant, LegId, Now};
+use crate::media::plan::{Key, MediaCommand};
 use crate::sip::ua::SessionId;
 use crate::ultravox::data_message::ClientMessage;
 use std::collections::VecDeque;
@@ -22,6 +24,13 @@ const REMEMBERED_MAX: usize = 32;
 /// How long a key counts as pressed when its INFO does not say.
 const INFO_DURATION: Duration = Duration::from_millis(160);
 
+/// A key counts as pressed for so long at most, whatever its INFO says.
+const DURATION_MAX: Duration = Duration::from_secs(2);
+/// The pause after a key that is passed on.
+const PASSED_GAP: Duration = Duration::from_millis(60);
+/// Keys on their way over a bridge; more are dropped.
+const PASSING_MAX: u32 = 32;
+
 /// The way that a key came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyWay {
@@ -35,7 +44,17 @@ pub enum KeyWay {
 pub struct Keys {
     waiting: String,
     due: Option<Instant>,
-    pressed: VecDeque<(KeyWay, char, Instant)>,
+    pressed: VecDeque<Press>,
+    /// On their way to the other leg of a bridge.
+    passing: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Press {
+    leg: LegId,
+    way: KeyWay,
+    key: char,
+    at: Instant,
 }
 
 impl fmt::Debug for Keys {
@@ -51,12 +70,13 @@ impl Keys {
     }
 
     /// Takes a press that lasted for `duration` until now; false when it came the other way before.
-    fn take(&mut self, now: Instant, way: KeyWay, key: char, duration: Duration) -> bool {
-        let is_past = |at: Instant| now.since(at) > TWICE + duration;
-        while self.pressed.front().is_some_and(|(_, _, at)| is_past(*at)) {
+    fn take(&mut self, press: Press, duration: Duration) -> bool {
+        let longest = TWICE + duration.min(DURATION_MAX);
+        while self.pressed.front().is_some_and(|one| press.at.since(one.at) > longest) {
             self.pressed.pop_front();
         }
-        let twin = |(other, pressed, _): &(KeyWay, char, Instant)| *other != way && *pressed == key;
+        let twin =
+            |one: &Press| one.leg == press.leg && one.way != press.way && one.key == press.key;
         if let Some(place) = self.pressed.iter().position(twin) {
             self.pressed.remove(place);
             return false;
@@ -64,7 +84,7 @@ impl Keys {
         if self.pressed.len() >= REMEMBERED_MAX {
             self.pressed.pop_front();
         }
-        self.pressed.push_back((way, key, now));
+        self.pressed.push_back(press);
         true
     }
 
@@ -170,12 +190,13 @@ impl Call {
         duration: Duration,
         out: &mut Vec<Act>,
     ) {
-        if session == self.first.session {
-            self.on_key(now, self.first.id, (KeyWay::Info, key), duration, out);
+        if let Some(leg) = self.leg(session).map(|leg| leg.id) {
+            self.on_key(now, leg, (KeyWay::Info, key), duration, out);
         }
     }
 
-    /// A key of a leg. Only the first leg's are the agent's to hear, and only while it speaks with it.
+    /// A key of a leg: the other leg's when both are bridged. Else only the first leg's are the agent's
+    /// to hear, and only while it speaks with it; those that come while it is lost wait for the next.
     pub fn on_key(
         &mut self,
         now: Now,
@@ -184,7 +205,9 @@ impl Call {
         duration: Duration,
         out: &mut Vec<Act>,
     ) {
-        if leg != self.first.id || !self.keys.take(now.at, way, key, duration) {
+        let bridged = self.bridged_with(leg);
+        let press = Press { leg, way, key, at: now.at };
+        if (leg != self.first.id && bridged.is_none()) || !self.keys.take(press, duration) {
             return;
         }
         let words = match way {
@@ -192,19 +215,84 @@ impl Call {
             KeyWay::Info => "INFO with a key",
         };
         self.note(now, Lane::Media, format!("{words}, {} ms", duration.as_millis()));
+        if let Some(other) = bridged {
+            return self.pass_key(now, press, other, duration, out);
+        }
         let is_heard = self.is_answered() && self.transfer.is_none();
         if self.settings.hands.keys.ignore || !is_heard {
             return;
         }
-        self.keys.add(key, now.at + self.settings.hands.keys.pause);
-        if self.keys.waiting.len() >= KEYS_MAX {
-            self.tell_keys(now, out);
+        let is_full = self.keys.waiting.len() + 1 >= KEYS_MAX;
+        match self.agent_joined {
+            Some(_) => {
+                self.keys.add(key, now.at + self.settings.hands.keys.pause);
+                if is_full {
+                    self.tell_keys(now, out);
+                }
+            }
+            None if is_full => self.note(now, Lane::Media, "dropped: too many keys wait"),
+            None => self.keys.waiting.push(key),
+        }
+    }
+
+    /// The leg that hears this one over the bridge.
+    fn bridged_with(&self, leg: LegId) -> Option<LegId> {
+        let is_bridged =
+            self.transfer.as_ref().is_some_and(|transfer| transfer.machine.is_bridged());
+        let second = self.second_id().filter(|_| is_bridged)?;
+        match leg == self.first.id {
+            true => Some(second),
+            false => (leg == second).then_some(self.first.id),
+        }
+    }
+
+    /// Presses a key of one bridged leg towards the other. Tones pass in the audio by themselves.
+    fn pass_key(
+        &mut self,
+        now: Now,
+        press: Press,
+        other: LegId,
+        duration: Duration,
+        out: &mut Vec<Act>,
+    ) {
+        let plan = self.leg_named(press.leg).and_then(|leg| leg.plan.as_ref());
+        let is_tone = plan.is_none_or(|plan| plan.telephone_event.is_none());
+        if press.way == KeyWay::Media && is_tone {
+            return;
+        }
+        if self.keys.passing >= PASSING_MAX {
+            return self.note(now, Lane::Media, "dropped: too many keys wait");
+        }
+        self.keys.passing += 1;
+        self.note(now, Lane::Media, "the key is passed on");
+        let (keys, tone) = (vec![Key(press.key)], duration.min(DURATION_MAX));
+        let command = MediaCommand::SendKeys { leg: other, keys, tone, gap: PASSED_GAP };
+        out.push(Act::Media(command));
+    }
+
+    /// A key that was passed on has been pressed.
+    pub(super) fn on_key_passed(&mut self) {
+        self.keys.passing = self.keys.passing.saturating_sub(1);
+    }
+
+    /// A transfer begins: keys that wait are the present agent's still. Without one they are nobody's.
+    pub(super) fn settle_keys(&mut self, now: Now, out: &mut Vec<Act>) {
+        match self.agent_joined {
+            Some(_) if !self.keys.waiting.is_empty() => self.tell_keys(now, out),
+            _ => drop(self.keys.drain()),
+        }
+    }
+
+    /// There is an agent again: it hears of the keys that waited for it.
+    pub(super) fn release_keys(&mut self, now: Now) {
+        if !self.keys.waiting.is_empty() {
+            self.keys.due = Some(now.at + self.settings.hands.keys.pause);
         }
     }
 
     /// The pause after the last key is over: the agent hears of them.
     pub(super) fn on_keys_due(&mut self, now: Now, out: &mut Vec<Act>) {
-        if self.keys.due.is_some_and(|due| due <= now.at) {
+        if self.keys.due.take_if(|due| *due <= now.at).is_some() && self.agent_joined.is_some() {
             self.tell_keys(now, out);
         }
     }
@@ -277,7 +365,8 @@ mod tests {
             let way = if characters.next() == Some('m') { KeyWay::Media } else { KeyWay::Info };
             let key = characters.next().expect("a key");
             let ms = characters.as_str().parse().expect("a time");
-            if keys.take(at(ms), way, key, Duration::from_millis(100)) {
+            let press = Press { leg: LegId::CALLER, way, key, at: at(ms) };
+            if keys.take(press, Duration::from_millis(100)) {
                 taken.push(key);
             }
         }
@@ -302,10 +391,23 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_does_not_say_for_how_long_keys_are_twins() {
+        for (ms, taken) in [(3_000, false), (3_001, true)] {
+            let mut keys = Keys::default();
+            let press = |way, at| Press { leg: LegId::CALLER, way, key: '1', at };
+            assert!(keys.take(press(KeyWay::Media, at(0)), Duration::ZERO));
+            let longest = Duration::from_millis(u16::MAX.into());
+            assert_eq!(keys.take(press(KeyWay::Info, at(ms)), longest), taken, "{ms}");
+            assert!(keys.take(Press { leg: LegId(1), ..press(KeyWay::Info, at(ms)) }, longest));
+        }
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded_and_prints_no_key() {
         let mut keys = Keys::default();
         for ms in 0..200 {
-            keys.take(at(ms), KeyWay::Media, '7', Duration::ZERO);
+            let way = KeyWay::Media;
+            keys.take(Press { leg: LegId::CALLER, way, key: '7', at: at(ms) }, Duration::ZERO);
             keys.add('7', at(ms + 750));
         }
         assert_eq!((keys.pressed.len(), keys.poll_timeout()), (REMEMBERED_MAX, Some(at(949))));

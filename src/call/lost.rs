@@ -11,6 +11,7 @@
 
 use super::ladder::Lane;
 use super::leg::JobPurpose;
+use super::sound::Music;
 use super::{Act, Call};
 use crate::ground::{Instant, Now, limits};
 use crate::media::plan::{AgentClose, MediaCommand, Port, Scene};
@@ -93,6 +94,8 @@ impl Call {
         }));
         let scene = Scene::new().hearing(Port::Leg(self.first.id), Port::Sound);
         out.push(Act::Media(MediaCommand::Arrange { scene }));
+        // Music that is still being fetched would take the prompt's place.
+        self.music = Music::Off;
         if let Some(sound) = prompt {
             out.push(Act::Media(MediaCommand::Play { sound: Some(sound) }));
         }
@@ -203,6 +206,7 @@ impl Call {
         let (caller, agent) = (Port::Leg(self.first.id), Port::Agent(self.agent));
         out.push(Act::Media(MediaCommand::Arrange { scene: Scene::new().talking(caller, agent) }));
         out.push(Act::Media(MediaCommand::Play { sound: None }));
+        self.release_keys(now);
         out.push(Act::Record);
     }
 

@@ -180,6 +180,7 @@ impl Call {
         let scene = Scene::new().talking(Port::Leg(self.first.id), Port::Agent(self.agent));
         out.push(Act::Media(MediaCommand::Arrange { scene }));
         self.stop_music(out);
+        self.give_up_keys(out);
         self.note(now, Lane::Sip, "BYE  edge → the former peer");
         out.push(Act::Bye { session: former.session, reason: None });
         out.push(Act::Media(MediaCommand::CloseLeg { leg: former.id }));

@@ -14,7 +14,7 @@
 use super::ladder::Lane;
 use super::{Act, Call};
 use crate::ground::{LegId, Now, StreamId};
-use crate::media::plan::MediaCommand;
+use crate::media::plan::{Key, MediaCommand};
 use crate::sip::digest::Credentials;
 use crate::ultravox::data_message::{ClientMessage, Reaction, ServerMessage, ToolOutcome, Urgency};
 use crate::ultravox::tool::{ACCEPT, Fixed, OfferedTools, REFUSE, TelephoneTool};
@@ -81,7 +81,7 @@ pub enum ToolCall {
     Cold(ColdTransfer),
     Warm(WarmTransfer),
     Keys {
-        keys: Vec<char>,
+        keys: Vec<Key>,
         tone: Duration,
         gap: Duration,
     },
@@ -174,7 +174,7 @@ fn target(fixed: Option<String>, given: Given<'_>) -> Result<String, Unusable> {
 }
 
 /// `digits`: what a telephone has. Blanks and dashes, which models put into numbers, are passed over.
-fn keys(given: Given<'_>) -> Result<Vec<char>, Unusable> {
+fn keys(given: Given<'_>) -> Result<Vec<Key>, Unusable> {
     let Some(digits) = given.digits()? else {
         return Err(bad("the parameter digits is missing: give the keys as text such as \"12#\""));
     };
@@ -183,7 +183,7 @@ fn keys(given: Given<'_>) -> Result<Vec<char>, Unusable> {
     match keys.len() {
         0 => Err(bad("the parameter digits is empty")),
         count if count > KEYS_MAX => Err(bad("too many keys: press at most 64 at a time")),
-        _ if keys.iter().all(is_key) => Ok(keys),
+        _ if keys.iter().all(is_key) => Ok(keys.into_iter().map(Key).collect()),
         _ => Err(bad("the parameter digits may hold 0-9, *, # and A-D only")),
     }
 }
@@ -231,9 +231,17 @@ pub struct Tools {
 #[derive(Debug)]
 struct Pressing {
     invocation: Invocation,
+    leg: LegId,
     /// A placeholder was its answer: their end is told in a message.
     is_answered: bool,
     count: usize,
+}
+
+impl Tools {
+    /// Nobody asks any more what became of keys that are being pressed.
+    pub(super) fn forget_keys(&mut self) {
+        self.pressing = None;
+    }
 }
 
 impl Call {
@@ -328,7 +336,7 @@ impl Call {
         &mut self,
         now: Now,
         invocation: Invocation,
-        keys: Vec<char>,
+        keys: Vec<Key>,
         (tone, gap): (Duration, Duration),
         out: &mut Vec<Act>,
     ) {
@@ -342,18 +350,30 @@ impl Call {
         if is_long {
             self.begin_tool(&invocation, "The keys are being pressed; it takes a while.", out);
         }
-        self.tools.pressing = Some(Pressing { invocation, is_answered: is_long, count });
-        out.push(Act::Media(MediaCommand::SendKeys { leg: LegId::CALLER, keys, tone, gap }));
+        let leg = self.first.id;
+        self.tools.pressing = Some(Pressing { invocation, leg, is_answered: is_long, count });
+        out.push(Act::Media(MediaCommand::SendKeys { leg, keys, tone, gap }));
     }
 
-    /// The keys have been pressed.
-    pub fn on_keys_sent(&mut self, now: Now, out: &mut Vec<Act>) {
-        let Some(pressing) = self.tools.pressing.take() else { return };
+    /// Keys have been pressed towards this leg: the agent's, or one that was passed on over a bridge.
+    pub fn on_keys_sent(&mut self, now: Now, leg: LegId, out: &mut Vec<Act>) {
+        let pressing = self.tools.pressing.take_if(|pressing| pressing.leg == leg);
+        let Some(pressing) = pressing else { return self.on_key_passed() };
         self.note(now, Lane::Media, format!("{} keys pressed", pressing.count));
         const DONE: &str = "The keys were pressed.";
         match pressing.is_answered {
             true => self.report_to_agent(pressing.invocation.stream, DONE, out),
             false => self.begin_tool(&pressing.invocation, DONE, out),
+        }
+    }
+
+    /// The line that keys were being pressed on is gone.
+    pub(super) fn give_up_keys(&mut self, out: &mut Vec<Act>) {
+        let Some(pressing) = self.tools.pressing.take() else { return };
+        const GONE: &str = "the line that the keys were for is gone, not all of them were pressed";
+        match pressing.is_answered {
+            true => self.report_to_agent(pressing.invocation.stream, GONE, out),
+            false => self.refuse_tool(&pressing.invocation, GONE, out),
         }
     }
 
@@ -493,7 +513,7 @@ mod tests {
                 read(TelephoneTool::PlayDtmfSounds, Fixed::default(), json!({"digits": digits}));
             match (call, expected) {
                 (Ok(ToolCall::Keys { keys, tone, gap }), Ok(expected)) => {
-                    assert_eq!(keys.iter().collect::<String>(), expected);
+                    assert_eq!(keys.iter().map(|key| key.0).collect::<String>(), expected);
                     assert_eq!((tone, gap), (TONE, GAP));
                 }
                 (Err(Unusable::Parameters(words)), Err(expected)) => {

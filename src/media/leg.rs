@@ -11,7 +11,7 @@ use super::key_ear::KeyEar;
 use super::latch::SourceLatch;
 use super::outbound::Outbound;
 use super::plan::{
-    AgentRates, Direction, EarlyFigures, EarlyMedia, LegPlan, MediaEvent, MediaReport, OneWay,
+    AgentRates, Direction, EarlyFigures, EarlyMedia, Key, LegPlan, MediaEvent, MediaReport, OneWay,
     RemoteMedia,
 };
 use super::quality;
@@ -537,7 +537,7 @@ impl Leg {
         let Some(ear) = &mut self.ear else { return };
         while let Some(Digit { digit, duration_ms }) = ear.take() {
             self.counters.digits += 1;
-            events.tell(MediaEvent::Digit { leg: self.id, digit, duration_ms });
+            events.tell(MediaEvent::Digit { leg: self.id, digit: Key(digit), duration_ms });
         }
     }
 
@@ -545,7 +545,7 @@ impl Leg {
         while !self.digits.is_empty() {
             let Digit { digit, duration_ms } = self.digits.remove(0);
             self.counters.digits += 1;
-            events.tell(MediaEvent::Digit { leg: self.id, digit, duration_ms });
+            events.tell(MediaEvent::Digit { leg: self.id, digit: Key(digit), duration_ms });
         }
     }
 

@@ -211,11 +211,21 @@ pub enum MediaCommand {
     Play { sound: Option<Arc<Sound>> },
     /// Press keys towards this leg: telephone-events where they were agreed, else tones in its audio.
     /// What others say to the leg waits meanwhile. Answered by `KeysSent`.
-    SendKeys { leg: LegId, keys: Vec<char>, tone: Duration, gap: Duration },
+    SendKeys { leg: LegId, keys: Vec<Key>, tone: Duration, gap: Duration },
     /// Send one data message (JSON text) to the agent.
     SendText { stream: StreamId, text: String },
     /// Close all streams with 1000, the sockets and the session.
     Close,
+}
+
+/// One key: `0`–`9`, `*`, `#`, `A`–`D`. It may be of a PIN: never printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Key(pub char);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key")
+    }
 }
 
 /// What stands at one place of a call.
@@ -355,7 +365,7 @@ pub enum MediaEvent {
     /// `0`–`9`, `*`, `#`, `A`–`D`.
     Digit {
         leg: LegId,
-        digit: char,
+        digit: Key,
         duration_ms: u32,
     },
     /// One direction of this leg carries nothing; at most once for each direction and offer/answer.

@@ -176,7 +176,12 @@ impl Scene {
             });
         }
         while let Some(event) = self.session.poll_event() {
-            self.events.push(format!("{}:{event:?}", Scene::ms(self.now.at)));
+            // A key does not print by itself.
+            let key = match &event {
+                MediaEvent::Digit { digit, .. } => format!("{:?}", digit.0),
+                _ => String::new(),
+            };
+            self.events.push(format!("{}:{event:?}{key}", Scene::ms(self.now.at)));
         }
         let uplink = self.session.uplink(StreamId::FIRST).expect("the first stream");
         while let Some(frame) = uplink.pop() {

@@ -170,6 +170,7 @@ impl Call {
             MediaCommand::Arrange { scene } => media.session.arrange(now, scene),
             MediaCommand::Play { sound } => media.session.play(now, sound),
             MediaCommand::SendKeys { leg, keys, tone, gap } => {
+                let keys: Vec<char> = keys.into_iter().map(|key| key.0).collect();
                 media.session.send_keys(leg, &keys, tone, gap);
             }
             MediaCommand::Prepare { .. }

@@ -5,14 +5,15 @@ use crate::sim::callee::Manner;
 use crate::sim::pbx::Action;
 use crate::sim::{World, ladder, settings};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use voxedge::call::settings::{HandSettings, KeySettings, TransferSettings, WarmMode};
 use voxedge::ground::{CallKey, LegId, StreamId};
-use voxedge::media::plan::{ForCall, MediaEvent};
+use voxedge::media::plan::{AgentClose, ForCall, Key, MediaEvent};
 use voxedge::outgoing::OutgoingPolicy;
 use voxedge::switchboard::Input;
 use voxedge::ultravox::data_message::{ServerMessage, Urgency};
-use voxedge::ultravox::tool::{GivenTools, TelephoneTool};
+use voxedge::ultravox::tool::{Fixed, GivenTools, SipVerb, TelephoneTool};
 
 /// A world whose caller dials at once and hangs up at 60 s, with an agent that was given the tools.
 fn world(keys: KeySettings) -> World {
@@ -21,7 +22,9 @@ fn world(keys: KeySettings) -> World {
 
 fn world_with(keys: KeySettings, adjust: impl FnOnce(&mut TransferSettings)) -> World {
     let mut settings = settings();
-    let tools = GivenTools { give: TelephoneTool::ALL.to_vec(), ..GivenTools::default() };
+    let bridge = Fixed { verb: Some(SipVerb::Invite), ..Fixed::default() };
+    let defaults = BTreeMap::from([(TelephoneTool::ColdTransfer, bridge)]);
+    let tools = GivenTools { give: TelephoneTool::ALL.to_vec(), defaults };
     let policy = Arc::new(OutgoingPolicy::clone(&settings.outgoing));
     let mut transfers = TransferSettings { policy, ..TransferSettings::default() };
     adjust(&mut transfers);
@@ -42,6 +45,7 @@ fn media(world: &mut World, ms: u64, what: MediaEvent) {
 }
 
 fn press(world: &mut World, ms: u64, digit: char) {
+    let digit = Key(digit);
     media(world, ms, MediaEvent::Digit { leg: LegId::CALLER, digit, duration_ms: 100 });
 }
 
@@ -109,6 +113,89 @@ fn the_agent_presses_keys_and_hears_when_they_were_pressed() {
     invoke(&mut world, 1_000, "playDtmfSounds", json!({"digits": "12#"}));
     invoke(&mut world, 1_100, "playDtmfSounds", json!({"digits": "9"}));
     check("agent_presses_keys", world);
+}
+
+#[test]
+fn after_a_hand_over_keys_are_pressed_towards_the_new_party() {
+    let mut world = world_with(KeySettings::default(), |transfers| transfers.follow_refer = true);
+    world.callee(Manner { hangs_up: Some(9_000), ..Manner::default() });
+    world.callee_speaks(3_300, 0, 400);
+    world.act(1_000, 0, Action::Refer("+15550001"));
+    // These are still being pressed towards the caller when its leg goes.
+    invoke(&mut world, 2_000, "playDtmfSounds", json!({"digits": "123456789012"}));
+    invoke(&mut world, 5_000, "playDtmfSounds", json!({"digits": "12#"}));
+    check("keys_after_hand_over", world);
+}
+
+#[test]
+fn an_agent_that_is_lost_after_a_hand_over_is_missed_by_the_new_party() {
+    let mut world = world_with(KeySettings::default(), |transfers| transfers.follow_refer = true);
+    world.callee(Manner { hangs_up: Some(9_000), ..Manner::default() });
+    world.callee_speaks(3_300, 0, 400);
+    world.act(1_000, 0, Action::Refer("+15550001"));
+    lose(&mut world, 5_000);
+    check("lost_after_hand_over", world);
+}
+
+#[test]
+fn keys_pass_between_bridged_legs_once() {
+    let mut world = bridged(true);
+    press(&mut world, 5_000, '1');
+    world.act(5_010, 0, Action::Info(RELAY, "Signal=1\r\nDuration=100\r\n"));
+    world.act(5_500, 0, Action::Info(RELAY, "Signal=#\r\nDuration=65535\r\n"));
+    let digit = Key('7');
+    let target = MediaEvent::Digit { leg: LegId(1), digit, duration_ms: 120 };
+    media(&mut world, 6_000, target);
+    check("keys_over_a_bridge", world);
+    // Without telephone-events keys are tones, which pass in the audio.
+    let mut tones = bridged(false);
+    media(&mut tones, 6_000, MediaEvent::Digit { leg: LegId(1), digit, duration_ms: 120 });
+    check("tones_over_a_bridge", tones);
+}
+
+#[test]
+fn keys_that_wait_when_a_transfer_begins_are_the_agents_still() {
+    let mut world = bridged(false);
+    press(&mut world, 900, '1');
+    check("keys_before_a_transfer", world);
+}
+
+#[test]
+fn keys_that_come_while_the_agent_is_lost_wait_for_the_next() {
+    let mut world = world(KeySettings::default());
+    press(&mut world, 1_900, '1');
+    lose(&mut world, 2_000);
+    press(&mut world, 2_050, '2');
+    world.act(12_000, 0, Action::HangUp);
+    check("keys_while_the_agent_is_lost", world);
+}
+
+#[test]
+fn a_peers_refer_is_refused_while_an_agent_is_looked_for() {
+    let mut world = world_with(KeySettings::default(), |transfers| transfers.follow_refer = true);
+    world.service.script.creations = vec![(150, Ok(())), (3_000, Ok(()))];
+    lose(&mut world, 2_000);
+    world.act(2_500, 0, Action::Refer("+15550001"));
+    world.act(12_000, 0, Action::HangUp);
+    check("lost_agent_and_refer", world);
+}
+
+/// A cold transfer at one second to a phone that answers, with telephone-events or without. It hangs up
+/// five seconds later.
+fn bridged(events: bool) -> World {
+    let mut world = world(KeySettings::default());
+    world.callee(Manner { hangs_up: Some(5_000), events, ..Manner::default() });
+    world.callee_speaks(3_300, 0, 200);
+    let parameters = json!({"target": "sip:+15550001@192.0.2.100"});
+    invoke(&mut world, 1_000, "coldTransfer", parameters);
+    world
+}
+
+/// The agent's stream breaks.
+fn lose(world: &mut World, ms: u64) {
+    let stream = StreamId::FIRST;
+    media(world, ms, MediaEvent::AgentEnded { stream });
+    media(world, ms, MediaEvent::AgentLeft { stream, close: AgentClose::Lost });
 }
 
 #[test]

@@ -1,17 +1,22 @@
 //! An agent that is lost while the caller is not: another agent call goes on, or the caller hears good-bye.
 
 use crate::sim::agent::Script;
+use crate::sim::callee::Manner;
 use crate::sim::pbx::Action;
 use crate::sim::{World, ladder, settings};
+use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use voxedge::billing::cdr::{Cdr, EndedBy};
-use voxedge::call::settings::{HandSettings, LostSettings};
+use voxedge::billing::{TransferKind, TransferOutcome};
+use voxedge::call::settings::{HandSettings, LostSettings, TransferSettings};
 use voxedge::call::sound::Sounds;
 use voxedge::ground::{CallKey, StreamId};
 use voxedge::media::plan::{AgentClose, ForCall, MediaEvent, Sound};
 use voxedge::switchboard::Input;
 use voxedge::ultravox::create_call::CreateFault;
+use voxedge::ultravox::tool::{Fixed, GivenTools, HoldMusic, SipVerb, TelephoneTool};
 
 const CALL: CallKey = CallKey(1 << 32 | 1);
 /// When the first agent is lost, in milliseconds.
@@ -28,6 +33,15 @@ fn losing(creations: &[(u64, Result<(), CreateFault>)], hands: HandSettings) -> 
     world.act(20_000, 0, Action::HangUp);
     lose(&mut world, LOST_MS, StreamId::FIRST);
     world
+}
+
+const TARGET: &str = "sip:+15550001@192.0.2.100";
+
+/// Hands that may call [`TARGET`].
+fn transferring() -> HandSettings {
+    let policy = Arc::clone(&settings().outgoing);
+    let transfers = TransferSettings { policy, ..TransferSettings::default() };
+    HandSettings { transfers, ..HandSettings::default() }
 }
 
 fn lose(world: &mut World, ms: u64, stream: StreamId) {
@@ -110,4 +124,48 @@ fn a_caller_who_leaves_meanwhile_is_not_called_for() {
     world.act(3_000, 0, Action::HangUp);
     let record = check("lost_agent_caller_leaves", world);
     assert_eq!((record.ended_by, record.continued_as.len()), (Some(EndedBy::Caller), 0));
+}
+
+#[test]
+fn music_that_comes_late_does_not_take_the_prompts_place() {
+    let sound = Sound { hz: 8_000, pcm: vec![0; 8_000].into(), repeats: false };
+    let sounds = Sounds { lost: Some(Arc::new(sound)), ..Sounds::default() };
+    let music = HoldMusic::Url("https://music.example/a.wav".into());
+    let cold = Fixed {
+        target: Some(TARGET.into()),
+        verb: Some(SipVerb::Invite),
+        hold_music: Some(music),
+        ..Fixed::default()
+    };
+    let tools = GivenTools {
+        give: vec![TelephoneTool::ColdTransfer],
+        defaults: BTreeMap::from([(TelephoneTool::ColdTransfer, cold)]),
+    };
+    let mut world = losing(&[(150, Ok(()))], HandSettings { sounds, tools, ..transferring() });
+    world.callee(Manner { rings: None, answers: Some((20, 486, "")), ..Manner::default() });
+    // The agent leaves, the target is busy at once, and only then the music comes.
+    let text = json!({ "type": "client_tool_invocation", "toolName": "coldTransfer",
+        "invocationId": "t", "parameters": {} })
+    .to_string();
+    let invoked = MediaEvent::AgentText { stream: StreamId::FIRST, text };
+    world.edge(LOST_MS - 5, Input::Media(ForCall { call: CALL, what: invoked }));
+    let record = check("lost_agent_late_music", world);
+    assert_eq!(record.continued_as, ["call-2"]);
+}
+
+#[test]
+fn a_lost_agents_caller_goes_to_the_failover_target() {
+    let mut hands = transferring();
+    hands.lost.failover = Some(TARGET.into());
+    let mut world = losing(&[(150, Ok(())), (80, Err(CreateFault::Unauthorized))], hands);
+    world.callee(Manner { hangs_up: Some(3_000), ..Manner::default() });
+    world.callee_speaks(LOST_MS + 2_200, 0, 120);
+    let record = check("lost_agent_failover", world);
+    assert_eq!(record.ended_by, Some(EndedBy::Target));
+    let transfer = &record.transfers[0];
+    assert_eq!(
+        (transfer.kind, transfer.outcome),
+        (TransferKind::Failover, TransferOutcome::Bridged)
+    );
+    assert_eq!(transfer.leg_time.as_secs(), 3);
 }

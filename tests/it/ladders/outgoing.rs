@@ -317,6 +317,7 @@ fn a_hundred_storms_leave_nothing() {
                 answers_at_cancel: chance.below(3) == 0,
                 bare_200: false,
                 reinvites: (chance.below(4) == 0).then(|| (chance.below(900), "sendonly")),
+                events: false,
             });
             let mut outgoing = target();
             outgoing["to"] = format!("sip:{number}@192.0.2.{}", 100 + number).into();

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 use voxedge::ground::{LegId, Secret, StreamId};
 use voxedge::media::plan::{
-    AgentStreamFault, LegPlan, MediaCommand, MediaEvent, Port, RemoteMedia, Scene,
+    AgentStreamFault, Key, LegPlan, MediaCommand, MediaEvent, Port, RemoteMedia, Scene,
     TelephoneEventPlan,
 };
 use voxedge::media::sound::hold_music;
@@ -119,7 +119,7 @@ fn a_bridged_pair_hears_each_other_and_keys_go_to_one_of_them() {
     }
     operator.socket.set_nonblocking(false).expect("an option");
     let (tone, gap) = (Duration::from_millis(60), Duration::from_millis(40));
-    let keys = vec!['5'];
+    let keys = vec![Key('5')];
     world.plane.send(CALL, MediaCommand::SendKeys { leg: OPERATOR, keys, tone, gap });
     let mut events = Vec::new();
     while events.len() < 5 {

@@ -29,6 +29,8 @@ pub struct Manner {
     pub bare_200: bool,
     /// re-INVITE with this direction so long after the ACK.
     pub reinvites: Option<(u64, &'static str)>,
+    /// Agrees to telephone-events.
+    pub events: bool,
 }
 
 impl Default for Manner {
@@ -44,6 +46,7 @@ impl Default for Manner {
             answers_at_cancel: false,
             bare_200: false,
             reinvites: None,
+            events: false,
         }
     }
 }
@@ -336,9 +339,13 @@ impl Callee {
 
     fn sdp(&self) -> String {
         let (ip, port) = (self.media.ip(), self.media.port());
+        let (number, event) = match self.manner.events {
+            true => (" 101", "a=rtpmap:101 telephone-event/8000\r\n"),
+            false => ("", ""),
+        };
         format!(
             "v=0\r\no=callee 9 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
-             m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n",
+             m=audio {port} RTP/AVP 0{number}\r\na=rtpmap:0 PCMU/8000\r\n{event}",
             self.version
         )
     }

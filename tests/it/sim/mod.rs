@@ -944,6 +944,7 @@ impl World {
                 self.with_slot(call, |slot| slot.session.play(now, sound));
             }
             MediaCommand::SendKeys { leg, keys, tone, gap } => {
+                let keys: Vec<char> = keys.into_iter().map(|key| key.0).collect();
                 self.with_slot(call, |slot| slot.session.send_keys(leg, &keys, tone, gap));
             }
             MediaCommand::SendText { stream, text } => self.on_text_of_edge(call, stream, text),
