@@ -3,23 +3,33 @@
 //! routing, dialogs and transactions, the answer, the record's values, and writing the socket. The
 //! caller's part, REST, TLS to the agent and the disk are not in it; their answers are there at once.
 //! Time is virtual, at 250 calls a second, so that finished transactions are kept as they would be.
+//!
+//! Then the agent's tool call: the time from its message, as a media thread hands it over, to the REFER
+//! or INVITE in the socket. The name look-up and the port that a second leg binds are answered at once.
 
 use bytes::Bytes;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use voxedge::account::{SipConfig, SipConfigDocument, compile};
+use voxedge::call::settings::{HandSettings, TransferSettings};
 use voxedge::call::{CallSettings, MediaAddress};
 use voxedge::codec::CodecKind;
-use voxedge::ground::{Entropy, Flow, FlowId, Now, Secret, Transport, WallTime, limits};
+use voxedge::ground::{
+    CallKey, Entropy, Flow, FlowId, Now, Secret, StreamId, Transport, WallTime, limits,
+};
 use voxedge::media::plan::{ForCall, MediaCommand, MediaEvent};
+use voxedge::outgoing::{HostRule, OutgoingPolicy};
 use voxedge::refusal::RefusalPolicy;
 use voxedge::sip::msg::{Framing, Message, Response};
+use voxedge::sip::target::Hop;
 use voxedge::sip::ua::UaConfig;
 use voxedge::switchboard::{Command, CreationLimits, Input, Settings, Switchboard};
 use voxedge::ultravox::CallId;
 use voxedge::ultravox::agent::Agent;
 use voxedge::ultravox::create_call::Created;
+use voxedge::ultravox::data_message::ServerMessage;
+use voxedge::ultravox::tool::{Fixed, GivenTools, SipVerb, TelephoneTool};
 
 const AGENT: &str = "00000000-0000-4000-8000-0000000000e0";
 /// Calls of one run, and runs; the best one is told, since nothing makes a run too fast.
@@ -27,6 +37,7 @@ const CALLS: u32 = 2_000;
 const RUNS: u32 = 5;
 /// Virtual time from one call to the next.
 const STEP: Duration = Duration::from_millis(4);
+const TRANSFERS: u32 = 500;
 
 fn main() {
     let mut edge = Edge::new();
@@ -49,6 +60,25 @@ fn main() {
         edge.commands
     );
     assert_eq!(edge.answered, number, "every call is answered");
+    for (verb, method) in [(SipVerb::Refer, "REFER"), (SipVerb::Invite, "INVITE")] {
+        tell_transfers(verb, method);
+    }
+}
+
+fn tell_transfers(verb: SipVerb, method: &'static str) {
+    let mut edge = Edge::with_transfers(verb);
+    let mut times: Vec<Duration> = Vec::new();
+    for number in 0..TRANSFERS {
+        times.push(edge.transfer(number, method));
+    }
+    times.sort();
+    let part = |permille: usize| times[times.len() * permille / 1_000].as_micros();
+    println!(
+        "tool call to {method} on the wire: median {} µs, p99 {} µs (goal 5000), {} transfers",
+        part(500),
+        part(990),
+        times.len()
+    );
 }
 
 /// The edge between two sockets, and the caller at the other one.
@@ -61,16 +91,48 @@ struct Edge {
     worked: Duration,
     answered: u32,
     commands: u64,
+    /// Of the call that was opened last.
+    call: CallKey,
 }
 
 impl Edge {
     fn new() -> Edge {
+        Edge::of(|_| {})
+    }
+
+    /// One whose agents have a cold transfer of this kind to the caller's own socket.
+    fn with_transfers(verb: SipVerb) -> Edge {
+        Edge::of(|settings| {
+            let host = HostRule::parse("127.0.0.0/8").expect("a range");
+            let policy = OutgoingPolicy {
+                hosts: vec![host],
+                calls_per_minute: TRANSFERS * 2,
+                calls_max: TRANSFERS as usize * 2,
+                ..OutgoingPolicy::default()
+            };
+            settings.outgoing = Arc::new(policy);
+            let transfers = TransferSettings {
+                policy: Arc::clone(&settings.outgoing),
+                ..TransferSettings::default()
+            };
+            let target = Some("sip:+15550001@127.0.0.1".to_owned());
+            let fixed = Fixed { target, verb: Some(verb), ..Fixed::default() };
+            let tool = TelephoneTool::ColdTransfer;
+            let tools = GivenTools { give: vec![tool], defaults: [(tool, fixed)].into() };
+            settings.call.hands =
+                Arc::new(HandSettings { transfers, tools, ..HandSettings::default() });
+        })
+    }
+
+    fn of(change: impl FnOnce(&mut Settings)) -> Edge {
         let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let caller = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let local = own.local_addr().expect("an address");
         let peer = caller.local_addr().expect("an address");
+        let mut settings = settings(local.ip());
+        change(&mut settings);
         Edge {
-            board: Switchboard::new(settings(local.ip()), account(), Entropy::from_number(1)),
+            board: Switchboard::new(settings, account(), Entropy::from_number(1)),
             now: Now { wall: WallTime::from_unix_micros(1_800_000_000_000_000), ..Now::default() },
             own,
             caller,
@@ -78,6 +140,7 @@ impl Edge {
             worked: Duration::ZERO,
             answered: 0,
             commands: 0,
+            call: CallKey(0),
         }
     }
 
@@ -91,6 +154,45 @@ impl Edge {
         let bye = self.request(&within("BYE", 2, number, &to, self.flow));
         assert_eq!(bye.map(|answer| answer.code()), Some(200));
         self.answered += 1;
+    }
+
+    /// One call whose agent transfers it: the time until `method` has left. The caller hangs up then.
+    fn transfer(&mut self, number: u32, method: &str) -> Duration {
+        self.now = self.now.later(STEP);
+        let answer = self.request(&invite(number, self.flow)).expect("the INVITE is answered");
+        let to = format!("To: {}\r\n", answer.to().as_str());
+        self.request(&within("ACK", 1, number, &to, self.flow));
+        let text = ServerMessage::ClientToolInvocation {
+            tool_name: "coldTransfer".into(),
+            invocation_id: "1".into(),
+            parameters: Default::default(),
+        };
+        let what = MediaEvent::AgentText { stream: StreamId::FIRST, text: text.to_text() };
+        let start = Instant::now();
+        self.board.handle(self.now, Input::Media(ForCall { call: self.call, what }));
+        let (mut left, mut sent) = (None, 0);
+        while let Some(command) = self.board.poll_command() {
+            if let Command::Send { bytes, .. } = &command {
+                self.own.send_to(bytes, self.flow.peer).expect("sent");
+                sent += 1;
+                if bytes.starts_with(method.as_bytes()) {
+                    left.get_or_insert_with(|| start.elapsed());
+                }
+            }
+            if let Some(input) = outcome(command, self.flow) {
+                self.board.handle(self.now, input);
+            }
+        }
+        for _ in 0..sent {
+            self.caller.recv(&mut [0; 4_096]).expect("received");
+        }
+        self.caller
+            .send_to(within("BYE", 2, number, &to, self.flow).as_bytes(), self.flow.local)
+            .expect("sent");
+        for _ in 0..self.serve() {
+            self.caller.recv(&mut [0; 4_096]).expect("received");
+        }
+        left.expect("the transfer left")
     }
 
     /// Sends one request; the edge works until nothing is left to do. The final answer to it.
@@ -129,7 +231,10 @@ impl Edge {
                 self.own.send_to(bytes, self.flow.peer).expect("sent");
                 sent += 1;
             }
-            if let Some(input) = outcome(command) {
+            if let Command::Media(ForCall { call, what: MediaCommand::Open { .. } }) = &command {
+                self.call = *call;
+            }
+            if let Some(input) = outcome(command, self.flow) {
                 self.board.handle(self.now, input);
             }
         }
@@ -138,8 +243,14 @@ impl Edge {
 }
 
 /// What REST and the media plane say to a command, when they say anything.
-fn outcome(command: Command) -> Option<Input> {
+fn outcome(command: Command, flow: Flow) -> Option<Input> {
     match command {
+        Command::Locate { ticket, target, .. } => {
+            let identity = target.host;
+            let hop = Hop { transport: Transport::Udp, address: flow.peer, identity };
+            Some(Input::Located { ticket, result: Ok(vec![hop]) })
+        }
+        Command::Connect { ticket, .. } => Some(Input::Connected { ticket, result: Ok(flow) }),
         Command::FetchAgent { job, agent_id, .. } => {
             let agent = Agent {
                 agent_id,
