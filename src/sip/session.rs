@@ -36,6 +36,8 @@ pub struct InviteSession {
     pub(super) offering: Offering,
     /// The last REFER of ours.
     pub(super) referring: Option<Referring>,
+    /// Its header lines, while it waits for the ACK of our first 2xx.
+    pub(super) referral_waits: Option<Vec<(String, String)>>,
     /// When it is to be refreshed, and when it is over without that.
     pub(super) timer: SessionTimer,
     /// Provisional answers of ours that want a PRACK.
@@ -131,6 +133,7 @@ impl InviteSession {
             reoffer: None,
             offering: Offering::Idle,
             referring: None,
+            referral_waits: None,
             timer: SessionTimer::new(Duration::ZERO),
             reliable: None,
             description: None,

@@ -149,6 +149,7 @@ impl UserAgent {
             (Stage::Leaving { .. } | Stage::Left, _) => {}
             (Stage::Early | Stage::Established, Acknowledged::First) => {
                 out.push(UaOutput::Event(UaEvent::Confirmed { session, body }));
+                self.send_waiting_referral(now, session, out);
             }
             (Stage::Early | Stage::Established, Acknowledged::Reoffer) => {
                 out.push(UaOutput::Event(UaEvent::ReoffersAck { session, body }));

@@ -15,7 +15,7 @@ use crate::sip::replaces::Replaces;
 use crate::sip::session::Stage;
 
 impl UserAgent {
-    /// Asks the peer to call someone else. [`UaEvent::ReferProgress`] tells how it goes, one
+    /// Asks the peer to call someone else, once it has sent the ACK of our 2xx. [`UaEvent::ReferProgress`] tells how it goes, one
     /// [`UaEvent::ReferDone`] how it ended, unless we end the session before.
     ///
     /// # Errors
@@ -42,8 +42,26 @@ impl UserAgent {
         let mut lines = vec![("Refer-To".to_owned(), refer_to)];
         lines.extend(referred_by.map(|by| ("Referred-By".to_owned(), by)));
         lines.extend(headers);
-        self.ask(now, session, Purpose::Refer(session), Method::Refer, (lines, None), out);
+        if state.awaits_first_ack() {
+            // Peers that have not sent their ACK yet do not expect a request.
+            state.referral_waits = Some(lines);
+        } else {
+            self.ask(now, session, Purpose::Refer(session), Method::Refer, (lines, None), out);
+        }
         Ok(())
+    }
+
+    /// The ACK of our first 2xx came: a REFER that waited for it goes out.
+    pub(super) fn send_waiting_referral(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        out: &mut Vec<UaOutput>,
+    ) {
+        let waiting = self.sessions.get_mut(&session).and_then(|state| state.referral_waits.take());
+        if let Some(lines) = waiting {
+            self.ask(now, session, Purpose::Refer(session), Method::Refer, (lines, None), out);
+        }
     }
 
     /// The value of Replaces by which someone else takes the place of *us* in this session, when its

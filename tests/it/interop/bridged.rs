@@ -204,7 +204,7 @@ fn an_operator_does_not_take_the_call_and_says_why() {
     bridge.caller.1.await_tone(AGENT_HZ);
     let (record, agents) = bridge.end();
     assert_back(&record, "the operator declined", None);
-    assert!(record.transfers[0].leg_time > Duration::ZERO, "the briefing is billed: {record:#?}");
+    assert!(record.transfers[0].answered_at.is_some(), "the operator had answered: {record:#?}");
     let told = agents.told();
     assert!(told.len() == 1 && told[0].contains("in a meeting"), "{told:?}");
 }

@@ -69,6 +69,24 @@ fn a_referral_to_its_good_end() {
 }
 
 #[test]
+fn a_referral_waits_for_the_ack_of_the_answer() {
+    let mut world = World::udp();
+    world.receive(&request("INVITE", 1, ""));
+    world.accept();
+    assert_eq!(world.refer(), Ok(Vec::new()));
+    assert_eq!(world.refer(), Err(Busy::Open));
+    let acked = world.receive(&request("ACK", 1, "TAG"));
+    assert!(acked.contains(&REFER.to_owned()), "{acked:?}");
+    assert_eq!(world.header("Refer-To"), ["<sip:bob@example.com>"]);
+    assert_eq!(world.answer_ours("202 Accepted"), ["ReferProgress 1 202"]);
+    let copy = world.receive(&request("ACK", 1, "TAG"));
+    assert!(!copy.contains(&REFER.to_owned()), "{copy:?}");
+    assert_eq!(world.bye(), ["BYE sip:a@192.0.2.1:5062"]);
+    assert_eq!(world.answer_ours("200 OK"), ["Closed 1 Answered(200)"]);
+    world.end_clean();
+}
+
+#[test]
 fn a_notification_may_come_before_the_202_and_after_our_bye() {
     let mut world = World::udp().connected();
     assert_eq!(world.refer(), Ok(vec![REFER.to_owned()]));
