@@ -101,7 +101,7 @@ fn scenes() -> Vec<Scene> {
         echo("Opus over UDP to the echo agent", CodecKind::Opus, Transport::Udp, 2.0),
         echo("AMR-WB over UDP to the echo agent", CodecKind::AmrWb, Transport::Udp, 2.0),
         echo("G.722.1 over UDP to the echo agent", CodecKind::G7221, Transport::Udp, 2.0),
-        echo("iLBC over UDP to the echo agent", CodecKind::Ilbc, Transport::Udp, 2.0),
+        echo("iLBC over UDP to the echo agent", CodecKind::Ilbc, Transport::Udp, 0.0),
         Scene {
             title: "G.722 over UDP to an agent that speaks first",
             begun_by: BegunBy::Phone,

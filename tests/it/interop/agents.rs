@@ -105,7 +105,7 @@ pub fn uses(tool: &str, parameters: Value, failed: &str) -> Vec<Step> {
         Step::AwaitPlayed,
         Step::Close { code: 1000 },
     ];
-    let moment = vec![Step::Wait { ms: 1_500 }];
+    let moment = vec![Step::Wait { ms: 500 }];
     [moment, invoke(tool, parameters), back.to_vec()].concat()
 }
 
