@@ -89,7 +89,7 @@ fn on_wire(codec: CodecKind) -> (u8, &'static str, &'static str) {
 }
 
 /// What [`on_wire`]'s parameters make of the codec.
-fn format(codec: CodecKind) -> CodecFormat {
+pub fn format(codec: CodecKind) -> CodecFormat {
     match codec {
         CodecKind::Ilbc => CodecFormat::Ilbc(IlbcMode::Ms20),
         CodecKind::Pcmu

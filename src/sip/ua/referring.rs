@@ -12,7 +12,7 @@ use crate::sip::refer::{
     Notification, ReferEffect, Referral, Referring, Subscription, read_sipfrag,
 };
 use crate::sip::replaces::Replaces;
-use crate::sip::session::Stage;
+use crate::sip::session::{InviteSession, Stage};
 
 impl UserAgent {
     /// Asks the peer to call someone else, once it has sent the ACK of our 2xx. [`UaEvent::ReferProgress`] tells how it goes, one
@@ -28,12 +28,7 @@ impl UserAgent {
         referral: Referral,
         out: &mut Vec<UaOutput>,
     ) -> Result<(), Busy> {
-        let state = self.sessions.get_mut(&session).ok_or(Busy::Gone)?;
-        match state.stage {
-            Stage::Established => {}
-            Stage::Early => return Err(Busy::Open),
-            Stage::Leaving { .. } | Stage::Left => return Err(Busy::Gone),
-        }
+        let state = self.established(session)?;
         if state.referring.as_ref().is_some_and(Referring::is_open) {
             return Err(Busy::Open);
         }
@@ -61,6 +56,16 @@ impl UserAgent {
         let waiting = self.sessions.get_mut(&session).and_then(|state| state.referral_waits.take());
         if let Some(lines) = waiting {
             self.ask(now, session, Purpose::Refer(session), Method::Refer, (lines, None), out);
+        }
+    }
+
+    /// The session, answered and not being ended.
+    pub(super) fn established(&mut self, session: SessionId) -> Result<&mut InviteSession, Busy> {
+        let state = self.sessions.get_mut(&session).ok_or(Busy::Gone)?;
+        match state.stage {
+            Stage::Established => Ok(state),
+            Stage::Early => Err(Busy::Open),
+            Stage::Leaving { .. } | Stage::Left => Err(Busy::Gone),
         }
     }
 

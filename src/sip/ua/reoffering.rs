@@ -34,12 +34,7 @@ impl UserAgent {
         offer: Option<Bytes>,
         out: &mut Vec<UaOutput>,
     ) -> Result<(), Busy> {
-        let state = self.sessions.get_mut(&session).ok_or(Busy::Gone)?;
-        match state.stage {
-            Stage::Established => {}
-            Stage::Early => return Err(Busy::Open),
-            Stage::Leaving { .. } | Stage::Left => return Err(Busy::Gone),
-        }
+        let state = self.established(session)?;
         let waiting = match &state.offering {
             Offering::Waiting { offer, .. } => !offer.is_refresh,
             Offering::Idle | Offering::Asked(_) | Offering::Owed { .. } => false,

@@ -197,14 +197,16 @@ fn an_operator_does_not_take_the_call_and_says_why() {
     if !has("sipp") {
         return;
     }
-    let refuses = briefer(invoke(REFUSE, json!({"reason": "in a meeting"})));
+    let hears_out = vec![Step::Wait { ms: 300 }];
+    let refuses = briefer([hears_out, invoke(REFUSE, json!({"reason": "in a meeting"}))].concat());
     let how = json!({"transferType": "BRIDGE"});
     let mut bridge =
         Bridge::begin("heard_caller", "operator_waits", "warmTransfer", how, vec![refuses]);
     bridge.caller.1.await_tone(AGENT_HZ);
     let (record, agents) = bridge.end();
     assert_back(&record, "the operator declined", None);
-    assert!(record.transfers[0].answered_at.is_some(), "the operator had answered: {record:#?}");
+    let billed = record.transfers[0].leg_time;
+    assert!(billed >= Duration::from_millis(300), "the briefing is billed: {record:#?}");
     let told = agents.told();
     assert!(told.len() == 1 && told[0].contains("in a meeting"), "{told:?}");
 }
