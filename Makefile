@@ -58,10 +58,10 @@ test:
 	echo "make: format"; cargo fmt --check
 	echo "make: tests"
 	if cargo nextest --version >/dev/null 2>&1; then
-		cargo nextest run
+		cargo nextest run --no-fail-fast
 		cargo test --doc
 	else
-		cargo test
+		cargo test --no-fail-fast
 	fi
 	trap - ERR
 	echo "make test: all green"
