@@ -41,6 +41,7 @@ pub mod quality;
 mod session;
 pub mod sound;
 mod stream;
+pub mod stretch;
 mod supply;
 pub mod uplink;
 mod witness;
