@@ -4,6 +4,7 @@
 //! and is shown to the operator only; no secret, join URL or key ever enters it.
 
 use super::deciminute::Deciminutes;
+use super::loss::AgentLoss;
 use super::stamp;
 use super::transfer::TransferRecord;
 use crate::ground::{CallKey, Transport, WallTime};
@@ -125,6 +126,43 @@ pub struct Cdr {
     /// Its transfers, in the order of their beginning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transfers: Vec<TransferRecord>,
+    /// Agents that were lost while the caller was not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agent_losses: Vec<AgentLoss>,
+    /// How often somebody took the place of a leg's peer (RFC 3891).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub taken_over: u32,
+    /// Fetched hold music that could not be played, and why; the default played.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sound_faults: Vec<String>,
+    /// Keys of all its legs. How many, never which.
+    #[serde(default, skip_serializing_if = "KeyCounts::is_empty")]
+    pub keys: KeyCounts,
+}
+
+/// Keys that were pressed in a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyCounts {
+    /// Received as telephone-events (RFC 4733), by INFO, and as tones in the audio. A key that came
+    /// two ways counts for the first.
+    pub rfc4733: u32,
+    pub info: u32,
+    pub inband: u32,
+    /// Pressed towards a leg: by the agent, and passed on from the other leg of a bridge.
+    pub sent_by_agent: u32,
+    pub passed_on: u32,
+}
+
+impl KeyCounts {
+    fn is_empty(&self) -> bool {
+        *self == KeyCounts::default()
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Cdr {
@@ -171,6 +209,10 @@ impl Cdr {
             media: None,
             further_media: Vec::new(),
             transfers: Vec::new(),
+            agent_losses: Vec::new(),
+            taken_over: 0,
+            sound_faults: Vec::new(),
+            keys: KeyCounts::default(),
         }
     }
 

@@ -4,10 +4,12 @@
 pub mod cdr;
 pub mod deciminute;
 pub mod ledger;
+pub mod loss;
 mod stamp;
 pub mod transfer;
 
-pub use cdr::{CallDirection, Cdr, EndedBy, MediaSummary, Source};
+pub use cdr::{CallDirection, Cdr, EndedBy, KeyCounts, MediaSummary, Source};
 pub use deciminute::Deciminutes;
 pub use ledger::{Ledger, LegClock};
+pub use loss::{AgentLoss, LossEnd};
 pub use transfer::{TransferKind, TransferOutcome, TransferRecord};

@@ -22,6 +22,21 @@ pub enum TransferKind {
     PeerRefer,
 }
 
+impl TransferKind {
+    /// As in records and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            TransferKind::ColdRefer => "cold_refer",
+            TransferKind::ColdInvite => "cold_invite",
+            TransferKind::WarmRefer => "warm_refer",
+            TransferKind::WarmBridge => "warm_bridge",
+            TransferKind::WarmTryRefer => "warm_try_refer",
+            TransferKind::Failover => "failover",
+            TransferKind::PeerRefer => "peer_refer",
+        }
+    }
+}
+
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

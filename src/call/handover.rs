@@ -2,6 +2,7 @@
 //! [`super::transfer`] carried out with this call's legs, streams and record. A refusal, and every
 //! failure, comes back to the agent in words; one transfer at a time.
 
+use super::deed::{self, Deed};
 use super::ladder::Lane;
 use super::leg::{Errand, JobPurpose};
 use super::referring::Notified;
@@ -225,6 +226,8 @@ impl Call {
         let (callee, from) = match self.admit_transfer(&asked) {
             Ok(admitted) => admitted,
             Err(words) => {
+                let (kind, outcome) = (asked.kind, deed::REFUSED);
+                out.push(Act::Tell(Deed::Transfer { kind, outcome }));
                 let whom = (asked_by, asked.notified);
                 return self.refuse_transfer(now, whom, &words, out);
             }
@@ -455,6 +458,10 @@ impl Call {
         };
         self.note(now, Lane::Edge, words);
         let Some(record) = self.cdr.transfers.last_mut() else { return };
+        if record.outcome == TransferOutcome::UnderWay {
+            let (kind, outcome) = (record.kind, outcome.tag());
+            out.push(Act::Tell(Deed::Transfer { kind, outcome }));
+        }
         let decided = match outcome {
             Outcome::Referred => TransferOutcome::Referred,
             Outcome::Bridged => TransferOutcome::Bridged,
@@ -501,6 +508,8 @@ impl Call {
         let record = self.cdr.transfers.last_mut();
         if let Some(record) = record.filter(|one| one.outcome == TransferOutcome::UnderWay) {
             record.decide(now.wall, TransferOutcome::GivenUp);
+            let (kind, outcome) = (record.kind, deed::CALL_ENDED);
+            out.push(Act::Tell(Deed::Transfer { kind, outcome }));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! media (`dtmfHandling`). Between bridged legs keys are passed on. Which keys they were stands in no
 //! ladder, log or record: they may be a PIN.
 
+use super::deed::{Deed, KeySender};
 use super::ladder::Lane;
 use super::{Act, Call};
 use crate::ground::{Instant, LegId, Now};
@@ -37,6 +38,27 @@ pub enum KeyWay {
     /// In RTP: an event, or tones.
     Media,
     Info,
+}
+
+/// How a key came, for metrics and the record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyPath {
+    /// As a telephone-event (RFC 4733).
+    Event,
+    /// By INFO.
+    Info,
+    /// As tones in the audio.
+    Tones,
+}
+
+impl KeyPath {
+    pub fn label(self) -> &'static str {
+        match self {
+            KeyPath::Event => "rfc4733",
+            KeyPath::Info => "info",
+            KeyPath::Tones => "inband",
+        }
+    }
 }
 
 /// Keys that wait to be told, and presses that the other way may bring again. Keys never print.
@@ -210,13 +232,20 @@ impl Call {
         if (leg != self.first.id && bridged.is_none()) || !self.keys.take(press, duration) {
             return;
         }
-        let words = match way {
-            KeyWay::Media => "telephone-event",
-            KeyWay::Info => "INFO with a key",
+        let path = self.key_path(press);
+        self.count_key(path, out);
+        let words = match path {
+            KeyPath::Event => "telephone-event",
+            KeyPath::Info => "INFO with a key",
+            KeyPath::Tones => "tones of a key",
         };
         self.note(now, Lane::Media, format!("{words}, {} ms", duration.as_millis()));
         if let Some(other) = bridged {
-            return self.pass_key(now, press, other, duration, out);
+            // Tones pass in the audio by themselves.
+            if path != KeyPath::Tones {
+                self.pass_key(now, press, other, duration, out);
+            }
+            return;
         }
         let is_heard = self.is_answered() && self.transfer.is_none();
         if self.settings.hands.keys.ignore || !is_heard {
@@ -246,7 +275,28 @@ impl Call {
         }
     }
 
-    /// Presses a key of one bridged leg towards the other. Tones pass in the audio by themselves.
+    /// How this key came: a leg that agreed to telephone-events is heard by no tones.
+    fn key_path(&mut self, press: Press) -> KeyPath {
+        let plan = self.leg_named(press.leg).and_then(|leg| leg.plan.as_ref());
+        let has_events = plan.is_some_and(|plan| plan.telephone_event.is_some());
+        match press.way {
+            KeyWay::Info => KeyPath::Info,
+            KeyWay::Media if has_events => KeyPath::Event,
+            KeyWay::Media => KeyPath::Tones,
+        }
+    }
+
+    fn count_key(&mut self, path: KeyPath, out: &mut Vec<Act>) {
+        let keys = &mut self.cdr.keys;
+        *match path {
+            KeyPath::Event => &mut keys.rfc4733,
+            KeyPath::Info => &mut keys.info,
+            KeyPath::Tones => &mut keys.inband,
+        } += 1;
+        out.push(Act::Tell(Deed::KeyReceived(path)));
+    }
+
+    /// Presses a key of one bridged leg towards the other.
     fn pass_key(
         &mut self,
         now: Now,
@@ -255,15 +305,12 @@ impl Call {
         duration: Duration,
         out: &mut Vec<Act>,
     ) {
-        let plan = self.leg_named(press.leg).and_then(|leg| leg.plan.as_ref());
-        let is_tone = plan.is_none_or(|plan| plan.telephone_event.is_none());
-        if press.way == KeyWay::Media && is_tone {
-            return;
-        }
         if self.keys.passing >= PASSING_MAX {
             return self.note(now, Lane::Media, "dropped: too many keys wait");
         }
         self.keys.passing += 1;
+        self.cdr.keys.passed_on += 1;
+        out.push(Act::Tell(Deed::KeysSent { sender: KeySender::Bridge, count: 1 }));
         self.note(now, Lane::Media, "the key is passed on");
         let (keys, tone) = (vec![Key(press.key)], duration.min(DURATION_MAX));
         let command = MediaCommand::SendKeys { leg: other, keys, tone, gap: PASSED_GAP };

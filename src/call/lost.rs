@@ -13,6 +13,7 @@ use super::ladder::Lane;
 use super::leg::JobPurpose;
 use super::sound::Music;
 use super::{Act, Call};
+use crate::billing::{AgentLoss, LossEnd};
 use crate::ground::{Instant, Now, limits};
 use crate::media::plan::{AgentClose, MediaCommand, Port, Scene};
 use crate::refusal::EndCause;
@@ -67,6 +68,7 @@ impl Call {
             AgentClose::Code(code) => Some(code),
             AgentClose::Lost => None,
         };
+        self.cdr.agent_losses.push(AgentLoss { lost_at: now.wall, close: code, then: None });
         match self.may_continue() {
             true => self.continue_call(now, code, out),
             false => self.do_without_agent(now, code, out),
@@ -207,6 +209,7 @@ impl Call {
         out.push(Act::Media(MediaCommand::Arrange { scene: Scene::new().talking(caller, agent) }));
         out.push(Act::Media(MediaCommand::Play { sound: None }));
         self.release_keys(now);
+        self.settle_loss(LossEnd::Recalled, out);
         out.push(Act::Record);
     }
 
@@ -236,7 +239,12 @@ impl Call {
     /// The caller goes to the fail-over target, or the call ends.
     fn do_without_agent(&mut self, now: Now, close: Option<u16>, out: &mut Vec<Act>) {
         match self.settings.hands.lost.failover.clone() {
-            Some(target) => self.begin_failover(now, &target, out),
+            Some(target) => {
+                self.begin_failover(now, &target, out);
+                if self.transfer.is_some() {
+                    self.settle_loss(LossEnd::FailedOver, out);
+                }
+            }
             None => self.finish(now, EndCause::AgentLost(close), out),
         }
     }

@@ -16,6 +16,7 @@
 //! `finish` is the only teardown, from every state.
 
 pub mod creation;
+pub mod deed;
 pub mod handover;
 pub mod inbound;
 pub mod keys;
@@ -36,6 +37,7 @@ pub mod takeover;
 pub mod tool;
 pub mod transfer;
 
+use crate::billing::LossEnd;
 use crate::billing::cdr::Cdr;
 use crate::billing::ledger::Ledger;
 use crate::codec::CodecKind;
@@ -54,6 +56,7 @@ use crate::ultravox::CallId;
 use crate::ultravox::agent::Agent;
 use bytes::Bytes;
 use creation::Creation;
+use deed::Deed;
 use handover::Transferring;
 use keys::Keys;
 use ladder::{Ladder, Lane};
@@ -175,6 +178,8 @@ pub enum Act {
     Media(MediaCommand),
     /// Keep what an outgoing call heard before its agent joined, for diagnosis.
     KeepEarlyMedia(Box<EarlyMedia>),
+    /// Count what the call did, and tell it in the log.
+    Tell(Deed),
     /// Write the record as it stands.
     Record,
     /// The port could not be bound: hand out another and open media again.
@@ -440,6 +445,7 @@ impl Call {
         let stream = self.agent;
         out.push(Act::AgentDone { stream, joined });
         self.close_transfer(now, out);
+        self.settle_loss(LossEnd::Ended, out);
         self.drop_second(now, cause.reason_header(), out);
         self.agent_left(now.at);
         self.first.pending_reoffer = None;

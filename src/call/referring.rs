@@ -2,11 +2,13 @@
 //! the peer's, which asks the same of us. The peer's is refused unless the configuration says
 //! otherwise; when it is followed, the agent goes over to the target and the peer leaves.
 
+use super::deed::{Deed, REFUSED};
 use super::handover::Transferring;
 use super::ladder::Lane;
 use super::leg::{Closing, Second};
 use super::transfer::{Happened, Outcome, ReferEnd, ReferFault};
 use super::{Act, Call};
+use crate::billing::TransferKind;
 use crate::ground::Now;
 use crate::media::plan::{MediaCommand, Port, Scene};
 use crate::refusal::{ReferRefusal, Refusal};
@@ -134,6 +136,8 @@ impl Call {
             Err(refusal) => {
                 let status = refusal.status();
                 self.note(now, Lane::Sip, format!("{}  edge → {who}", status.code));
+                let (kind, outcome) = (TransferKind::PeerRefer, REFUSED);
+                out.push(Act::Tell(Deed::Transfer { kind, outcome }));
                 out.push(Act::Respond { token, status });
             }
         }

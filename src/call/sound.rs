@@ -104,6 +104,7 @@ impl Call {
             Ok(sound) => Some(sound),
             Err(fault) => {
                 self.note(now, Lane::Media, format!("{fault}; the default music plays"));
+                self.cdr.sound_faults.push(fault.to_string());
                 self.settings.hands.sounds.hold.clone()
             }
         };

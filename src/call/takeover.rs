@@ -1,6 +1,7 @@
 //! Somebody else takes the place of a leg's peer (RFC 3891): a colleague who picks a call up, a PBX
 //! that completes an attended transfer. The leg keeps its port and its clock; only its dialog changes.
 
+use super::deed::Deed;
 use super::ladder::Lane;
 use super::leg::Closing;
 use super::transfer::{Happened, ReferEnd, ReferFault};
@@ -72,6 +73,8 @@ impl Call {
     ) {
         let who = self.who(replaced);
         self.note(now, Lane::Sip, format!("INVITE with Replaces: the {who} is taken over"));
+        self.cdr.taken_over += 1;
+        out.push(Act::Tell(Deed::Replaces { taken: true }));
         let Newcomer { session, flow, offer_answer, description, plan } = newcomer;
         let Some(leg) = self.leg_mut(replaced) else { return };
         leg.session = session;

@@ -11,6 +11,7 @@
 //!
 //! Keys, numbers and what callers said stand in no ladder: only which tool, and how many keys.
 
+use super::deed::{Deed, KeySender};
 use super::ladder::Lane;
 use super::{Act, Call};
 use crate::ground::{LegId, Now, StreamId};
@@ -121,6 +122,20 @@ impl ToolCall {
             }
             (None, _) => Err(Unusable::NoSuchTool),
         }
+    }
+}
+
+/// The tool as a label of metrics: never the name that an agent gave.
+fn tool_label(name: &str, offered: &OfferedTools) -> &'static str {
+    match (offered.get(name), name) {
+        (Some(offered), _) => match offered.tool {
+            TelephoneTool::ColdTransfer => "cold_transfer",
+            TelephoneTool::WarmTransfer => "warm_transfer",
+            TelephoneTool::PlayDtmfSounds => "play_dtmf_sounds",
+        },
+        (None, ACCEPT) => "accept_transfer",
+        (None, REFUSE) => "refuse_transfer",
+        (None, _) => "unknown",
     }
 }
 
@@ -256,21 +271,25 @@ impl Call {
             return;
         }
         let invocation = Invocation { stream, id: invocation_id };
+        let tool = tool_label(&tool_name, &self.tools.offered);
         let read = ToolCall::read(&tool_name, &self.tools.offered, &parameters);
-        match read.and_then(|call| self.admitted(call)) {
+        let begun = match read.and_then(|call| self.admitted(call)) {
             Ok(call) => {
                 self.note(now, Lane::Agent, format!("tool {tool_name}  Ultravox → edge"));
-                self.obey(now, invocation, call, out);
+                self.obey(now, invocation, call, out)
             }
             Err(Unusable::NoSuchTool) => {
                 self.note(now, Lane::Agent, "a tool that the edge does not have: refused");
                 self.answer_tool(&invocation, ToolOutcome::UnknownTool, out);
+                false
             }
             Err(Unusable::Parameters(words)) => {
                 self.note(now, Lane::Agent, format!("tool {tool_name} refused: {words}"));
                 self.refuse_tool(&invocation, &words, out);
+                false
             }
-        }
+        };
+        out.push(Act::Tell(Deed::Tool { tool, begun }));
     }
 
     /// The toll-fraud policy on a target, before the model is told that its transfer has begun.
@@ -286,31 +305,40 @@ impl Call {
         }
     }
 
-    fn obey(&mut self, now: Now, invocation: Invocation, call: ToolCall, out: &mut Vec<Act>) {
+    /// Begins what an invocation asks for; false when it is refused instead.
+    fn obey(
+        &mut self,
+        now: Now,
+        invocation: Invocation,
+        call: ToolCall,
+        out: &mut Vec<Act>,
+    ) -> bool {
         match call {
+            ToolCall::Cold(_) | ToolCall::Warm(_) if !self.may_begin(&invocation, out) => false,
             ToolCall::Cold(cold) => {
-                if self.may_begin(&invocation, out) {
-                    self.begin_cold(now, invocation, cold, out);
-                }
+                self.begin_cold(now, invocation, cold, out);
+                true
             }
             ToolCall::Warm(warm) => {
-                if self.may_begin(&invocation, out) {
-                    self.begin_warm(now, invocation, warm, out);
-                }
+                self.begin_warm(now, invocation, warm, out);
+                true
             }
             ToolCall::Accept | ToolCall::Refuse { .. } if !self.briefs(invocation.stream) => {
                 self.refuse_tool(&invocation, "nobody is being asked to take a caller", out);
+                false
             }
             ToolCall::Accept => {
                 self.begin_tool(&invocation, "The caller is being connected.", out);
                 self.on_operator_accepts(now, &invocation, out);
+                true
             }
             ToolCall::Refuse { reason } => {
                 self.begin_tool(&invocation, "The caller will be told.", out);
                 self.on_operator_refuses(now, &invocation, reason, out);
+                true
             }
             ToolCall::Keys { keys, tone, gap } => {
-                self.press(now, invocation, keys, (tone, gap), out);
+                self.press(now, invocation, keys, (tone, gap), out)
             }
         }
     }
@@ -331,7 +359,7 @@ impl Call {
     }
 
     /// Presses keys towards the caller's side. The agent hears of their end, so that it listens to
-    /// what they bring, unless that is later than Ultravox waits.
+    /// what they bring, unless that is later than Ultravox waits. False: other keys are in the way.
     fn press(
         &mut self,
         now: Now,
@@ -339,10 +367,11 @@ impl Call {
         keys: Vec<Key>,
         (tone, gap): (Duration, Duration),
         out: &mut Vec<Act>,
-    ) {
+    ) -> bool {
         if self.tools.pressing.is_some() {
             let words = "other keys are still being pressed: wait, then try again";
-            return self.refuse_tool(&invocation, words, out);
+            self.refuse_tool(&invocation, words, out);
+            return false;
         }
         let count = keys.len();
         self.note(now, Lane::Media, format!("{count} keys  edge → {}", self.far_end()));
@@ -353,6 +382,7 @@ impl Call {
         let leg = self.first.id;
         self.tools.pressing = Some(Pressing { invocation, leg, is_answered: is_long, count });
         out.push(Act::Media(MediaCommand::SendKeys { leg, keys, tone, gap }));
+        true
     }
 
     /// Keys have been pressed towards this leg: the agent's, or one that was passed on over a bridge.
@@ -360,6 +390,9 @@ impl Call {
         let pressing = self.tools.pressing.take_if(|pressing| pressing.leg == leg);
         let Some(pressing) = pressing else { return self.on_key_passed() };
         self.note(now, Lane::Media, format!("{} keys pressed", pressing.count));
+        let count = u32::try_from(pressing.count).unwrap_or(u32::MAX);
+        self.cdr.keys.sent_by_agent += count;
+        out.push(Act::Tell(Deed::KeysSent { sender: KeySender::Agent, count }));
         const DONE: &str = "The keys were pressed.";
         match pressing.is_answered {
             true => self.report_to_agent(pressing.invocation.stream, DONE, out),

@@ -173,6 +173,18 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+impl Outcome {
+    /// As a label of metrics.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Outcome::Referred => "referred",
+            Outcome::Bridged => "bridged",
+            Outcome::HandedOver => "handed_over",
+            Outcome::Failed(failure) => failure.tag(),
+        }
+    }
+}
+
 /// Where a transfer stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {

@@ -6,6 +6,7 @@
 
 use crate::account::{Registration, RegistrationId, SipConfig};
 use crate::billing::cdr::{Cdr, MediaSummary};
+use crate::call::deed::{Deed, Tally};
 use crate::call::ladder::Ladder;
 use crate::ground::limits::{EARLY_MEDIA_KEPT_MAX, SIGNALLING_QUEUE_MAX};
 use crate::ground::{CallKey, Instant, JobId};
@@ -100,6 +101,8 @@ pub struct LiveCall {
     pub answered: bool,
     pub sip_time: Duration,
     pub agent_time: Duration,
+    /// Of its transfer, when one is under way: true once both legs are bridged.
+    pub bridged: Option<bool>,
 }
 
 /// What the closed calls since the start add up to.
@@ -116,6 +119,8 @@ pub struct Totals {
     pub mos_sent: Scores,
     /// Directions of legs that carried nothing, by kind.
     pub one_way: BTreeMap<&'static str, u64>,
+    /// Transfers, keys, tools, lost agents: as they happen.
+    pub hands: Tally,
     pub messages_received: u64,
     pub messages_sent: u64,
 }
@@ -410,6 +415,7 @@ impl Task {
                         self.early.pop_first();
                     }
                 }
+                Command::Tell { call, deed } => self.tell(call, deed),
                 Command::Record { cdr, ladder } => self.record(cdr, ladder),
                 Command::AskFallback { call, job, post, budget } => {
                     let webhook = self.parts.webhook.clone();
@@ -476,6 +482,12 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn tell(&mut self, call: CallKey, deed: Deed) {
+        self.totals.hands.add(deed);
+        let _in_call = self.span(call).entered();
+        log_deed(deed);
     }
 
     fn record(&mut self, cdr: Box<Cdr>, ladder: Ladder) {
@@ -593,7 +605,13 @@ impl Task {
         let now = Clock::now();
         let live = |call: &crate::call::Call| {
             let (sip_time, agent_time) = call.clocks(now.at);
-            LiveCall { key: call.key, answered: call.is_answered(), sip_time, agent_time }
+            LiveCall {
+                key: call.key,
+                answered: call.is_answered(),
+                sip_time,
+                agent_time,
+                bridged: call.transfer.as_ref().map(|transfer| transfer.machine.is_bridged()),
+            }
         };
         Snapshot {
             counters: board.counters(),
@@ -645,6 +663,22 @@ fn log_turn(cdr: &Cdr) {
     } else {
         tracing::info!(agent_id = cdr.agent_id, rule = cdr.routed_by, "call rings");
         tracing::debug!(source = %cdr.source.address, from = %cdr.from_uri, to = %cdr.to_uri);
+    }
+}
+
+/// What a call did with its hands.
+fn log_deed(deed: Deed) {
+    match deed {
+        Deed::Transfer { kind, outcome } => {
+            tracing::info!(kind = kind.label(), outcome, "transfer decided");
+        }
+        Deed::Replaces { taken } => tracing::info!(taken, "INVITE with Replaces"),
+        Deed::KeyReceived(path) => tracing::debug!(way = path.label(), "key received"),
+        Deed::KeysSent { sender, count } => {
+            tracing::debug!(sender = sender.label(), count, "keys sent");
+        }
+        Deed::Tool { tool, begun } => tracing::debug!(tool, begun, "tool of the agent"),
+        Deed::AgentLost(end) => tracing::warn!(then = end.label(), "an agent was lost"),
     }
 }
 

@@ -114,6 +114,7 @@ impl Switchboard {
                     let (cdr, ladder) = (Box::new(call.cdr.clone()), call.ladder.clone());
                     self.out.push_back(Command::Record { cdr, ladder });
                 }
+                Act::Tell(deed) => self.out.push_back(Command::Tell { call: key, deed }),
                 Act::KeepEarlyMedia(early) => {
                     self.out.push_back(Command::KeepEarlyMedia { call: key, early });
                 }

@@ -2,6 +2,7 @@
 
 use crate::account::{Registration, RegistrationId, SipConfig};
 use crate::billing::cdr::Cdr;
+use crate::call::deed::Deed;
 use crate::call::ladder::Ladder;
 use crate::call::outbound::ServiceRefusal;
 use crate::call::sound::SoundFault;
@@ -172,6 +173,11 @@ pub enum Command {
     KeepEarlyMedia {
         call: CallKey,
         early: Box<EarlyMedia>,
+    },
+    /// Count what a call did, and tell it in the log.
+    Tell {
+        call: CallKey,
+        deed: Deed,
     },
     /// Write this record as it stands, and keep its ladder; the last one of a call is closed.
     Record {

@@ -4,6 +4,7 @@
 use super::{Command, SDP, Skeleton, Switchboard};
 use crate::admission;
 use crate::billing::cdr::Cdr;
+use crate::call::deed::Deed;
 use crate::call::ladder::{Ladder, Lane};
 use crate::call::{Call, MediaAddress, Negotiated, Opening, record};
 use crate::codec::CodecKind;
@@ -57,7 +58,11 @@ impl Switchboard {
         if let (Some(_), Some(replaced)) = (&admission, replaces) {
             return match self.take_over(now, (session, flow), request, replaced) {
                 Ok(()) => {}
-                Err(refusal) => self.refuse_invited(now, session, cdr, refusal),
+                Err(refusal) => {
+                    let deed = Deed::Replaces { taken: false };
+                    self.out.push_back(Command::Tell { call: cdr.key, deed });
+                    self.refuse_invited(now, session, cdr, refusal);
+                }
             };
         }
         let routed = match admission {

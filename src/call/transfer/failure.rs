@@ -40,7 +40,7 @@ impl Failure {
         match self {
             Failure::NoLeg(why) => format!("The transfer failed: {why}."),
             Failure::Refused { code } => {
-                format!("The transfer failed: {} (SIP status {code}).", status_words(*code))
+                format!("The transfer failed: {} (SIP status {code}).", status_told(*code).1)
             }
             Failure::NotReached(unreached) => {
                 format!("The transfer failed: {}.", unreached.words())
@@ -92,6 +92,33 @@ impl Failure {
         }
     }
 
+    /// The failure as a label of metrics: in a word, by what the operator would look for.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Failure::NoLeg(_) => "no_line",
+            Failure::Refused { code } => status_told(*code).0,
+            Failure::NotReached(Unreached::Credentials) => "credentials",
+            Failure::NotReached(
+                Unreached::Unknown
+                | Unreached::Unreachable
+                | Unreached::Silent
+                | Unreached::Unwritable,
+            ) => "unreachable",
+            Failure::NoAnswer => "no_answer",
+            Failure::BadAnswer => "unusable_answer",
+            Failure::TargetLeft => "target_hung_up",
+            Failure::TargetSilent => "target_silent",
+            Failure::NoAgent(_) => "no_agent",
+            Failure::Declined(_) => "operator_declined",
+            Failure::Undecided => "undecided",
+            Failure::Refer(ReferFault::Refused { .. }) => "refer_refused",
+            Failure::Refer(ReferFault::Failed { code }) => status_told(*code).0,
+            Failure::Refer(ReferFault::Silent) => "refer_timed_out",
+            Failure::Refer(ReferFault::Unsent) => "refer_unsent",
+            Failure::Refer(ReferFault::Replaced) => "refer_overtaken",
+        }
+    }
+
     /// The SIP status behind it, if there is one.
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -120,7 +147,7 @@ fn refer_words(fault: ReferFault) -> String {
     match fault {
         ReferFault::Refused { code } => format!("{system} does not transfer (SIP status {code})."),
         ReferFault::Failed { code } => {
-            format!("The transfer failed: {} (SIP status {code}).", status_words(code))
+            format!("The transfer failed: {} (SIP status {code}).", status_told(code).1)
         }
         ReferFault::Silent => format!("{system} did not carry it out in time."),
         ReferFault::Unsent => format!("{system} is busy with another change."),
@@ -130,15 +157,15 @@ fn refer_words(fault: ReferFault) -> String {
     }
 }
 
-/// What a final status tells a person.
-fn status_words(code: u16) -> &'static str {
+/// What a final status means: in a word for metrics, and in words for a person.
+fn status_told(code: u16) -> (&'static str, &'static str) {
     match code {
-        404 | 410 | 484 | 604 => "the number is not in service",
-        408 | 480 | 487 => "nobody answered",
-        486 | 600 => "the line is busy",
-        403 | 603 | 606 => "the call was declined",
-        300..=399 => "the number has moved",
-        401 | 407 => "the telephone network wants other credentials",
-        _ => "the call could not be completed",
+        404 | 410 | 484 | 604 => ("no_such_number", "the number is not in service"),
+        408 | 480 | 487 => ("no_answer", "nobody answered"),
+        486 | 600 => ("busy", "the line is busy"),
+        403 | 603 | 606 => ("declined", "the call was declined"),
+        300..=399 => ("moved", "the number has moved"),
+        401 | 407 => ("credentials", "the telephone network wants other credentials"),
+        _ => ("failed", "the call could not be completed"),
     }
 }

@@ -3,6 +3,7 @@
 //! a phone number or an address.
 
 use super::AdminState;
+use crate::call::deed::Tally;
 use crate::media::quality::{SCORE_BOUNDS, Scores};
 use crate::shell::media::{BUCKETS_US, HistogramSnapshot};
 use axum::extract::State;
@@ -34,6 +35,7 @@ pub struct Snapshot {
     /// Requests to the admin listener, by class and status.
     pub requests: BTreeMap<(&'static str, u16), u64>,
     pub setup: SetupFigures,
+    pub hands: HandFigures,
     pub draining: bool,
 }
 
@@ -114,6 +116,16 @@ pub struct SetupFigures {
     pub outgoing_refused: u64,
 }
 
+/// What calls do with their hands: transfers, keys, tools, and agents that are lost.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HandFigures {
+    pub tally: Tally,
+    /// Transfers under way, without those that are bridged.
+    pub transferring: u64,
+    /// Legs that hear another leg in the place of an agent: two for each such call.
+    pub legs_bridged: u64,
+}
+
 /// Figures of the record store.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct StoreFigures {
@@ -151,6 +163,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     page.counter("agent_seconds_total", "Agent time of closed calls: joined to left.", seconds);
     render_sip(&mut page, &snapshot.sip);
     render_setup(&mut page, &snapshot.setup);
+    render_hands(&mut page, &snapshot.hands);
     render_media(&mut page, &snapshot.media);
     render_store(&mut page, &snapshot.store);
     let help = "Requests to the admin listener, by class of their path and status.";
@@ -203,6 +216,33 @@ fn render_setup(page: &mut Page, setup: &SetupFigures) {
     page.counter("outgoing_calls_total", "Outgoing calls placed.", setup.outgoing);
     let help = "Requests for an outgoing call that were refused here.";
     page.counter("outgoing_refused_total", help, setup.outgoing_refused);
+}
+
+fn render_hands(page: &mut Page, hands: &HandFigures) {
+    let HandFigures { tally, transferring, legs_bridged } = hands;
+    page.head("transfers_total", "Transfers, by kind and by what became of them first.", "counter");
+    for ((kind, outcome), count) in &tally.transfers {
+        page.line(&format!("transfers_total{{kind=\"{kind}\",outcome=\"{outcome}\"}}"), count);
+    }
+    page.gauge("transfers_under_way", "Transfers that are not decided yet.", transferring);
+    page.gauge("legs_bridged", "Legs that hear another leg, no agent.", legs_bridged);
+    page.head("keys_received_total", "Keys that parties of calls pressed.", "counter");
+    for (way, count) in &tally.keys_received {
+        page.line(&format!("keys_received_total{{way=\"{way}\"}}"), count);
+    }
+    page.head("keys_sent_total", "Keys pressed towards legs, by whom.", "counter");
+    for (sender, count) in &tally.keys_sent {
+        page.line(&format!("keys_sent_total{{sender=\"{sender}\"}}"), count);
+    }
+    page.head("agent_tools_total", "Telephone tools that agents invoked.", "counter");
+    for ((tool, outcome), count) in &tally.tools {
+        page.line(&format!("agent_tools_total{{tool=\"{tool}\",outcome=\"{outcome}\"}}"), count);
+    }
+    let help = "Agents lost while their callers were not, by what followed.";
+    page.head("agents_lost_total", help, "counter");
+    for (then, count) in &tally.agents_lost {
+        page.line(&format!("agents_lost_total{{then=\"{then}\"}}"), count);
+    }
 }
 
 fn render_media(page: &mut Page, media: &MediaFigures) {
@@ -319,6 +359,27 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::billing::{LossEnd, TransferKind};
+    use crate::call::deed::{Deed, KeySender};
+    use crate::call::keys::KeyPath;
+
+    fn tally() -> Tally {
+        let mut tally = Tally::default();
+        let busy = Deed::Transfer { kind: TransferKind::ColdInvite, outcome: "busy" };
+        for deed in [
+            busy,
+            busy,
+            Deed::Replaces { taken: true },
+            Deed::KeyReceived(KeyPath::Tones),
+            Deed::KeysSent { sender: KeySender::Agent, count: 2 },
+            Deed::KeysSent { sender: KeySender::Agent, count: 3 },
+            Deed::Tool { tool: "cold_transfer", begun: false },
+            Deed::AgentLost(LossEnd::FailedOver),
+        ] {
+            tally.add(deed);
+        }
+        tally
+    }
 
     #[test]
     fn every_figure_has_its_help_its_type_and_its_value() {
@@ -343,6 +404,7 @@ mod tests {
                 },
                 ..MediaFigures::default()
             },
+            hands: HandFigures { tally: tally(), transferring: 1, legs_bridged: 2 },
             ..Snapshot::default()
         };
         let text = render(&snapshot);
@@ -359,6 +421,14 @@ mod tests {
             "# TYPE voxedge_uptime_seconds gauge\nvoxedge_uptime_seconds 1.5\n",
             "# TYPE voxedge_calls_total counter\nvoxedge_calls_total 7\n",
             "voxedge_calls_ended_total{status=\"200\"} 5\nvoxedge_calls_ended_total{status=\"404\"} 2\n",
+            "voxedge_transfers_total{kind=\"cold_invite\",outcome=\"busy\"} 2\n",
+            "voxedge_transfers_total{kind=\"replaces\",outcome=\"taken_over\"} 1\n",
+            "voxedge_transfers_under_way 1\n",
+            "voxedge_legs_bridged 2\n",
+            "voxedge_keys_received_total{way=\"inband\"} 1\n",
+            "voxedge_keys_sent_total{sender=\"agent\"} 5\n",
+            "voxedge_agent_tools_total{tool=\"cold_transfer\",outcome=\"refused\"} 1\n",
+            "voxedge_agents_lost_total{then=\"failed_over\"} 1\n",
             "# TYPE voxedge_store_failing gauge\nvoxedge_store_failing 1\n",
         ] {
             assert!(text.contains(line), "{line}\nin\n{text}");

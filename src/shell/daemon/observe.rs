@@ -5,7 +5,7 @@ use crate::ground::Secret;
 use crate::shell::account::Account;
 use crate::shell::admin::health::Health;
 use crate::shell::admin::metrics::{
-    MediaFigures, SetupFigures, SipFigures, Snapshot, StoreFigures,
+    HandFigures, MediaFigures, SetupFigures, SipFigures, Snapshot, StoreFigures,
 };
 use crate::shell::admin::{AdminState, Keys, Reload, States};
 use crate::shell::agent::rest::AgentService;
@@ -13,7 +13,7 @@ use crate::shell::clock::Clock;
 use crate::shell::config::Config;
 use crate::shell::flow::Flows;
 use crate::shell::media::{HistogramSnapshot, MediaPlane, ShardSnapshot};
-use crate::shell::signalling::{Published, Request, Totals};
+use crate::shell::signalling::{self, Published, Request, Totals};
 use crate::shell::store::Store;
 use crate::switchboard::RegistrationState;
 use std::net::SocketAddr;
@@ -138,6 +138,11 @@ impl Seen {
                 outgoing: snapshot.counters.outgoing,
                 outgoing_refused: snapshot.counters.outgoing_refused,
             },
+            hands: HandFigures {
+                tally: totals.hands.clone(),
+                transferring: transfers(snapshot, false),
+                legs_bridged: 2 * transfers(snapshot, true),
+            },
             media: self.media_figures(snapshot.ports_in_use, totals),
             store: StoreFigures::from(&**self.store.counters()),
             requests: Default::default(),
@@ -191,6 +196,11 @@ impl Seen {
 fn outcomes(all: &[RegistrationState]) -> [u64; 3] {
     let count = |outcome| all.iter().filter(|one| one.successful == outcome).count() as u64;
     [count(Some(true)), count(Some(false)), count(None)]
+}
+
+/// Live transfers that are bridged, or that are not.
+fn transfers(snapshot: &signalling::Snapshot, bridged: bool) -> u64 {
+    snapshot.calls.iter().filter(|call| call.bridged == Some(bridged)).count() as u64
 }
 
 fn together(shards: impl Iterator<Item = HistogramSnapshot>) -> HistogramSnapshot {

@@ -7,6 +7,8 @@ use crate::sim::{World, ladder, settings};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use voxedge::billing::KeyCounts;
+use voxedge::call::deed::{REFUSED, Tally};
 use voxedge::call::settings::{HandSettings, KeySettings, TransferSettings, WarmMode};
 use voxedge::ground::{CallKey, LegId, StreamId};
 use voxedge::media::plan::{AgentClose, ForCall, Key, MediaEvent};
@@ -59,13 +61,15 @@ fn invoke(world: &mut World, ms: u64, tool_name: &str, parameters: Value) {
     media(world, ms, MediaEvent::AgentText { stream: StreamId::FIRST, text });
 }
 
-fn check(name: &str, mut world: World) {
+/// Runs the scenario to its end; what it is counted as, and its record's keys.
+fn check(name: &str, mut world: World) -> (Tally, KeyCounts) {
     world.run_out(600_000);
     ladder::check(name, world.ladder());
     assert!(world.is_idle(), "{name}: something is left\n{}", world.ladder());
     let facts = world.facts.values().next().expect("a call");
     let record = facts.records.last().expect("a record");
     assert!(record.is_closed(), "{name}");
+    (world.tally.clone(), record.keys)
 }
 
 const RELAY: &str = "application/dtmf-relay";
@@ -80,7 +84,9 @@ fn keys_by_rtp_and_by_info_reach_the_agent_as_one_message() {
     press(&mut world, 2_000, '1');
     // 750 ms later the message is due; the next key begins another one.
     press(&mut world, 2_751, '7');
-    check("keys_reach_the_agent", world);
+    let (tally, keys) = check("keys_reach_the_agent", world);
+    assert_eq!(keys, KeyCounts { rfc4733: 3, info: 1, ..KeyCounts::default() }, "each once");
+    assert_eq!(tally.keys_received, BTreeMap::from([("info", 1), ("rfc4733", 3)]));
 }
 
 #[test]
@@ -112,7 +118,11 @@ fn the_agent_presses_keys_and_hears_when_they_were_pressed() {
     let mut world = world(KeySettings::default());
     invoke(&mut world, 1_000, "playDtmfSounds", json!({"digits": "12#"}));
     invoke(&mut world, 1_100, "playDtmfSounds", json!({"digits": "9"}));
-    check("agent_presses_keys", world);
+    let (tally, keys) = check("agent_presses_keys", world);
+    assert_eq!(keys, KeyCounts { sent_by_agent: 3, ..KeyCounts::default() });
+    assert_eq!(tally.keys_sent, BTreeMap::from([("agent", 3)]));
+    let once = [(("play_dtmf_sounds", "begun"), 1), (("play_dtmf_sounds", "refused"), 1)];
+    assert_eq!(tally.tools, BTreeMap::from(once));
 }
 
 #[test]
@@ -146,11 +156,15 @@ fn keys_pass_between_bridged_legs_once() {
     let digit = Key('7');
     let target = MediaEvent::Digit { leg: LegId(1), digit, duration_ms: 120 };
     media(&mut world, 6_000, target);
-    check("keys_over_a_bridge", world);
+    let (tally, keys) = check("keys_over_a_bridge", world);
+    let three = KeyCounts { rfc4733: 2, info: 1, passed_on: 3, ..KeyCounts::default() };
+    assert_eq!((keys, tally.keys_sent), (three, BTreeMap::from([("bridge", 3)])));
     // Without telephone-events keys are tones, which pass in the audio.
     let mut tones = bridged(false);
     media(&mut tones, 6_000, MediaEvent::Digit { leg: LegId(1), digit, duration_ms: 120 });
-    check("tones_over_a_bridge", tones);
+    let (tally, keys) = check("tones_over_a_bridge", tones);
+    assert_eq!(keys, KeyCounts { inband: 1, ..KeyCounts::default() });
+    assert_eq!((tally.keys_sent.len(), tally.keys_received["inband"]), (0, 1));
 }
 
 #[test]
@@ -205,7 +219,10 @@ fn what_a_tool_cannot_do_is_told_to_the_model() {
     invoke(&mut world, 1_100, "coldTransfer", json!({}));
     invoke(&mut world, 1_200, "coldTransfer", json!({"target": "sip:900@elsewhere.example"}));
     invoke(&mut world, 1_300, "look_up", json!({}));
-    check("tools_refused", world);
+    let (tally, _) = check("tools_refused", world);
+    let refused = [("play_dtmf_sounds", 1), ("cold_transfer", 2), ("unknown", 1)];
+    let refused = refused.map(|(tool, count)| ((tool, REFUSED), count));
+    assert_eq!(tally.tools, BTreeMap::from(refused));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use voxedge::billing::LossEnd::{self, Ended, FailedOver, Recalled};
 use voxedge::billing::cdr::{Cdr, EndedBy};
 use voxedge::billing::{TransferKind, TransferOutcome};
 use voxedge::call::settings::{HandSettings, LostSettings, TransferSettings};
@@ -53,7 +54,7 @@ fn lose(world: &mut World, ms: u64, stream: StreamId) {
     }
 }
 
-fn check(name: &str, mut world: World) -> Cdr {
+fn check(name: &str, then: &[LossEnd], mut world: World) -> Cdr {
     world.run_out(600_000);
     ladder::check(name, world.ladder());
     assert!(world.is_idle(), "{name}: something is left\n{}", world.ladder());
@@ -61,12 +62,20 @@ fn check(name: &str, mut world: World) -> Cdr {
     assert_eq!(facts.len(), 1, "{name}: one call");
     let record = facts[0].records.last().expect("a record").clone();
     assert!(record.is_closed(), "{name}");
+    let told: Vec<LossEnd> = record.agent_losses.iter().filter_map(|loss| loss.then).collect();
+    assert_eq!((told.as_slice(), record.agent_losses.len()), (then, then.len()), "{name}");
+    let counted: u64 = world.tally.agents_lost.values().sum();
+    assert_eq!(counted, then.len() as u64, "{name}");
     record
 }
 
 #[test]
 fn another_agent_call_goes_on_where_the_lost_one_was() {
-    let record = check("lost_agent_continued", losing(&[(150, Ok(()))], HandSettings::default()));
+    let record = check(
+        "lost_agent_continued",
+        &[Recalled],
+        losing(&[(150, Ok(()))], HandSettings::default()),
+    );
     assert_eq!(record.continued_as, ["call-2"]);
     assert_eq!(
         (record.ended_by, record.ultravox_call_id.as_deref()),
@@ -83,7 +92,7 @@ fn the_new_agent_waits_for_the_end_of_the_prompt() {
     let mut world = losing(&[(150, Ok(()))], HandSettings { sounds, ..HandSettings::default() });
     let played = ForCall { call: CALL, what: MediaEvent::SoundPlayed };
     world.edge(LOST_MS + 1_000, Input::Media(played));
-    let record = check("lost_agent_prompt", world);
+    let record = check("lost_agent_prompt", &[Recalled], world);
     assert_eq!(record.continued_as, ["call-2"]);
 }
 
@@ -91,21 +100,22 @@ fn the_new_agent_waits_for_the_end_of_the_prompt() {
 fn a_greeting_that_is_refused_is_left_out() {
     let refused = Err(CreateFault::BadRequest);
     let creations = [(150, Ok(())), (80, refused), (90, Ok(()))];
-    let record = check("lost_agent_ungreeted", losing(&creations, HandSettings::default()));
+    let record =
+        check("lost_agent_ungreeted", &[Recalled], losing(&creations, HandSettings::default()));
     assert_eq!(record.continued_as.len(), 1);
 }
 
 #[test]
 fn without_another_agent_the_call_ends_with_a_reason() {
     let refused = [(150, Ok(())), (80, Err(CreateFault::Unauthorized))];
-    let record = check("lost_agent_refused", losing(&refused, HandSettings::default()));
+    let record = check("lost_agent_refused", &[Ended], losing(&refused, HandSettings::default()));
     assert_eq!(record.ended_by, Some(EndedBy::Agent));
     let late = [(150, Ok(())), (30_000, Ok(()))];
-    let record = check("lost_agent_too_late", losing(&late, HandSettings::default()));
+    let record = check("lost_agent_too_late", &[Ended], losing(&late, HandSettings::default()));
     assert_eq!((record.ended_by, record.continued_as.len()), (Some(EndedBy::Agent), 0));
     let lost = LostSettings { continues: false, ..LostSettings::default() };
     let hands = HandSettings { lost, ..HandSettings::default() };
-    check("lost_agent_missed_by_nobody", losing(&[(150, Ok(()))], hands));
+    check("lost_agent_missed_by_nobody", &[Ended], losing(&[(150, Ok(()))], hands));
 }
 
 #[test]
@@ -113,7 +123,7 @@ fn nobody_is_called_again_for_ever() {
     let mut world = losing(&[(150, Ok(()))], HandSettings::default());
     lose(&mut world, 4_000, StreamId(1));
     lose(&mut world, 6_000, StreamId(2));
-    let record = check("lost_agent_thrice", world);
+    let record = check("lost_agent_thrice", &[Recalled, Recalled, Ended], world);
     assert_eq!(record.continued_as, ["call-2", "call-3"]);
     assert_eq!(record.ended_by, Some(EndedBy::Agent));
 }
@@ -122,7 +132,7 @@ fn nobody_is_called_again_for_ever() {
 fn a_caller_who_leaves_meanwhile_is_not_called_for() {
     let mut world = losing(&[(150, Ok(())), (5_000, Ok(()))], HandSettings::default());
     world.act(3_000, 0, Action::HangUp);
-    let record = check("lost_agent_caller_leaves", world);
+    let record = check("lost_agent_caller_leaves", &[Ended], world);
     assert_eq!((record.ended_by, record.continued_as.len()), (Some(EndedBy::Caller), 0));
 }
 
@@ -149,7 +159,7 @@ fn music_that_comes_late_does_not_take_the_prompts_place() {
     .to_string();
     let invoked = MediaEvent::AgentText { stream: StreamId::FIRST, text };
     world.edge(LOST_MS - 5, Input::Media(ForCall { call: CALL, what: invoked }));
-    let record = check("lost_agent_late_music", world);
+    let record = check("lost_agent_late_music", &[Recalled], world);
     assert_eq!(record.continued_as, ["call-2"]);
 }
 
@@ -160,7 +170,7 @@ fn a_lost_agents_caller_goes_to_the_failover_target() {
     let mut world = losing(&[(150, Ok(())), (80, Err(CreateFault::Unauthorized))], hands);
     world.callee(Manner { hangs_up: Some(3_000), ..Manner::default() });
     world.callee_speaks(LOST_MS + 2_200, 0, 120);
-    let record = check("lost_agent_failover", world);
+    let record = check("lost_agent_failover", &[FailedOver], world);
     assert_eq!(record.ended_by, Some(EndedBy::Target));
     let transfer = &record.transfers[0];
     assert_eq!(

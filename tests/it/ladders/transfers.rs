@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use voxedge::billing::{Cdr, EndedBy, TransferOutcome, TransferRecord};
+use voxedge::call::deed::REFUSED;
 use voxedge::call::settings::{HandSettings, TransferSettings, WarmMode};
 use voxedge::ground::{Entropy, StreamId};
 use voxedge::media::plan::{AgentClose, AgentStreamFault};
@@ -87,7 +88,18 @@ fn check(name: &str, world: &mut World) -> Cdr {
     let record = facts.records.last().expect("a record").clone();
     let ends = facts.records.iter().filter(|cdr| cdr.is_closed() && cdr.media.is_some());
     assert_eq!(ends.count(), 1, "{name}: one end");
+    let begun = world.tally.transfers.iter();
+    let begun = begun.filter(|((kind, outcome), _)| *kind != "replaces" && *outcome != REFUSED);
+    let begun = begun.map(|(_, count)| count).sum::<u64>();
+    assert_eq!(begun, record.transfers.len() as u64, "{name}: each is counted once");
     record
+}
+
+/// Transfers as they are counted: `kind outcome`, of each so many.
+fn counted(world: &World) -> String {
+    let all = world.tally.transfers.iter();
+    let all = all.map(|((kind, outcome), count)| format!("{count} {kind} {outcome}"));
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// What the record says of the one transfer, the SIP time, and the agent's time, in milliseconds.
@@ -133,19 +145,23 @@ fn a_refer_that_fails_brings_the_caller_back() {
     let refused = |code| Refers { answer: (5, code), ..Refers::default() };
     let told_of =
         |notifies: &[(u64, u16)]| Refers { notifies: notifies.to_vec(), ..Refers::default() };
-    for (name, refers, words) in [
-        ("transfer_refer_603", refused(603), "does not transfer (SIP status 603)"),
-        ("transfer_refer_405", refused(405), "does not transfer (SIP status 405)"),
-        ("transfer_refer_401", refused(401), "does not transfer (SIP status 401)"),
-        ("transfer_refer_busy", told_of(&[(10, 100), (900, 486)]), "the line is busy"),
-        ("transfer_refer_only_100", told_of(&[(10, 100)]), "did not carry it out in time"),
-        ("transfer_refer_silence", told_of(&[]), "did not carry it out in time"),
+    let refusal = |code| format!("does not transfer (SIP status {code})");
+    let silence = || "did not carry it out in time".to_owned();
+    let busy = (told_of(&[(10, 100), (900, 486)]), "the line is busy".to_owned());
+    for (name, (refers, words), tag) in [
+        ("transfer_refer_603", (refused(603), refusal(603)), "refer_refused"),
+        ("transfer_refer_405", (refused(405), refusal(405)), "refer_refused"),
+        ("transfer_refer_401", (refused(401), refusal(401)), "refer_refused"),
+        ("transfer_refer_busy", busy, "busy"),
+        ("transfer_refer_only_100", (told_of(&[(10, 100)]), silence()), "refer_timed_out"),
+        ("transfer_refer_silence", (told_of(&[]), silence()), "refer_timed_out"),
     ] {
         let mut world = cold(SipVerb::Refer, Manner::default());
         world.callers[0].refers = refers;
         world.act(90_000, 0, Action::HangUp);
         let record = check(name, &mut world);
-        assert!(report(&world).contains(words), "{name}: {}", report(&world));
+        assert!(report(&world).contains(&words), "{name}: {}", report(&world));
+        assert_eq!(counted(&world), format!("1 cold_refer {tag}"), "{name}");
         let (outcome, sip_ms, agent_ms) = told(&record);
         assert_eq!((outcome, sip_ms), (TransferOutcome::Failed, agent_ms), "{name}");
         assert_eq!(record.ended_by, Some(EndedBy::Caller), "{name}");
@@ -230,25 +246,21 @@ fn a_bridge_has_a_longest_time() {
 #[test]
 fn a_target_that_does_not_take_the_call() {
     let answers = |code, extra| Manner { answers: Some((700, code, extra)), ..Manner::default() };
-    for (name, manner, words) in [
-        ("transfer_busy", answers(486, ""), "the line is busy (SIP status 486)"),
-        ("transfer_declined", answers(603, ""), "declined"),
-        (
-            "transfer_no_answer",
-            Manner { answers: None, ..Manner::default() },
-            "nobody answered in time",
-        ),
-        ("transfer_no_host", Manner { silent: true, ..Manner::default() }, "did not answer"),
-        (
-            "transfer_redirected_away",
-            answers(302, "Contact: <sip:evil@203.0.113.9>\r\n"),
-            "the number has moved",
-        ),
+    let away = answers(302, "Contact: <sip:evil@203.0.113.9>\r\n");
+    let (rings, silent) = (Manner { answers: None, ..Manner::default() }, Manner::default());
+    let silent = Manner { silent: true, ..silent };
+    for (name, manner, words, tag) in [
+        ("transfer_busy", answers(486, ""), "the line is busy (SIP status 486)", "busy"),
+        ("transfer_declined", answers(603, ""), "declined", "declined"),
+        ("transfer_no_answer", rings, "nobody answered in time", "no_answer"),
+        ("transfer_no_host", silent, "did not answer", "unreachable"),
+        ("transfer_redirected_away", away, "the number has moved", "moved"),
     ] {
         let mut world = cold(SipVerb::Invite, manner);
         world.act(70_000, 0, Action::HangUp);
         let record = check(name, &mut world);
         assert!(report(&world).contains(words), "{name}: {}", report(&world));
+        assert_eq!(counted(&world), format!("1 cold_invite {tag}"), "{name}");
         let (outcome, sip_ms, agent_ms) = told(&record);
         // Its ringing costs nothing.
         assert_eq!((outcome, sip_ms), (TransferOutcome::Failed, agent_ms), "{name}");
@@ -262,6 +274,7 @@ fn the_caller_hangs_up_while_the_target_rings() {
     world.act(4_000, 0, Action::HangUp);
     let record = check("transfer_cancelled", &mut world);
     assert_eq!(told(&record).0, TransferOutcome::GivenUp);
+    assert_eq!(counted(&world), "1 cold_invite call_ended");
     let manner = Manner { answers: None, answers_at_cancel: true, ..Manner::default() };
     let mut world = cold(SipVerb::Invite, manner);
     world.act(4_000, 0, Action::HangUp);
@@ -281,6 +294,7 @@ fn a_target_that_the_policy_forbids_is_not_called() {
     assert!(answer.contains("is not in outgoing.allowed_hosts"), "{answer}");
     assert_eq!(world.callers[0].referred.len(), 0);
     assert_eq!(facts.records.last().map(|cdr| cdr.transfers.len()), Some(0));
+    assert_eq!(world.tally.tools.get(&("cold_transfer", REFUSED)), Some(&1));
     assert!(world.is_idle());
 }
 
@@ -394,6 +408,7 @@ fn a_refer_that_succeeds_while_we_bridge() {
     assert_eq!(record.end.as_deref(), Some("transferred"));
     let (outcome, sip_ms, agent_ms) = told(&record);
     assert_eq!(outcome, TransferOutcome::Referred);
+    assert_eq!(counted(&world), "1 warm_try_refer bridged", "what became of it first");
     assert!(sip_ms > agent_ms + leg_ms(&record), "bridged meanwhile");
     assert_eq!(record.ended_at, record.transfers[0].decided_at);
 }
@@ -401,25 +416,29 @@ fn a_refer_that_succeeds_while_we_bridge() {
 #[test]
 fn an_operator_who_does_not_take_the_call() {
     let refuse = tool("refuseTransfer", &json!({ "reason": "We are closed." }));
-    for (name, operator, callee, words) in [
-        ("transfer_warm_refused", vec![(4_000, refuse)], Manner::default(), "We are closed."),
+    let leaves = Manner { hangs_up: Some(3_000), ..Manner::default() };
+    let rings = Manner { answers: None, ..Manner::default() };
+    let refuse = vec![(4_000, refuse)];
+    for (name, operator, callee, (words, tag)) in [
+        (
+            "transfer_warm_refused",
+            refuse,
+            Manner::default(),
+            ("We are closed.", "operator_declined"),
+        ),
         (
             "transfer_warm_operator_left",
             Vec::new(),
-            Manner { hangs_up: Some(3_000), ..Manner::default() },
-            "hung up before taking the call",
+            leaves,
+            ("hung up before taking the call", "target_hung_up"),
         ),
-        (
-            "transfer_warm_no_answer",
-            Vec::new(),
-            Manner { answers: None, ..Manner::default() },
-            "nobody answered in time",
-        ),
+        ("transfer_warm_no_answer", Vec::new(), rings, ("nobody answered in time", "no_answer")),
     ] {
         let mut world = warm(TransferType::TryRefer, &operator, callee);
         world.act(60_000, 0, Action::HangUp);
         let record = check(name, &mut world);
         assert!(report(&world).contains(words), "{name}: {}", report(&world));
+        assert_eq!(counted(&world), format!("1 warm_try_refer {tag}"), "{name}");
         let (outcome, sip_ms, agent_ms) = told(&record);
         // Double rate while the operator is up, and the usual one again.
         assert_eq!((outcome, sip_ms), (TransferOutcome::Failed, agent_ms + leg_ms(&record)));
@@ -476,11 +495,13 @@ fn the_peers_refer_is_refused_unless_it_is_wanted() {
     world.act(4_000, 0, Action::HangUp);
     let record = check("transfer_peer_refused", &mut world);
     assert_eq!(record.transfers.len(), 0);
+    assert_eq!(counted(&world), "1 peer_refer refused");
     let mut world = refer(true, Manner { hangs_up: Some(5_000), ..Manner::default() });
     world.callee_speaks(4_300, 0, 200);
     let record = check("transfer_peer_followed", &mut world);
     let (outcome, sip_ms, agent_ms) = told(&record);
     assert_eq!(outcome, TransferOutcome::HandedOver);
+    assert_eq!(counted(&world), "1 peer_refer handed_over");
     // One leg at a time: the first ends as the second has the agent.
     assert!(sip_ms.abs_diff(agent_ms) < 20, "{sip_ms} {agent_ms}");
     let busy = Manner { answers: Some((700, 486, "")), ..Manner::default() };
@@ -535,6 +556,7 @@ fn a_call_is_taken_over_by_an_invite_with_replaces() {
     // One leg to the end of the second phone's call, which never rang.
     assert!((5_700..5_800).contains(&record.sip_time.as_millis()), "{record:?}");
     assert!(world.callers[1].rtp_sent > 150);
+    assert_eq!((counted(&world), record.taken_over), ("1 replaces taken_over".to_owned(), 1));
     let mut world = taken_over(true, |world| {
         world.callers[1].offer = crate::sim::pbx::Offer::Late;
         world.act(6_000, 1, Action::HangUp);
@@ -555,6 +577,7 @@ fn a_peer_that_is_replaced_while_it_has_our_refer() {
     let record = check("taken_over_while_referring", &mut world);
     let (outcome, ..) = told(&record);
     assert_eq!(outcome, TransferOutcome::Failed);
+    assert_eq!(counted(&world), "1 cold_refer refer_overtaken, 1 replaces taken_over");
     assert!(report(&world).contains("somebody else"), "{}", report(&world));
 }
 
@@ -563,6 +586,7 @@ fn a_call_is_not_taken_over_unless_that_is_wanted() {
     let mut world = taken_over(false, |world| world.act(6_000, 0, Action::HangUp));
     world.run_out(600_000);
     assert_eq!(world.callers[1].finals[0].0, 603);
+    assert_eq!(counted(&world), "1 replaces refused");
     assert!(world.is_idle());
     assert_eq!(world.facts.len(), 2, "the refusal has its record too");
 }
@@ -686,6 +710,7 @@ fn storms_of_transfers_leave_nothing() {
         let ladder = world.ladder();
         assert!(world.is_idle(), "seed {seed}: something is left\n{ladder}");
         assert!(world.admitted.values().all(|count| *count == 0), "seed {seed}\n{ladder}");
+        assert_tally_is_of_records(&world, seed);
         for facts in world.facts.values() {
             let record = facts.records.last().expect("a record");
             assert!(record.is_closed(), "seed {seed}\n{ladder}");
@@ -709,4 +734,18 @@ fn storms_of_transfers_leave_nothing() {
     for outcome in ["Referred", "Bridged", "Failed", "GivenUp", "HandedOver"] {
         assert!(outcomes.get(outcome).is_some_and(|count| *count > 3), "{outcomes:?}");
     }
+}
+
+/// What is counted is what the records tell: each transfer and each lost agent once.
+fn assert_tally_is_of_records(world: &World, seed: u64) {
+    let records = || world.facts.values().filter_map(|facts| facts.records.last());
+    let begun = world.tally.transfers.iter();
+    let begun = begun.filter(|((kind, outcome), _)| *kind != "replaces" && *outcome != REFUSED);
+    let begun: u64 = begun.map(|(_, count)| count).sum();
+    let told: usize = records().map(|record| record.transfers.len()).sum();
+    assert_eq!(begun, told as u64, "seed {seed}: {:?}\n{}", world.tally, world.ladder());
+    let lost: u64 = world.tally.agents_lost.values().sum();
+    let losses = || records().flat_map(|record| &record.agent_losses);
+    assert_eq!(lost, losses().count() as u64, "seed {seed}\n{}", world.ladder());
+    assert!(losses().all(|loss| loss.then.is_some()), "seed {seed}\n{}", world.ladder());
 }

@@ -107,6 +107,11 @@ impl Call {
     }
 }
 
+/// Waits until this metric has this value.
+fn counts(rig: &Rig, name: &str, value: f64) {
+    rig::await_some(SOON, name, || rig.doors.metric(name).filter(|count| *count == value));
+}
+
 /// The texts of the last call's data messages of this type.
 fn texts(seen: &[Observed], type_name: &str) -> Vec<Value> {
     let texts = seen.last().into_iter().flat_map(|call| &call.texts);
@@ -133,6 +138,13 @@ fn keys_by_rtp_and_by_info_reach_the_agent_as_one_message() {
         // RTP and signalling go by different ways: which comes first is not theirs to say.
         keys.sort_unstable();
         assert_eq!(keys, ['#', '1', '2']);
+        // Of the key that came both ways, the first counts: 2 and 1, or 1 and 2.
+        let ways = ["rfc4733", "info"];
+        let metrics = ways.map(|way| format!("keys_received_total{{way=\"{way}\"}}"));
+        rig::await_some(SOON, "three keys", || {
+            let counts = metrics.each_ref().map(|name| rig.doors.metric(name));
+            (counts == [Some(2.0), Some(1.0)] || counts == [Some(1.0), Some(2.0)]).then_some(())
+        });
         call.hang_up().await;
         rig.stop().await;
     });
@@ -195,6 +207,9 @@ fn a_cold_transfer_reaches_the_callers_side_and_its_refusal_the_agent() {
         let words = texts(&seen, "user_text_message")[1]["text"].to_string();
         assert!(words.contains("<instruction>"), "{words}");
         assert_eq!(texts(&seen, "client_tool_result")[0]["agentReaction"], "listens");
+        counts(&rig, "transfers_total{kind=\"cold_refer\",outcome=\"refer_refused\"}", 1.0);
+        counts(&rig, "agent_tools_total{tool=\"cold_transfer\",outcome=\"begun\"}", 1.0);
+        counts(&rig, "transfers_under_way", 0.0);
         call.hang_up().await;
         rig.stop().await;
     });
@@ -221,6 +236,7 @@ fn an_agent_that_is_lost_is_followed_by_one_that_goes_on() {
             found.filter(|record| record.is_closed())
         });
         assert_eq!(record.continued_as, [seen[1].call_id.clone()]);
+        counts(&rig, "agents_lost_total{then=\"recalled\"}", 1.0);
         rig.stop().await;
     });
 }

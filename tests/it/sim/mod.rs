@@ -24,6 +24,7 @@ use voxedge::account::{
     AgentAllowance, FallbackHandler, RegistrationId, SipConfig, SipConfigDocument, compile,
 };
 use voxedge::billing::cdr::Cdr;
+use voxedge::call::deed::Tally;
 use voxedge::call::outbound::ServiceRefusal;
 use voxedge::call::sound::SoundFault;
 use voxedge::call::{CallSettings, MediaAddress};
@@ -187,6 +188,8 @@ pub struct World {
     pub admitted: BTreeMap<IpAddr, i32>,
     pub lines: Lines,
     pub facts: BTreeMap<CallKey, Facts>,
+    /// What the calls did with their hands.
+    pub tally: Tally,
     /// Ports that somebody else holds: so many times opening fails.
     pub ports_taken: u32,
     pub drained: u32,
@@ -291,6 +294,7 @@ impl World {
             admitted: BTreeMap::new(),
             lines: Lines::default(),
             facts: BTreeMap::new(),
+            tally: Tally::default(),
             ports_taken: 0,
             drained: 0,
             invites: BTreeMap::new(),
@@ -623,6 +627,7 @@ impl World {
                     self.note_command(&command);
                     self.enter_in(HAND_OVER, Item::Command(command));
                 }
+                Command::Tell { call: _, deed } => self.tally.add(deed),
                 Command::Record { cdr, ladder: _ } => {
                     self.say("edge", "store", &ladder::record(&cdr));
                     let facts = self.facts.entry(cdr.key).or_default();
