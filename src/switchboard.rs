@@ -23,6 +23,7 @@ pub use registrations::RegistrationState;
 
 use crate::account::SipConfig;
 use crate::billing::cdr::Cdr;
+use crate::call::early::Provisional;
 use crate::call::keys::KeyWay;
 use crate::call::ladder::Ladder;
 use crate::call::leg::JobPurpose;
@@ -399,14 +400,15 @@ impl Switchboard {
                 self.on_session(now, session, |call, out| call.on_flow_lost(now, session, out));
             }
             UaEvent::Moved { session, flow } => self.on_moved(session, flow),
-            UaEvent::Progress { session, code, reason: _, body } => {
+            UaEvent::Progress { session, flow, fork, code, reason: _, body } => {
+                let said = Provisional { fork, source: flow.peer.ip(), code, body };
                 self.on_session(now, session, |call, out| match call.is_second(session) {
-                    true => call.on_target_progress(now, code, &body),
-                    false => call.on_progress(now, code, &body, out),
+                    true => call.on_target_progress(now, &said, out),
+                    false => call.on_progress(now, &said, out),
                 });
             }
-            UaEvent::Answered { session, flow, body } => {
-                self.on_callee_answered(now, session, flow, body);
+            UaEvent::Answered { session, flow, fork, body } => {
+                self.on_callee_answered(now, session, flow, (&fork, &body));
             }
             UaEvent::Refused { session, code, reason, contacts, retry_after: _ } => {
                 self.on_session(now, session, |call, out| match call.is_second(session) {
@@ -477,7 +479,7 @@ impl Switchboard {
                 call.on_media_changed(now, leg, revision, out);
             }
             MediaEvent::EarlyMedia(early) => call.on_early_media(now, early, out),
-            MediaEvent::LegHeard { leg, source } => call.on_leg_heard(now, leg, source),
+            MediaEvent::LegHeard { leg, source } => call.on_leg_heard(now, leg, source, out),
             MediaEvent::AgentHeard => call.on_agent_heard(now),
             MediaEvent::Digit { leg, digit, duration_ms } => {
                 let duration = Duration::from_millis(duration_ms.into());

@@ -374,7 +374,7 @@ impl Call {
     }
 
     /// The caller hears music; its agent hears nobody, and is heard by nobody.
-    fn hold_caller(&mut self, now: Now, out: &mut Vec<Act>) {
+    pub(super) fn hold_caller(&mut self, now: Now, out: &mut Vec<Act>) {
         let Some(transferring) = &self.transfer else { return };
         let music = transferring.music.clone();
         let words = match music {

@@ -2,6 +2,8 @@
 //! a transfer's target is a second one. What a leg does is the call's matter; its clock is the
 //! ledger's.
 
+use super::early::EarlyDialog;
+use super::ringing::Ringing;
 use super::{Act, MediaAddress, reoffer};
 use crate::codec::{CodecFormat, CodecKind};
 use crate::ground::ports::RtpPort;
@@ -11,8 +13,7 @@ use crate::outgoing::Callee;
 use crate::sdp::payload::{self, Encoding};
 use crate::sdp::{Agreed, LocalMedia, OfferAnswer, SrtpTerms};
 use crate::sip::digest::DigestClient;
-use crate::sip::ua::{Body, SessionId};
-use bytes::Bytes;
+use crate::sip::ua::SessionId;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -37,8 +38,8 @@ pub struct Leg {
     pub revision: u32,
     /// Addresses that may send requests of this dialog, listed or not.
     pub admitted: Vec<IpAddr>,
-    /// The answer that a provisional answer brought last: a 2xx may leave it out (RFC 3262 §5).
-    pub early_answer: Option<Bytes>,
+    /// Forks of our INVITE that described their media before one of them answered.
+    pub early: Vec<EarlyDialog>,
 }
 
 /// Without descriptions, which may hold SRTP keys.
@@ -90,16 +91,6 @@ impl Leg {
             srtp: None,
             signalling_source: self.flow.peer.ip(),
         }
-    }
-
-    /// What our offer was answered with: by the 2xx, or by a provisional answer before it.
-    ///
-    /// `None` when there was no usable answer.
-    pub(super) fn take_answer(&mut self, body: Body) -> Option<LegPlan> {
-        let early = self.early_answer.take();
-        let answer = body.map(|(_, answer)| answer).or(early)?;
-        let agreed = self.offer_answer.accept_answer(&answer).ok()?;
-        Some(self.plan_of(&agreed))
     }
 
     /// Makes `plan` the one in force.
@@ -161,6 +152,8 @@ pub struct Second {
     pub leg: Leg,
     pub errand: Errand,
     pub progress: Progress,
+    /// What is heard of it before it answers.
+    pub ringing: Ringing,
 }
 
 /// How far a leg that we dial is.

@@ -17,6 +17,7 @@
 
 pub mod creation;
 pub mod deed;
+pub mod early;
 pub mod handover;
 pub mod inbound;
 pub mod keys;
@@ -28,6 +29,7 @@ pub mod outbound;
 pub mod record;
 pub mod referring;
 pub mod reoffer;
+pub mod ringing;
 mod second;
 pub mod settings;
 pub mod sound;
@@ -366,7 +368,7 @@ impl Call {
                 pending_reoffer: None,
                 revision: 0,
                 admitted: Vec::new(),
-                early_answer: None,
+                early: Vec::new(),
             },
             second: None,
             transfer: None,

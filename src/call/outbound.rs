@@ -10,6 +10,7 @@
 //!
 //! What media comes before the answer is heard by nobody; the session keeps some for diagnosis.
 
+use super::early::Provisional;
 use super::ladder::Lane;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
 use crate::ground::{Instant, LegId, Now, Secret, limits};
@@ -185,27 +186,26 @@ impl Call {
     }
 
     /// A provisional answer of the callee's side.
-    pub fn on_progress(&mut self, now: Now, code: u16, body: &Body, out: &mut Vec<Act>) {
+    pub fn on_progress(&mut self, now: Now, said: &Provisional, out: &mut Vec<Act>) {
         let State::Dialling = self.state else { return };
-        let early = if body.is_some() { " with early media" } else { "" };
-        self.note(now, Lane::Sip, format!("{code}{early}  callee → edge"));
-        // Each fork may send its own; the answer that counts is that of the 2xx.
-        let agreed = body
-            .as_ref()
-            .and_then(|(_, answer)| self.first.offer_answer.clone().accept_answer(answer).ok());
-        if let Some(agreed) = agreed {
-            self.first.early_answer = body.as_ref().map(|(_, answer)| answer.clone());
-            let leg = self.first.plan_of(&agreed);
-            self.take_leg(leg, out);
+        let early = if said.body.is_some() { " with early media" } else { "" };
+        self.note(now, Lane::Sip, format!("{}{early}  callee → edge", said.code));
+        if let Some(plan) = self.first.hear_fork(said) {
+            self.take_leg(plan, out);
         }
-        if code >= 180 && self.cdr.ringing_at.is_none() {
+        if said.code >= 180 && self.cdr.ringing_at.is_none() {
             self.cdr.ringing_at = Some(now.wall);
             out.push(Act::Record);
         }
     }
 
-    /// The callee answered, and has our ACK: the SIP clock runs. The agent joins now.
-    pub fn on_callee_answered(&mut self, now: Now, body: Body, out: &mut Vec<Act>) {
+    /// This fork of the callee answered, and has our ACK: the SIP clock runs. The agent joins now.
+    pub fn on_callee_answered(
+        &mut self,
+        now: Now,
+        (fork, body): (&str, &Body),
+        out: &mut Vec<Act>,
+    ) {
         let State::Dialling = self.state else { return };
         self.note(now, Lane::Sip, "200 OK  callee → edge");
         let Some(outgoing) = &mut self.outgoing else { return };
@@ -217,7 +217,7 @@ impl Call {
         record::set_status(&mut self.cdr, 200, "OK");
         self.state = State::Joining;
         self.deadline = Some(now.at + limits::CREATE_CALL);
-        let Some(leg) = self.first.take_answer(body) else {
+        let Some(leg) = self.first.take_answer(fork, body) else {
             return self.finish(now, EndCause::BadAnswer, out);
         };
         self.cdr.source.address = self.first.flow.peer;
@@ -343,7 +343,7 @@ impl Call {
         };
         outgoing.tried.push(callee.uri.clone());
         outgoing.callee = callee;
-        self.first.early_answer = None;
+        self.first.forget_forks();
         self.note(now, Lane::Sip, "INVITE  edge → the new target");
         out.push(Act::Dial);
         true

@@ -5,6 +5,7 @@
 use super::ladder::Lane;
 use super::leg::{Closing, Errand, Leg, Progress, Second};
 use super::outbound::{PORTS_TRIED_MAX, by_preference};
+use super::ringing::Ringing;
 use super::transfer::{Failure, Happened};
 use super::{Act, Call};
 use crate::billing::MediaSummary;
@@ -57,7 +58,8 @@ impl Call {
             address: leg.media_address.bind,
             port: leg.port.0,
         };
-        self.second = Some(Box::new(Second { leg, errand, progress: Progress::Bound }));
+        let (progress, ringing) = (Progress::Bound, Ringing::default());
+        self.second = Some(Box::new(Second { leg, errand, progress, ringing }));
         out.push(Act::Media(open));
     }
 
@@ -73,9 +75,9 @@ impl Call {
     }
 
     pub(super) fn dial_second(&mut self, now: Now, out: &mut Vec<Act>) {
+        self.ring_anew(now, out);
         let Some(second) = &mut self.second else { return };
         second.progress = Progress::Ringing;
-        second.leg.early_answer = None;
         self.note(now, Lane::Sip, "INVITE  edge → target");
         out.push(Act::DialSecond);
     }
@@ -112,12 +114,18 @@ impl Call {
     }
 
     /// The target answered, and has our ACK: its clock runs. False when its description is unusable.
-    pub(super) fn take_second_answer(&mut self, now: Now, body: Body, out: &mut Vec<Act>) -> bool {
+    pub(super) fn take_second_answer(
+        &mut self,
+        now: Now,
+        (fork, body): (&str, &Body),
+        out: &mut Vec<Act>,
+    ) -> bool {
         let Some(second) = &mut self.second else { return false };
         second.progress = Progress::Up;
         let leg = &mut second.leg;
         self.ledger.answer(now.at, leg.id);
-        match leg.take_answer(body) {
+        match leg.take_answer(fork, body) {
+            Some(plan) if leg.plan.as_ref() == Some(&plan) => true,
             Some(plan) => {
                 leg.take_plan(plan, out);
                 true
@@ -142,7 +150,7 @@ impl Call {
         out: &mut Vec<Act>,
     ) {
         let Some(second) = self.second.take() else { return };
-        let Second { leg, progress, errand: _ } = *second;
+        let Second { leg, progress, errand: _, ringing: _ } = *second;
         self.ledger.end(now.at, leg.id);
         if let Some(record) = self.cdr.transfers.last_mut() {
             record.leg_time = self.ledger.clock(leg.id).total(now.at);
@@ -207,22 +215,13 @@ impl Call {
         self.drive(now, Happened::LegFailed(Failure::NoLeg(words.into())), out);
     }
 
-    /// A provisional answer of the target's side.
-    pub fn on_target_progress(&mut self, now: Now, code: u16, body: &Body) {
-        if let (Some((_, answer)), Some(second)) = (body, &mut self.second) {
-            second.leg.early_answer = Some(answer.clone());
-        }
-        let early = if body.is_some() { " with early media" } else { "" };
-        self.note(now, Lane::Sip, format!("{code}{early}  target → edge"));
-    }
-
-    /// The target answered, and has our ACK.
-    pub fn on_target_answered(&mut self, now: Now, body: Body, out: &mut Vec<Act>) {
+    /// This fork of the target answered, and has our ACK.
+    pub fn on_target_answered(&mut self, now: Now, answer: (&str, &Body), out: &mut Vec<Act>) {
         self.note(now, Lane::Sip, "200 OK  target → edge");
         if let Some(record) = self.cdr.transfers.last_mut() {
             record.answered_at = Some(now.wall);
         }
-        let what = match self.take_second_answer(now, body, out) {
+        let what = match self.take_second_answer(now, answer, out) {
             true => Happened::Answered,
             false => Happened::NotAnswered(Failure::BadAnswer),
         };
@@ -303,11 +302,11 @@ impl Call {
     }
 
     /// The first packet of a leg's media.
-    pub fn on_leg_heard(&mut self, now: Now, id: LegId, source: SocketAddr) {
+    pub fn on_leg_heard(&mut self, now: Now, id: LegId, source: SocketAddr, out: &mut Vec<Act>) {
         if self.first.id == id {
             self.on_caller_heard(now, source);
         } else if self.second_id() == Some(id) {
-            self.note(now, Lane::Media, "first RTP  target → edge");
+            self.on_target_heard(now, out);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the configuration says of a call's hands: its tools, transfers, keys, and what is done when
 //! the agent is lost; and of its media's encryption. Plain values, checked by whoever made them.
 
+use super::ringing::WhileRinging;
 use super::sound::Sounds;
 use crate::ground::{Flow, Transport};
 use crate::outgoing::OutgoingPolicy;
@@ -60,6 +61,8 @@ pub struct TransferSettings {
     /// Who may be a target: `[outgoing]`.
     pub policy: Arc<OutgoingPolicy>,
     pub warm: WarmMode,
+    /// What a caller hears while the target of a bridge rings.
+    pub while_ringing: WhileRinging,
     /// A target that rings for this long does not answer.
     pub ring_timeout: Duration,
     /// How long the outcome of a REFER is waited for.
@@ -79,6 +82,7 @@ impl Default for TransferSettings {
         TransferSettings {
             policy: Arc::new(OutgoingPolicy::default()),
             warm: WarmMode::SecondCall,
+            while_ringing: WhileRinging::Music,
             ring_timeout: Duration::from_secs(45),
             refer_timeout: Duration::from_secs(60),
             briefing_max: Duration::from_secs(180),

@@ -261,6 +261,11 @@ impl Transfer {
         self.briefing
     }
 
+    /// The target's phone rings.
+    pub fn is_ringing(&self) -> bool {
+        matches!(self.state, State::Ringing { .. })
+    }
+
     /// Both legs are bridged: the agents have left.
     pub fn is_bridged(&self) -> bool {
         matches!(self.state, State::Bridged { .. })

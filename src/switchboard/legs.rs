@@ -65,7 +65,7 @@ impl Switchboard {
             pending_reoffer: None,
             revision: 0,
             admitted: Vec::new(),
-            early_answer: None,
+            early: Vec::new(),
         })
     }
 

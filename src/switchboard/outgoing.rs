@@ -138,7 +138,7 @@ impl Switchboard {
         now: Now,
         session: SessionId,
         flow: Flow,
-        body: Body,
+        answer: (&str, &Body),
     ) {
         self.counters.answered += 1;
         self.on_moved(session, flow);
@@ -158,8 +158,8 @@ impl Switchboard {
                 leg.admitted = addresses;
             }
             match call.is_second(session) {
-                true => call.on_target_answered(now, body, out),
-                false => call.on_callee_answered(now, body, out),
+                true => call.on_target_answered(now, answer, out),
+                false => call.on_callee_answered(now, answer, out),
             }
         });
     }

@@ -6,6 +6,7 @@ mod fallback;
 mod hands;
 mod lost;
 mod outgoing;
+mod ringing;
 mod transfers;
 
 use crate::sim::agent::{OTHER, Script};

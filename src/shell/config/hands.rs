@@ -4,6 +4,7 @@
 use super::problem::Report;
 use super::reader::{Found, Section};
 use super::sip::read_password;
+use crate::call::ringing::WhileRinging;
 use crate::call::settings::{HandSettings, KeySettings, LostSettings, TransferSettings, WarmMode};
 use crate::call::sound::Sounds;
 use crate::outgoing::OutgoingPolicy;
@@ -166,6 +167,12 @@ fn read_transfers(
     let default = TransferSettings::default();
     let modes = [("second_call", WarmMode::SecondCall), ("stage", WarmMode::Stage)];
     let warm = section.word("warm", &modes, report).unwrap_or(default.warm);
+    let heard = [
+        ("music", WhileRinging::Music),
+        ("ringback", WhileRinging::Ringback),
+        ("target", WhileRinging::Target),
+    ];
+    let while_ringing = section.word("while_ringing", &heard, report);
     let mut seconds = |key, range, default: Duration| {
         let found = section.integer(key, range, report);
         found.map_or(default, |found| Duration::from_secs(found.value))
@@ -180,6 +187,7 @@ fn read_transfers(
     TransferSettings {
         policy,
         warm,
+        while_ringing: while_ringing.unwrap_or(default.while_ringing),
         ring_timeout,
         refer_timeout,
         briefing_max,

@@ -147,6 +147,8 @@ impl UserAgent {
         if is_news && response.code() > 100 {
             out.push(UaOutput::Event(UaEvent::Progress {
                 session,
+                flow,
+                fork: fork_of(response),
                 code: response.code(),
                 reason: response.reason().to_owned(),
                 body: body_of(response),
@@ -196,7 +198,8 @@ impl UserAgent {
             state.timer.answered(now.at, &response);
             self.sessions.insert(session, state);
             self.settle_session(session);
-            return out.push(UaOutput::Event(UaEvent::Answered { session, flow, body }));
+            let fork = fork_of(&response);
+            return out.push(UaOutput::Event(UaEvent::Answered { session, flow, fork, body }));
         }
         let cseq = dialog.next_cseq();
         dialog.sent(cseq);
@@ -322,6 +325,11 @@ impl UserAgent {
             self.errands.end_dial(session);
         }
     }
+}
+
+/// Names the early dialog that an answer belongs to (§12.1.2).
+fn fork_of(response: &Response) -> String {
+    response.to().tag().unwrap_or_default().to_owned()
 }
 
 /// The body with its type; SDP when no type is named.

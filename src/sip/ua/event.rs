@@ -123,10 +123,11 @@ pub enum UaEvent {
     /// The peer was heard on another flow: the dialog lives there now.
     Moved { session: SessionId, flow: Flow },
     /// A provisional answer above 100 to our INVITE. Several forks may send theirs; a body that
-    /// describes media holds for the fork that sent it.
-    Progress { session: SessionId, code: u16, reason: String, body: Body },
-    /// Our INVITE was answered with 2xx, and the ACK is out. The session is like any other now.
-    Answered { session: SessionId, flow: Flow, body: Body },
+    /// describes media holds for the fork that sent it, which its To tag names (empty without one).
+    Progress { session: SessionId, flow: Flow, fork: String, code: u16, reason: String, body: Body },
+    /// Our INVITE was answered with 2xx by this fork, and the ACK is out. The session is like any
+    /// other now.
+    Answered { session: SessionId, flow: Flow, fork: String, body: Body },
     /// Our INVITE was refused with 300 to 699, other hops and challenges included. The session is
     /// gone. `contacts` are those of a 3xx, as received.
     Refused {

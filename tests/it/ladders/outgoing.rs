@@ -318,6 +318,8 @@ fn a_hundred_storms_leave_nothing() {
                 bare_200: false,
                 reinvites: (chance.below(4) == 0).then(|| (chance.below(900), "sendonly")),
                 events: false,
+                other_fork: None,
+                reliable: false,
             });
             let mut outgoing = target();
             outgoing["to"] = format!("sip:{number}@192.0.2.{}", 100 + number).into();

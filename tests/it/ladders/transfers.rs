@@ -12,17 +12,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use voxedge::billing::{Cdr, EndedBy, TransferOutcome, TransferRecord};
 use voxedge::call::deed::REFUSED;
+use voxedge::call::ringing::WhileRinging;
 use voxedge::call::settings::{HandSettings, TransferSettings, WarmMode};
+use voxedge::call::sound::Sounds;
 use voxedge::ground::{Entropy, StreamId};
 use voxedge::media::plan::{AgentClose, AgentStreamFault};
+use voxedge::media::sound::{Ringback, ringback};
 use voxedge::switchboard::{Input, Settings};
 use voxedge::ultravox::create_call::CreateFault;
 use voxedge::ultravox::tool::{Fixed, GivenTools, SipVerb, TelephoneTool, TransferType};
 
-const TARGET: &str = "sip:+15550001@192.0.2.100";
+pub(super) const TARGET: &str = "sip:+15550001@192.0.2.100";
 
 /// An edge whose agents have both transfers, with these parameters fixed.
-fn edge(fixed: &Fixed, change: impl FnOnce(&mut TransferSettings)) -> Settings {
+pub(super) fn edge(fixed: &Fixed, change: impl FnOnce(&mut TransferSettings)) -> Settings {
     let mut settings = settings();
     let mut transfers =
         TransferSettings { policy: Arc::clone(&settings.outgoing), ..TransferSettings::default() };
@@ -32,20 +35,24 @@ fn edge(fixed: &Fixed, change: impl FnOnce(&mut TransferSettings)) -> Settings {
     settings.call.hands = Arc::new(HandSettings {
         transfers,
         tools: GivenTools { give: both.to_vec(), defaults: BTreeMap::from(defaults) },
+        sounds: Sounds {
+            ringback: Some(ringback(Ringback::Europe)),
+            ..HandSettings::default().sounds
+        },
         ..HandSettings::default()
     });
     settings
 }
 
 /// What the agent says to use a tool.
-fn tool(name: &str, parameters: &Value) -> String {
+pub(super) fn tool(name: &str, parameters: &Value) -> String {
     json!({ "type": "client_tool_invocation", "toolName": name, "invocationId": name,
         "parameters": parameters })
     .to_string()
 }
 
 /// A caller, its agent who uses `name` two seconds after it joined, and the phone that is called.
-fn world(settings: Settings, name: &str, callee: Manner) -> World {
+pub(super) fn world(settings: Settings, name: &str, callee: Manner) -> World {
     let mut world = World::new(1, settings);
     let call = tool(name, &json!({ "context": "Ann has lost her card." }));
     world.service.script = Script { texts: vec![(2_000, call)], ..Script::default() };
@@ -55,7 +62,7 @@ fn world(settings: Settings, name: &str, callee: Manner) -> World {
     world
 }
 
-fn to_target() -> Fixed {
+pub(super) fn to_target() -> Fixed {
     Fixed { target: Some(TARGET.into()), ..Fixed::default() }
 }
 
@@ -78,7 +85,7 @@ fn accept(ms: u64) -> Vec<(u64, String)> {
 
 /// Runs the scenario to its end; nothing may be left, the ladder is as it is kept, and there is one
 /// closed record, which is given.
-fn check(name: &str, world: &mut World) -> Cdr {
+pub(super) fn check(name: &str, world: &mut World) -> Cdr {
     world.run_out(600_000);
     ladder::check(name, world.ladder());
     assert!(world.is_idle(), "{name}: something is left\n{}", world.ladder());
@@ -103,7 +110,7 @@ fn counted(world: &World) -> String {
 }
 
 /// What the record says of the one transfer, the SIP time, and the agent's time, in milliseconds.
-fn told(record: &Cdr) -> (TransferOutcome, u128, u128) {
+pub(super) fn told(record: &Cdr) -> (TransferOutcome, u128, u128) {
     assert_eq!(record.transfers.len(), 1);
     let outcome = record.transfers[0].outcome;
     (outcome, record.sip_time.as_millis(), record.agent_time.as_millis())
@@ -614,6 +621,8 @@ fn storm(seed: u64) -> World {
             transfers.briefing_max = Duration::from_secs(2 + chance.below(8));
             transfers.bridged_max = Duration::from_secs(2 + chance.below(40));
             transfers.follow_refer = chance.below(2) == 0;
+            let heard = [WhileRinging::Music, WhileRinging::Ringback, WhileRinging::Target];
+            transfers.while_ringing = heard[chance.below(3) as usize];
         }),
     );
     let path = Path {
@@ -639,7 +648,9 @@ fn storm(seed: u64) -> World {
     world.callee(Manner {
         silent: chance.below(12) == 0,
         rings: (chance.below(3) > 0).then_some(50),
-        early_media: (chance.below(4) == 0).then_some(100),
+        early_media: (chance.below(3) == 0).then_some(100),
+        other_fork: (chance.below(4) == 0).then(|| chance.below(2_000)),
+        reliable: chance.below(2) == 0,
         answers: (chance.below(6) > 0)
             .then(|| (chance.below(4_000), codes[chance.below(6) as usize], "")),
         hangs_up: (chance.below(2) == 0).then(|| chance.below(12_000)),

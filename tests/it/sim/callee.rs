@@ -19,6 +19,10 @@ pub struct Manner {
     pub rings: Option<u64>,
     /// 183 with a description.
     pub early_media: Option<u64>,
+    /// The same from another fork, whose media comes from a port of its own.
+    pub other_fork: Option<u64>,
+    /// Provisional answers with a description want a PRACK (RFC 3262).
+    pub reliable: bool,
     /// The final answer: status and further headers.
     pub answers: Option<(u64, u16, &'static str)>,
     /// BYE so long after the ACK.
@@ -41,6 +45,8 @@ impl Default for Manner {
             challenges: false,
             rings: Some(50),
             early_media: None,
+            other_fork: None,
+            reliable: false,
             answers: Some((2_000, 200, "")),
             hangs_up: None,
             answers_at_cancel: false,
@@ -63,6 +69,7 @@ pub enum Wake {
     },
     Early {
         branch: String,
+        fork: Fork,
     },
     Answer {
         branch: String,
@@ -79,6 +86,13 @@ pub enum Wake {
     Reinvite(&'static str),
 }
 
+/// Which of the phones behind one address speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fork {
+    Own,
+    Other,
+}
+
 /// One INVITE that came, by its branch.
 struct Invited {
     branch: String,
@@ -92,6 +106,8 @@ pub struct Callee {
     pub name: String,
     pub address: SocketAddr,
     pub media: SocketAddr,
+    /// Where the other fork's media comes from.
+    pub other_media: SocketAddr,
     pub manner: Manner,
     pub rtp_received: u64,
     /// The methods of the requests that came, copies among them.
@@ -115,6 +131,7 @@ impl Callee {
             name: if index == 0 { "callee".into() } else { format!("callee{}", index + 1) },
             address: address(5060),
             media: address(4000),
+            other_media: address(4100),
             manner,
             rtp_received: 0,
             heard: Vec::new(),
@@ -150,8 +167,8 @@ impl Callee {
 
     pub fn wake(&mut self, wake: Wake, out: &mut Vec<Out>) {
         match wake {
-            Wake::Ring { branch } => self.provisional(&branch, 180, false, out),
-            Wake::Early { branch } => self.provisional(&branch, 183, true, out),
+            Wake::Ring { branch } => self.ring(&branch, out),
+            Wake::Early { branch, fork } => self.describe_early(&branch, fork, out),
             Wake::Answer { branch, code, extra } => self.answer(&branch, code, extra, out),
             Wake::Again { branch, interval, waited } => {
                 let Some(invited) = self.invites.iter().find(|one| one.branch == branch) else {
@@ -187,7 +204,9 @@ impl Callee {
         let at = |ms: u64, wake: Wake| Out::Wake(Duration::from_millis(ms), wake);
         let manner = &self.manner;
         out.extend(manner.rings.map(|ms| at(ms, Wake::Ring { branch: branch.clone() })));
-        out.extend(manner.early_media.map(|ms| at(ms, Wake::Early { branch: branch.clone() })));
+        for (early, fork) in [(manner.early_media, Fork::Own), (manner.other_fork, Fork::Other)] {
+            out.extend(early.map(|ms| at(ms, Wake::Early { branch: branch.clone(), fork })));
+        }
         if let Some((ms, code, extra)) = manner.answers {
             out.push(at(ms, Wake::Answer { branch, code, extra }));
         }
@@ -217,14 +236,36 @@ impl Callee {
         self.answer(branch, code, "", out);
     }
 
-    fn provisional(&mut self, branch: &str, code: u16, with_sdp: bool, out: &mut Vec<Out>) {
-        let Some(invited) = self.invites.iter().find(|invited| invited.branch == branch) else {
-            return;
-        };
-        if invited.answer.is_none() {
-            let body = with_sdp.then(|| self.sdp());
-            out.push(Out::Send(self.reply(&invited.head, code, "", body)));
+    fn ring(&mut self, branch: &str, out: &mut Vec<Out>) {
+        if let Some(invited) = self.unanswered(branch) {
+            out.push(Out::Send(self.reply(&invited.head, 180, "", None)));
         }
+    }
+
+    /// 183 with a description. A reliable one is not repeated.
+    fn describe_early(&mut self, branch: &str, fork: Fork, out: &mut Vec<Out>) {
+        let Some(invited) = self.unanswered(branch) else { return };
+        let extra = match self.manner.reliable {
+            true => "Require: 100rel\r\nRSeq: 1\r\n",
+            false => "",
+        };
+        let bytes = match fork {
+            Fork::Own => self.reply(&invited.head, 183, extra, Some(self.sdp())),
+            Fork::Other => {
+                let own = format!("m=audio {}", self.media.port());
+                let other = format!("m=audio {}", self.other_media.port());
+                let sdp = self.sdp().replace(&own, &other);
+                let text = self.reply(&invited.head, 183, extra, Some(sdp));
+                let text = String::from_utf8(text).expect("our own text");
+                text.replace(&self.tag(), &format!("other-{}", self.name)).into_bytes()
+            }
+        };
+        out.push(Out::Send(bytes));
+    }
+
+    fn unanswered(&self, branch: &str) -> Option<&Invited> {
+        let invited = self.invites.iter().find(|invited| invited.branch == branch)?;
+        invited.answer.is_none().then_some(invited)
     }
 
     /// The final answer, once.

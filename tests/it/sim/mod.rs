@@ -480,9 +480,12 @@ impl World {
     /// 20 ms of µ-law, and the rest later.
     fn on_callee_speaks(&mut self, callee: usize, packets: u16) {
         let Some(left) = packets.checked_sub(1) else { return };
-        let media = self.callees[callee].media;
+        let own = [self.callees[callee].media, self.callees[callee].other_media];
         let mut legs = self.slots.values().flat_map(|slot| &slot.legs);
-        if let Some(port) = legs.find(|side| side.remote == Some(media)).map(|side| side.port) {
+        let found = legs.find_map(|side| {
+            side.remote.filter(|remote| own.contains(remote)).map(|remote| (remote, side.port))
+        });
+        if let Some((media, port)) = found {
             // Sequence and timestamp follow the time.
             let number = u32::try_from(self.now.at.as_nanos() / 20_000_000).unwrap_or_default();
             let mut packet = vec![0x80, 0];
