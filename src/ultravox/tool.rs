@@ -266,7 +266,7 @@ fn unmasked(value: &Value) -> Result<Option<String>, &'static str> {
 const MASKED: &str = "is masked in Ultravox's answer: give it in the daemon's [tools] section";
 
 /// Asterisks or dots in place of a secret, or a word for it in brackets.
-fn is_masked(text: &str) -> bool {
+pub fn is_masked(text: &str) -> bool {
     let is_dot = |c: char| matches!(c, '*' | '•' | '●' | '·');
     let word = text.trim_matches(['<', '>', '[', ']', '(', ')']).to_ascii_lowercase();
     let bracketed = text.starts_with(['<', '[', '(']);

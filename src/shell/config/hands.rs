@@ -7,9 +7,10 @@ use super::sip::read_password;
 use crate::call::ringing::WhileRinging;
 use crate::call::settings::{HandSettings, KeySettings, LostSettings, TransferSettings, WarmMode};
 use crate::call::sound::Sounds;
+use crate::fallback::address;
 use crate::outgoing::OutgoingPolicy;
 use crate::ultravox::data_message::Urgency;
-use crate::ultravox::tool::{Fixed, GivenTools, TelephoneTool};
+use crate::ultravox::tool::{Fixed, GivenTools, TelephoneTool, is_masked};
 use serde_json::{Map, Value};
 use std::path::Path;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ fn read_tools(
     ] {
         let mut tool_section = section.section(key, report);
         let fixed = read_fixed(&mut tool_section, tool, keys, base, report);
+        check_target(&tool_section, &fixed, outgoing, report);
         tool_section.finish(report);
         if fixed != Fixed::default() {
             defaults.push((tool, fixed));
@@ -110,9 +112,11 @@ fn read_fixed(
     let mut fixed = Fixed::default();
     for (key, name) in keys {
         let Some(found) = read_parameter(section, key, report) else { continue };
-        if let Err(what) = fixed.set(tool, name, &found.value) {
-            let fix = "see this tool's parameters in Ultravox's documentation".to_owned();
-            report.error(&found.span, &section.path(key), what.to_owned(), fix);
+        let set = check_url(key, &found.value);
+        let set = set.and_then(|()| check_credential(key, &found.value));
+        let set = set.and_then(|()| fixed.set(tool, name, &found.value));
+        if let Err(what) = set {
+            report.error(&found.span, &section.path(key), what.to_owned(), example(key).to_owned());
         }
     }
     if tool == TelephoneTool::PlayDtmfSounds {
@@ -127,6 +131,59 @@ fn read_fixed(
         fixed.password = read_password(section, &file.value, &file.span, base, report);
     }
     fixed
+}
+
+/// A URL of hold music that could never be fetched.
+fn check_url(key: &str, value: &Value) -> Result<(), &'static str> {
+    match (key, value.as_str()) {
+        ("hold_music_url", Some(url)) => {
+            address::check_url(url, true).map_err(|fault| fault.problem)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What somebody copied from where it is not shown.
+fn check_credential(key: &str, value: &Value) -> Result<(), &'static str> {
+    match (key, value.as_str()) {
+        ("username" | "password", Some(text)) if is_masked(text) => {
+            Err("is masked: it stands for a value that was not shown")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How a tool's key is written.
+fn example(key: &str) -> &'static str {
+    match key {
+        "target" => "write it as target = \"sip:sales@pbx.example.com\"",
+        "from" => "write it as from = \"+15551234567\"",
+        "sip_verb" => "write \"REFER\" or \"INVITE\"",
+        "transfer_type" => "write \"REFER\", \"BRIDGE\" or \"TRY_REFER\"",
+        "hold_music_url" => {
+            "write a full URL, as in \"https://www.example.com/hold.mp3\", or \"none\""
+        }
+        "transfer_system_prompt_template" => "write at most 64 KiB of text",
+        "tone_duration" | "space_duration" => "write it as \"0.2s\"",
+        _ if key.ends_with("_headers") => "write each as \"X-Team: sales\", at most 32 of them",
+        "username" | "password" => "write the value itself",
+        _ => "write plain text of at most 2048 bytes",
+    }
+}
+
+/// A target that the toll-fraud policy refuses would be refused in each call.
+fn check_target(
+    section: &Section<'_>,
+    fixed: &Fixed,
+    outgoing: &OutgoingPolicy,
+    report: &mut Report,
+) {
+    let Some(Err(unwanted)) = fixed.target.as_ref().map(|to| outgoing.admit(to, false)) else {
+        return;
+    };
+    let span = section.key_span("target").unwrap_or(section.span().clone());
+    let fix = "give a SIP address that [outgoing] allows: target = \"sip:sales@pbx.example.com\"";
+    report.error(&span, &section.path("target"), unwanted.to_string(), fix.to_owned());
 }
 
 /// The value of a tool's key, as Ultravox writes it: headers are a list of `"Name: value"` here.

@@ -4,6 +4,8 @@ use super::*;
 use crate::ground::WallTime;
 use crate::shell::tls;
 
+mod hands;
+
 fn machine() -> Machine {
     Machine {
         ephemeral: Some(32_768..=60_999),
