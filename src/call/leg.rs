@@ -11,7 +11,7 @@ use crate::ground::{Flow, FlowId, LegId, StreamId};
 use crate::media::plan::{CodecPlan, Direction, LegPlan, MediaCommand, RemoteMedia};
 use crate::outgoing::Callee;
 use crate::sdp::payload::{self, Encoding};
-use crate::sdp::{Agreed, LocalMedia, OfferAnswer, SrtpTerms};
+use crate::sdp::{Agreed, DescriptionText, LocalMedia, OfferAnswer, SrtpTerms};
 use crate::sip::digest::DigestClient;
 use crate::sip::ua::SessionId;
 use std::fmt;
@@ -24,7 +24,7 @@ pub struct Leg {
     pub flow: Flow,
     pub offer_answer: OfferAnswer,
     /// Our description for the 200, or our offer.
-    pub description: String,
+    pub description: DescriptionText,
     /// What was agreed; `None` until then.
     pub plan: Option<LegPlan>,
     /// The codec that was agreed first; until then, the one that is expected.

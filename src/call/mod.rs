@@ -51,12 +51,11 @@ use crate::media::plan::{AgentClose, AgentRates, EarlyMedia, MediaCommand, Media
 use crate::outgoing::DialRefusal;
 use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
-use crate::sdp::{Agreed, OfferAnswer};
+use crate::sdp::{Agreed, DescriptionText, OfferAnswer};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{RequestToken, SessionId};
 use crate::ultravox::CallId;
 use crate::ultravox::agent::Agent;
-use bytes::Bytes;
 use creation::Creation;
 use deed::Deed;
 use handover::Transferring;
@@ -81,7 +80,7 @@ pub enum Act {
     Ring,
     /// 200 OK with our description.
     Accept {
-        description: String,
+        description: DescriptionText,
     },
     /// A final answer that ends the INVITE.
     Refuse(Answer),
@@ -93,7 +92,7 @@ pub enum Act {
     /// 200 to a re-INVITE or UPDATE.
     AnswerReoffer {
         token: RequestToken,
-        description: Option<String>,
+        description: Option<DescriptionText>,
     },
     /// 488 to a re-INVITE or UPDATE; media stays as it is (RFC 6141).
     RejectReoffer {
@@ -257,7 +256,7 @@ pub struct Call {
     pub context: Map<String, Value>,
     pub caller: Caller,
     /// The INVITE's offer; `None` for a late offer.
-    pub offer: Option<Bytes>,
+    pub offer: Option<DescriptionText>,
     pub rates: AgentRates,
     /// The second leg: a transfer's target.
     pub second: Option<Box<Second>>,
@@ -311,10 +310,10 @@ pub struct MediaAddress {
 #[derive(Debug)]
 pub struct Negotiated {
     /// The caller's offer; `None` when ours goes out in the 200 (late offer).
-    pub offer: Option<Bytes>,
+    pub offer: Option<DescriptionText>,
     pub offer_answer: OfferAnswer,
     /// Our description for the 200.
-    pub description: String,
+    pub description: DescriptionText,
     pub agreed: Option<Agreed>,
     /// The codec that was agreed, or of a late offer the one that we like best.
     pub kind: CodecKind,
@@ -563,3 +562,6 @@ impl Call {
         (self.ledger.sip_time(at), self.agent_time + running)
     }
 }
+
+#[cfg(test)]
+mod tests;

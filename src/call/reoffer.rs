@@ -9,7 +9,7 @@ use crate::codec::CodecKind;
 use crate::ground::{LegId, Now};
 use crate::media::plan::LegPlan;
 use crate::refusal::Refusal;
-use crate::sdp::{LocalMedia, OfferFault};
+use crate::sdp::{DescriptionText, LocalMedia, OfferFault};
 use crate::sip::msg::Method;
 use crate::sip::ua::{RequestToken, SessionId};
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use bytes::Bytes;
 pub struct Pending {
     pub token: RequestToken,
     pub revision: u32,
-    pub description: String,
+    pub description: DescriptionText,
 }
 
 impl Call {
@@ -85,7 +85,7 @@ impl Call {
         match leg.offer_answer.answer(offer, &local) {
             Ok(answered) => {
                 let plan = leg.plan_of(&answered.agreed);
-                self.apply(now, session, token, (plan, answered.text), out);
+                self.apply(now, session, token, (plan, answered.text.into()), out);
             }
             Err(fault) => self.reject(now, session, token, fault, out),
         }
@@ -119,7 +119,7 @@ impl Call {
         now: Now,
         session: SessionId,
         token: RequestToken,
-        (plan, description): (LegPlan, String),
+        (plan, description): (LegPlan, DescriptionText),
         out: &mut Vec<Act>,
     ) {
         let who = self.who(session);
@@ -155,7 +155,7 @@ impl Call {
         let Some(local) = self.local_media_again(session) else { return };
         let who = self.who(session);
         let Some(leg) = self.leg_mut(session) else { return };
-        let description = leg.offer_answer.offer(&local);
+        let description = leg.offer_answer.offer(&local).into();
         self.note(now, Lane::Sip, format!("200 OK with our offer  edge → {who}"));
         out.push(Act::AnswerReoffer { token, description: Some(description) });
     }

@@ -9,7 +9,7 @@ use super::{Act, Call};
 use crate::ground::{Flow, Now, limits};
 use crate::media::plan::LegPlan;
 use crate::refusal::Refusal;
-use crate::sdp::{LocalMedia, OfferAnswer, OfferFault};
+use crate::sdp::{DescriptionText, LocalMedia, OfferAnswer, OfferFault};
 use crate::sip::ua::SessionId;
 use bytes::Bytes;
 
@@ -20,7 +20,7 @@ pub struct Newcomer {
     flow: Flow,
     offer_answer: OfferAnswer,
     /// For its 200.
-    pub description: String,
+    pub description: DescriptionText,
     /// `None` when our offer goes out in the 200 and the answer comes in the ACK.
     plan: Option<LegPlan>,
 }
@@ -50,7 +50,7 @@ impl Call {
         let local = LocalMedia { srtp: self.settings.srtp.terms(flow), ..local };
         let Some(offer) = offer else {
             local.srtp.may_offer().map_err(Refusal::Offer)?;
-            let description = offer_answer.offer(&local);
+            let description = offer_answer.offer(&local).into();
             return Ok(Newcomer { session, flow, offer_answer, description, plan: None });
         };
         let answered = offer_answer.answer(&offer, &local).map_err(Refusal::Offer)?;
@@ -59,7 +59,7 @@ impl Call {
             return Err(Refusal::Offer(OfferFault::BadAddress));
         }
         let plan = LegPlan { signalling_source: flow.peer.ip(), ..leg.plan_of(&answered.agreed) };
-        let description = answered.text;
+        let description = answered.text.into();
         Ok(Newcomer { session, flow, offer_answer, description, plan: Some(plan) })
     }
 
@@ -101,5 +101,23 @@ impl Call {
             let overtaken = ReferEnd::Failed(ReferFault::Replaced);
             self.drive(now, Happened::Refer(overtaken), out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{assert_silent, encrypted_offer};
+    use super::*;
+    use crate::ground::{FlowId, Transport};
+
+    #[test]
+    fn a_newcomer_never_prints_its_keys() {
+        let (offer_answer, text, keys) = encrypted_offer();
+        let peer = "192.0.2.7:5061".parse().expect("an address");
+        let flow = Flow { id: FlowId(1), transport: Transport::Tls, local: peer, peer };
+        let session = SessionId::NONE;
+        let description = text.into();
+        let newcomer = Newcomer { session, flow, offer_answer, description, plan: None };
+        assert_silent(&newcomer, &keys);
     }
 }

@@ -12,6 +12,7 @@
 
 mod address;
 pub mod crypto;
+mod description;
 mod fmtp;
 pub mod offer_answer;
 pub mod payload;
@@ -19,6 +20,7 @@ mod section;
 pub mod text;
 
 pub use crypto::{SrtpPolicy, SrtpTerms};
+pub use description::DescriptionText;
 pub use offer_answer::{Agreed, Answered, LocalMedia, OfferAnswer, OfferFault};
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::call::leg::{Closing, JobPurpose};
 use crate::call::{Act, Call};
 use crate::ground::{CallKey, JobId, Now};
 use crate::refusal::{Answer, EndCause, Refusal};
+use crate::sdp::DescriptionText;
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{Gone, SessionId, UaOutput};
 
@@ -55,7 +56,7 @@ impl Switchboard {
                 Act::Refuse(answer) => self.refuse(now, key, session, &answer),
                 Act::Bye { session, reason } => self.bye(now, key, session, reason),
                 Act::AnswerReoffer { token, description } => {
-                    let body = description.as_deref().map(|text| (SDP, text.as_bytes()));
+                    let body = description.as_ref().map(|text| (SDP, text.as_bytes()));
                     self.tell(now, |ua, out| ua.answer(now, token, body, out));
                 }
                 Act::RejectReoffer { token, answer } => {
@@ -132,7 +133,13 @@ impl Switchboard {
         }
     }
 
-    fn accept(&mut self, now: Now, key: CallKey, session: SessionId, description: &str) {
+    fn accept(
+        &mut self,
+        now: Now,
+        key: CallKey,
+        session: SessionId,
+        description: &DescriptionText,
+    ) {
         self.counters.answered += 1;
         let mut outputs = Vec::new();
         let body = Some((SDP, description.as_bytes()));

@@ -14,7 +14,7 @@ use crate::ground::ports::RtpPort;
 use crate::ground::{CallKey, Flow, Now};
 use crate::refusal::{EndCause, Refusal};
 use crate::routing::{self, Route};
-use crate::sdp::{Agreed, LocalMedia, OfferAnswer, OfferFault};
+use crate::sdp::{Agreed, DescriptionText, LocalMedia, OfferAnswer, OfferFault};
 use crate::sip::msg::Request;
 use crate::sip::ua::SessionId;
 use bytes::Bytes;
@@ -160,7 +160,7 @@ impl Switchboard {
         flow: Flow,
         request: &Request,
     ) -> Result<(RtpPort, Negotiated), Refusal> {
-        let offer = read_offer(request)?;
+        let offer = read_offer(request)?.map(DescriptionText::from);
         let port = self.ports.take(now.at, &mut self.entropy).ok_or(Refusal::PortsExhausted)?;
         self.hold_port(Some(port));
         match self.negotiate_on(flow, offer, port) {
@@ -182,7 +182,7 @@ impl Switchboard {
     fn negotiate_on(
         &mut self,
         flow: Flow,
-        offer: Option<Bytes>,
+        offer: Option<DescriptionText>,
         port: RtpPort,
     ) -> Result<Negotiated, Refusal> {
         match offer {
@@ -195,20 +195,20 @@ impl Switchboard {
     fn answer_offer(
         &mut self,
         flow: Flow,
-        offer: Bytes,
+        offer: DescriptionText,
         port: RtpPort,
     ) -> Result<Negotiated, Refusal> {
         let mut refused = OfferFault::BadAddress;
         for address in self.addresses_for(flow).into_iter().flatten() {
             let mut offer_answer = self.new_offer_answer();
             let local = self.local_media(flow, address, port, self.settings.call.codecs.clone());
-            match offer_answer.answer(&offer, &local) {
+            match offer_answer.answer(offer.as_bytes(), &local) {
                 Ok(answered) if fits(&answered.agreed, address) => {
                     return Ok(Negotiated {
                         kind: answered.agreed.codec.kind,
                         offer: Some(offer),
                         offer_answer,
-                        description: answered.text,
+                        description: answered.text.into(),
                         agreed: Some(answered.agreed),
                         address,
                     });
@@ -234,7 +234,7 @@ impl Switchboard {
         let mut offer_answer = self.new_offer_answer();
         let local = self.local_media(flow, address, port, codecs);
         local.srtp.may_offer().map_err(Refusal::Offer)?;
-        let description = offer_answer.offer(&local);
+        let description = offer_answer.offer(&local).into();
         Ok(Negotiated { offer: None, offer_answer, description, agreed: None, kind, address })
     }
 

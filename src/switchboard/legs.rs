@@ -98,7 +98,7 @@ impl Switchboard {
         let mut invite =
             OutgoingRequest::new(Method::Invite, uri, &errand.from, &format!("<{uri}>"));
         invite.headers = errand.headers.clone();
-        invite.body = Some((SDP.to_owned(), second.leg.description.clone().into()));
+        invite.body = Some((SDP.to_owned(), second.leg.description.clone().into_bytes()));
         invite.credentials = errand.credentials_here();
         let mut outputs = Vec::new();
         let session = self.ua.dial(now, invite, &mut outputs);

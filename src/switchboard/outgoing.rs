@@ -103,7 +103,7 @@ impl Switchboard {
         let to = format!("<{uri}>");
         let mut invite = OutgoingRequest::new(Method::Invite, uri, &outgoing.wanted.from, &to);
         invite.call_id = Some(call.cdr.sip_call_id.clone());
-        invite.body = Some((SDP.to_owned(), call.first.description.clone().into()));
+        invite.body = Some((SDP.to_owned(), call.first.description.clone().into_bytes()));
         invite.credentials = outgoing.credentials_here();
         let mut outputs = Vec::new();
         let session = self.ua.dial(now, invite, &mut outputs);

@@ -40,7 +40,7 @@ pub(super) struct Line {
 }
 
 /// A scanned head.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Head {
     text: Bytes,
     pub start_line: Span,

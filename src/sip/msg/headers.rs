@@ -8,6 +8,7 @@ use super::name::Name;
 use super::name_addr::NameAddr;
 use super::via::Via;
 use bytes::Bytes;
+use std::fmt;
 
 /// CSeq (RFC 3261 §20.16).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,13 +19,21 @@ pub struct CSeq<'a> {
 }
 
 /// The headers of one message, in the order and the spelling in which they came.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Headers {
     pub(super) bytes: Bytes,
     pub(super) head: Head,
     pub(super) body_start: usize,
     pub(super) cseq_number: u32,
     pub(super) cseq_method: Method,
+}
+
+/// Without the lines and the body, which may hold credentials and media keys.
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (method, number) = (self.cseq_method.as_str(), self.cseq_number);
+        write!(f, "Headers({number} {method}, {} bytes)", self.bytes.len())
+    }
 }
 
 impl Headers {

@@ -2,6 +2,7 @@
 //! value, where, and how it is mended; and what good ones come to.
 
 use super::*;
+use crate::call::ringing::WhileRinging;
 use crate::call::settings::{HandSettings, KeySettings, LostSettings, TransferSettings, WarmMode};
 use crate::ultravox::data_message::Urgency;
 use crate::ultravox::tool::{Fixed, HoldMusic, SipVerb, TelephoneTool, TransferType};
@@ -57,6 +58,7 @@ bridged_max_s = 86401
 follow_refer = "yes"
 replaces = 1
 ring_timeout = 5
+while_ringing = "silence"
 =>
 f.toml:21: error: transfers.warm: "conference" is not known here
     fix: use one of "second_call", "stage"
@@ -74,6 +76,8 @@ f.toml:27: error: transfers.replaces: must be true or false, not a whole number
     fix: write it as replaces = true
 f.toml:28: error: transfers.ring_timeout: is not a known key
     fix: did you mean ring_timeout_s?
+f.toml:29: error: transfers.while_ringing: "silence" is not known here
+    fix: use one of "music", "ringback", "target"
 ----
 [transfers]
 warm = ""
@@ -480,6 +484,7 @@ transfer_type = "REFER"
 hold_music_url = "none"
 [transfers]
 warm = "stage"
+while_ringing = "target"
 ring_timeout_s = 5
 refer_timeout_s = 300
 briefing_max_s = 10
@@ -520,6 +525,7 @@ failover = "sip:desk@pbx.example.com"
     let wanted = TransferSettings {
         policy: std::sync::Arc::clone(&transfers.policy),
         warm: WarmMode::Stage,
+        while_ringing: WhileRinging::Target,
         ring_timeout: seconds(5),
         refer_timeout: seconds(300),
         briefing_max: seconds(10),
