@@ -18,6 +18,7 @@ fn local() -> LocalMedia {
         codecs: vec![CodecKind::Opus, CodecKind::G722, CodecKind::Pcmu, CodecKind::Pcma],
         telephone_event: true,
         opus_fec: true,
+        extended: Default::default(),
         srtp: Default::default(),
     }
 }

@@ -135,6 +135,7 @@ fn settings() -> Settings {
             codecs: vec![CodecKind::Pcmu],
             opus_output_hz: 24_000,
             ptime_ms: 20,
+            extended: Default::default(),
             srtp: Default::default(),
             setup: limits::SETUP,
             rtp_timeout: limits::RTP_TIMEOUT,

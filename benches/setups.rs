@@ -328,6 +328,7 @@ fn settings(address: IpAddr) -> Settings {
             codecs: vec![CodecKind::Pcmu, CodecKind::Pcma],
             opus_output_hz: 24_000,
             ptime_ms: 20,
+            extended: Default::default(),
             srtp: Default::default(),
             setup: limits::SETUP,
             rtp_timeout: limits::RTP_TIMEOUT,

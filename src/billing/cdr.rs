@@ -9,6 +9,7 @@ use super::stamp;
 use super::transfer::TransferRecord;
 use crate::ground::{CallKey, Transport, WallTime};
 use crate::media::plan::MediaReport;
+use crate::rtp::rtcp::extended::VoipMetrics;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -253,6 +254,12 @@ pub struct MediaSummary {
     /// nothing came; the far end never reported.
     pub mos_received: Option<f32>,
     pub mos_sent: Option<f32>,
+    /// Stretches in which many packets were missed, and their mean length (RFC 3611 §4.7.2).
+    pub bursts: u32,
+    pub burst_ms: u32,
+    /// How the far end hears us by its extended reports (RFC 3611); `None` where it sends none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub far_end: Option<FarEnd>,
     pub agent_received_ms: u64,
     pub agent_played_ms: u64,
     pub agent_cleared_ms: u64,
@@ -260,6 +267,46 @@ pub struct MediaSummary {
     pub uplink_dropped_frames: u64,
     pub frames_late: u64,
     pub digits: u32,
+}
+
+/// What a far end reported of our audio.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FarEnd {
+    /// Of our packets, in percent: lost on the way, and too late for its jitter buffer.
+    pub lost_percent: f32,
+    pub late_percent: f32,
+    /// Of the packets in bursts of loss, the missed ones in percent; the mean length of a burst.
+    pub burst_percent: f32,
+    pub burst_ms: u16,
+    /// Its round trip, and the delay within it, both ways together; zero when it knows none.
+    pub round_trip_ms: u16,
+    pub end_system_ms: u16,
+    /// Delay of its jitter buffer.
+    pub buffer_ms: u16,
+    /// By its own reckoning: the E-model's rating, and scores of listening and in conversation.
+    pub r_factor: Option<u8>,
+    pub mos_listening: Option<f32>,
+    pub mos_conversation: Option<f32>,
+}
+
+impl From<&VoipMetrics> for FarEnd {
+    fn from(metrics: &VoipMetrics) -> FarEnd {
+        let percent = |of_256: u8| (f32::from(of_256) * 1_000.0 / 256.0).round() / 10.0;
+        let score = |tenths: u8| f32::from(tenths) / 10.0;
+        FarEnd {
+            lost_percent: percent(metrics.loss_rate),
+            late_percent: percent(metrics.discard_rate),
+            burst_percent: percent(metrics.burst_density),
+            burst_ms: metrics.burst_ms,
+            round_trip_ms: metrics.round_trip_ms,
+            end_system_ms: metrics.end_system_ms,
+            buffer_ms: metrics.buffer_nominal_ms,
+            r_factor: metrics.r_factor,
+            mos_listening: metrics.mos_listening.map(score),
+            mos_conversation: metrics.mos_conversation.map(score),
+        }
+    }
 }
 
 impl From<&MediaReport> for MediaSummary {
@@ -277,6 +324,9 @@ impl From<&MediaReport> for MediaSummary {
             round_trip_us: report.round_trip_us,
             mos_received: report.mos_received,
             mos_sent: report.mos_sent,
+            bursts: report.bursts,
+            burst_ms: report.burst_ms,
+            far_end: report.far_end.as_ref().map(FarEnd::from),
             agent_received_ms: report.agent_received_ms,
             agent_played_ms: report.agent_played_ms,
             agent_cleared_ms: report.agent_cleared_ms,
@@ -336,6 +386,12 @@ mod tests {
         cdr.media = Some(MediaSummary::from(&MediaReport {
             digits: 3,
             mos_received: Some(4.38),
+            far_end: Some(VoipMetrics {
+                loss_rate: 26,
+                r_factor: Some(88),
+                mos_conversation: Some(42),
+                ..Default::default()
+            }),
             ..Default::default()
         }));
         let json = serde_json::to_string(&cdr).expect("a record is plain data");
@@ -344,6 +400,8 @@ mod tests {
         assert!(json.contains(r#""answered_at":"2023-11-14T22:13:24.000Z""#), "{json}");
         assert!(json.contains(r#""sip_time_ms":7000,"agent_time_ms":6500,"deciminutes":2"#));
         assert!(json.contains(r#""mos_received":4.38,"mos_sent":null"#), "{json}");
+        assert!(json.contains(r#""far_end":{"lost_percent":10.2,"#), "{json}");
+        assert!(json.contains(r#""r_factor":88,"mos_listening":null,"mos_conversation":4.2}"#));
         assert_eq!(serde_json::from_str::<Cdr>(&json).expect("it is its own form"), cdr);
         assert!(cdr.is_closed());
     }

@@ -4,11 +4,11 @@
 
 use super::early::EarlyDialog;
 use super::ringing::Ringing;
-use super::{Act, MediaAddress, reoffer};
+use super::{Act, CallSettings, MediaAddress, reoffer};
 use crate::codec::{CodecFormat, CodecKind};
 use crate::ground::ports::RtpPort;
 use crate::ground::{Flow, FlowId, LegId, StreamId};
-use crate::media::plan::{CodecPlan, Direction, LegPlan, MediaCommand, RemoteMedia};
+use crate::media::plan::{CodecPlan, ControlPlan, Direction, LegPlan, MediaCommand, RemoteMedia};
 use crate::outgoing::Callee;
 use crate::sdp::payload::{self, Encoding};
 use crate::sdp::{Agreed, DescriptionText, LocalMedia, OfferAnswer, SrtpTerms};
@@ -63,6 +63,7 @@ impl Leg {
             codec: agreed.codec,
             telephone_event: agreed.telephone_event,
             remote: agreed.remote,
+            control: agreed.control,
             direction: agreed.direction,
             srtp: agreed.srtp.clone(),
             signalling_source: self.flow.peer.ip(),
@@ -83,6 +84,7 @@ impl Leg {
             },
             telephone_event: None,
             remote: RemoteMedia::default(),
+            control: ControlPlan::default(),
             // Where SRTP is demanded, nothing is heard or said before there are keys.
             direction: match self.offer_answer.demands_srtp() {
                 true => Direction::Inactive,
@@ -108,16 +110,17 @@ impl Leg {
     pub fn local_media(
         &self,
         codecs: Vec<CodecKind>,
-        ptime_ms: u16,
+        settings: &CallSettings,
         srtp: SrtpTerms,
     ) -> LocalMedia {
         LocalMedia {
             address: self.media_address.advertise,
             port: self.port.0,
-            ptime_ms,
+            ptime_ms: settings.ptime_ms,
             codecs,
             telephone_event: true,
             opus_fec: true,
+            extended: settings.extended,
             srtp,
         }
     }

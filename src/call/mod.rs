@@ -51,7 +51,7 @@ use crate::media::plan::{AgentClose, AgentRates, EarlyMedia, MediaCommand, Media
 use crate::outgoing::DialRefusal;
 use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
-use crate::sdp::{Agreed, DescriptionText, OfferAnswer};
+use crate::sdp::{Agreed, DescriptionText, ExtendedReports, OfferAnswer};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{RequestToken, SessionId};
 use crate::ultravox::CallId;
@@ -228,6 +228,8 @@ pub struct CallSettings {
     pub codecs: Vec<CodecKind>,
     pub opus_output_hz: u32,
     pub ptime_ms: u16,
+    /// Whether extended reports of RTCP are agreed to.
+    pub extended: ExtendedReports,
     pub srtp: Arc<settings::SrtpSettings>,
     pub setup: Duration,
     pub rtp_timeout: Duration,

@@ -96,7 +96,7 @@ impl Call {
         let leg = self.leg(session)?;
         let codecs = self.codecs_for_reoffer(leg.plan.as_ref().map(|plan| plan.codec.kind));
         let srtp = self.settings.srtp.terms(leg.flow);
-        Some(leg.local_media(codecs, self.settings.ptime_ms, srtp))
+        Some(leg.local_media(codecs, &self.settings, srtp))
     }
 
     fn reject(

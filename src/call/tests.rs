@@ -18,6 +18,7 @@ pub(super) fn encrypted_offer() -> (OfferAnswer, String, Vec<String>) {
         codecs: vec![CodecKind::Pcmu],
         telephone_event: true,
         opus_fec: false,
+        extended: Default::default(),
         srtp: SrtpTerms { policy: SrtpPolicy::Required, keys_are_safe: true },
     });
     let keys = text.split("inline:").skip(1);

@@ -6,6 +6,7 @@ use crate::billing::cdr::rfc3339;
 use crate::billing::{Cdr, EndedBy};
 use crate::shell::config::Config;
 use crate::shell::store::{Filter, Reader};
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ const HEADS: [&str; 10] = [
     "END",
 ];
 /// Columns that stand to the right.
-const NUMBERS: std::ops::Range<usize> = 5..9;
+const NUMBERS: Range<usize> = 5..9;
 
 /// The records as aligned columns under their heads.
 fn table(records: &[Cdr], full: bool) -> String {
@@ -82,14 +83,19 @@ fn table(records: &[Cdr], full: bool) -> String {
     }
     let mut rows = vec![HEADS.map(str::to_owned)];
     rows.extend(records.iter().map(|record| row(record, full)));
+    align(&rows, NUMBERS)
+}
+
+/// Rows as aligned columns; those of `numbers` stand to the right.
+pub(super) fn align<const N: usize>(rows: &[[String; N]], numbers: Range<usize>) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..HEADS.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let pad = " ".repeat(widths[column] - cell.chars().count());
-            let cell = match NUMBERS.contains(&column) {
+            let cell = match numbers.contains(&column) {
                 true => format!("{pad}{cell}  "),
                 false => format!("{cell}{pad}  "),
             };
@@ -126,7 +132,7 @@ fn worst_score(record: &Cdr) -> Option<f32> {
 }
 
 /// The user of a URI (the host when there is none), masked when it is a number.
-fn party(uri: &str, full: bool) -> String {
+pub(super) fn party(uri: &str, full: bool) -> String {
     let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
     let rest = rest.split([';', '?']).next().unwrap_or(rest);
     let user = rest.split_once('@').map_or(rest, |(user, _)| user);

@@ -8,6 +8,7 @@ pub mod calls;
 pub mod check;
 pub mod demo;
 pub mod ladder;
+pub mod live;
 pub mod registrations;
 pub mod route_test;
 pub mod run;
@@ -101,6 +102,7 @@ const CALLS_EXAMPLES: &str = "\
 Examples:
   voxedge calls                              the last 20 calls as a table, numbers masked
   voxedge calls --full --limit 100           with whole numbers
+  voxedge calls --live                       how each leg of the running calls sounds just now
   voxedge calls --json | jq '.[].deciminutes'    for programs: every field of each record";
 
 const RELOAD_EXAMPLES: &str = "\
@@ -225,6 +227,9 @@ struct Calls {
     /// Show phone numbers whole
     #[arg(long)]
     full: bool,
+    /// The calls that are up now, each leg with its loss, jitter, round trip and scores
+    #[arg(long, conflicts_with = "limit")]
+    live: bool,
 }
 
 /// How the stand-in is run.
@@ -261,6 +266,9 @@ pub fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Demo(demo) => demo::run(&demo.out),
+        Command::Calls(Calls { file, json, full, live: true, limit: _ }) => {
+            with_config(&file, |config| live::live(config, json, full))
+        }
         Command::Calls(calls) => match load(&calls.file) {
             Ok(loaded) => {
                 calls::calls(&loaded.config, usize::from(calls.limit), calls.json, calls.full)

@@ -50,6 +50,9 @@ pub const REGISTRAR_ADDRESSES_MAX: usize = 32;
 /// 3xx answers of a registrar that one try follows.
 pub const REDIRECTS_MAX: u8 = 2;
 
+/// Running calls that are shown at once, with their legs.
+pub const LIVE_MAX: usize = 10_000;
+
 /// Bytes of one session description; a SIP message of the largest size holds less.
 pub const SDP_BYTES_MAX: usize = 64 * 1024;
 /// Media sections of one session description: more is no call of a telephone.

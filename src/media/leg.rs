@@ -3,7 +3,7 @@
 //! lent as its hearers, what it hears comes from its playout queue and the bridge.
 
 use super::bridge::Bridge;
-use super::control::Control;
+use super::control::{Buffer, Control, Manner};
 use super::early::EarlyEar;
 use super::guard::Guard;
 use super::inbound::{Content, Hearers, Inbound};
@@ -11,10 +11,10 @@ use super::key_ear::KeyEar;
 use super::latch::SourceLatch;
 use super::outbound::Outbound;
 use super::plan::{
-    AgentRates, Direction, EarlyFigures, EarlyMedia, Key, LegPlan, MediaEvent, MediaReport, OneWay,
-    RemoteMedia,
+    AgentRates, Direction, EarlyFigures, EarlyMedia, Key, LegPlan, LegView, MediaEvent,
+    MediaReport, OneWay, RemoteMedia,
 };
-use super::quality;
+use super::quality::{self, Loss};
 use super::session::{Channel, Events, Transmit};
 use super::witness::Witness;
 use crate::codec::{CodecFault, CodecKind};
@@ -113,7 +113,8 @@ impl Leg {
         let mut outbound = Outbound::new(now.at, &plan.codec, agent.output_hz, &mut entropy)?;
         outbound.set_event(plan.telephone_event);
         let clock_hz = plan.codec.kind.rtp_clock_hz();
-        let control = Control::new(cname, outbound.ssrc(), clock_hz, entropy);
+        let mut control = Control::new(cname, outbound.ssrc(), clock_hz, entropy);
+        control.change(now.at, plan.control);
         let inbound = Inbound::new(&plan.codec, plan.telephone_event, agent.input_hz)?;
         Ok(Leg {
             id,
@@ -195,7 +196,11 @@ impl Leg {
             return hear_early(ear, self.plan.codec.kind, content, payload);
         }
         let hearers = &mut Hearers { ear: self.ear.as_deref_mut(), ..hearers };
+        let late = self.inbound.counters().late;
         self.inbound.receive(now.at, header, payload, hearers);
+        if self.inbound.counters().late != late {
+            self.control.handle_discarded();
+        }
         if let Some(mode) = self.inbound.requested_mode() {
             self.outbound.request_mode(mode);
         }
@@ -294,6 +299,7 @@ impl Leg {
         if plan.codec.kind.rtp_clock_hz() != self.plan.codec.kind.rtp_clock_hz() {
             self.control.change_clock(plan.codec.kind.rtp_clock_hz());
         }
+        self.control.change(now.at, plan.control);
         if event_clock_hz(plan) != event_clock_hz(&self.plan) {
             self.events_received.restart(&mut self.digits);
             self.tell_digits(events);
@@ -396,12 +402,15 @@ impl Leg {
     /// What the leg did so far.
     pub(super) fn report(&self) -> MediaReport {
         let (inbound, outbound) = (self.inbound.counters(), self.outbound.counters());
+        let account = self.control.account();
+        let bursts = account.tally().bursts;
+        let burst_ms = bursts.mean_packets() * u64::from(self.plan.codec.ptime_ms);
         MediaReport {
             packets_received: self.counters.packets_received,
             packets_sent: self.counters.packets_sent,
             bytes_received: self.counters.bytes_received,
             bytes_sent: self.counters.bytes_sent,
-            packets_lost: self.control.lost(),
+            packets_lost: account.lost(),
             packets_late: inbound.late,
             packets_duplicate: inbound.duplicate,
             packets_refused: self.counters.refused + inbound.refused,
@@ -409,11 +418,15 @@ impl Leg {
                 + self.guard.as_ref().map_or(0, |guard| guard.failures()),
             concealed_ms: inbound.concealed.milliseconds(),
             silence_ms: inbound.silent.milliseconds(),
-            jitter_us: micros(self.control.jitter()),
-            jitter_max_us: micros(self.control.jitter_max()),
+            jitter_us: micros(account.jitter()),
+            jitter_max_us: micros(account.jitter_max()),
             round_trip_us: micros(self.control.round_trip()),
             mos_received: self.mos_received(),
             mos_sent: self.mos_sent(),
+            burst_density: bursts.density(),
+            burst_ms: u32::try_from(burst_ms).unwrap_or(u32::MAX),
+            bursts: u32::try_from(bursts.count).unwrap_or(u32::MAX),
+            far_end: self.control.far_end(),
             agent_received_ms: outbound.received.milliseconds(),
             agent_played_ms: outbound.played.milliseconds(),
             agent_cleared_ms: outbound.cleared.milliseconds(),
@@ -430,29 +443,73 @@ impl Leg {
         }
     }
 
+    /// How the leg goes just now.
+    pub(super) fn view(&self, now: Instant) -> LegView {
+        let account = self.control.account();
+        let lately = account.loss_lately(now);
+        let sent_lately = self.control.peer_loss_lately();
+        LegView {
+            leg: self.id,
+            kind: self.plan.codec.kind,
+            direction: self.plan.direction,
+            encrypted: self.guard.is_some(),
+            missed_percent: account.loss().map(|loss| loss.percent),
+            missed_percent_now: lately.map(|loss| loss.percent),
+            mos_received_now: lately.map(|loss| self.score(loss)),
+            mos_sent_now: sent_lately.map(|loss| self.score(loss)),
+            report: self.report(),
+        }
+    }
+
     /// Packets that came too late are lost to whoever listens.
     fn mos_received(&self) -> Option<f32> {
-        let (received, lost) = (self.counters.packets_received, self.control.lost());
-        let unheard = lost + self.inbound.counters().late;
-        let share = quality::percent(unheard, received + lost).filter(|_| received > 0)?;
-        Some(quality::mos(self.plan.codec.kind, share, self.delay()))
+        Some(self.score(self.control.account().loss()?))
     }
 
     fn mos_sent(&self) -> Option<f32> {
         let share = quality::percent(self.control.peer_lost()?, self.counters.packets_sent)?;
-        Some(quality::mos(self.plan.codec.kind, share, self.delay()))
+        Some(self.score(Loss::random(share)))
+    }
+
+    fn score(&self, loss: Loss) -> f32 {
+        quality::mos(self.plan.codec.kind, loss, self.delay())
     }
 
     /// From mouth to ear one way: packet, codec, half the round trip and the jitter buffer. The
     /// peer's buffer, of which nobody tells, is taken for as long as ours.
     fn delay(&self) -> Duration {
+        self.own_delay() + self.control.round_trip() / 2
+    }
+
+    /// What of it this end takes: coding the way out, the jitter buffer the way in.
+    fn own_delay(&self) -> Duration {
         let codec = &self.plan.codec;
-        let packet = Duration::from_millis(codec.ptime_ms.into()) + quality::lookahead(codec.kind);
-        packet + self.control.round_trip() / 2 + self.inbound.target()
+        let packet = Duration::from_millis(codec.ptime_ms.into());
+        packet + quality::lookahead(codec.kind) + self.inbound.target()
+    }
+
+    fn manner(&self) -> Manner {
+        let target = self.inbound.target();
+        Manner {
+            kind: self.plan.codec.kind,
+            packet: Duration::from_millis(self.plan.codec.ptime_ms.into()),
+            delay: self.delay(),
+            own_delay: self.own_delay(),
+            buffer: Buffer { nominal: target, maximum: target, absolute: target, adaptive: false },
+        }
+    }
+
+    /// The leg is about to be closed: the next packet says so to the peer, if reports have begun.
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.control.leave(now);
     }
 
     fn poll_report(&mut self, now: Now, buffer: &mut [u8]) -> Option<Transmit> {
-        let len = self.control.poll_report(now, &self.outbound, buffer)?;
+        if !self.control.is_due(now.at) {
+            return None;
+        }
+        let manner = self.manner();
+        let len = self.control.poll_report(now, &self.outbound, &manner, buffer)?;
         let rtp = self.latch.destination()?;
         let (to, channel) = match self.plan.remote {
             RemoteMedia { rtcp_mux: true, .. } => (rtp, Channel::Rtp),

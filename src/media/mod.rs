@@ -38,6 +38,7 @@ pub mod plan;
 mod player;
 pub mod playout;
 pub mod quality;
+mod reception;
 mod session;
 pub mod sound;
 mod stream;

@@ -16,6 +16,7 @@
 use crate::codec::{CodecFormat, CodecKind};
 use crate::ground::limits::{CLIENT_BUFFER_MS, PLAYOUT_BYTES_MAX};
 use crate::ground::{CallKey, LegId, Secret, StreamId};
+use crate::rtp::rtcp::extended::VoipMetrics;
 use crate::rtp::srtp::{MasterKey, Mki};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -77,6 +78,32 @@ pub struct RemoteMedia {
     pub rtcp_mux: bool,
 }
 
+/// What RTCP of a leg tells beyond RFC 3550's reports, and how much there may be of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ControlPlan {
+    pub extended: ExtendedPlan,
+    /// Bits a second for all RTCP of the session, where the peer's description says it (RFC 3556).
+    /// Zero: none is sent.
+    pub bits_per_s: Option<u32>,
+}
+
+/// Blocks of extended reports (RFC 3611) that the peer asked for and that we agreed to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ExtendedPlan {
+    /// How we hear it: rates, bursts, delays, scores.
+    pub voip_metrics: bool,
+    /// Losses, duplicates and jitter since the last report.
+    pub summary: bool,
+    /// Our time, for a round trip without sending RTP.
+    pub reference_time: bool,
+}
+
+impl ExtendedPlan {
+    pub fn is_empty(self) -> bool {
+        self == ExtendedPlan::default()
+    }
+}
+
 /// Encrypted media (RFC 3711): one master key for each direction, both of one suite. A plan with the
 /// same keys as the one before goes on with their state; another key starts anew.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,6 +122,7 @@ pub struct LegPlan {
     pub codec: CodecPlan,
     pub telephone_event: Option<TelephoneEventPlan>,
     pub remote: RemoteMedia,
+    pub control: ControlPlan,
     pub direction: Direction,
     /// Where it is agreed, nothing plain is sent or accepted.
     pub srtp: Option<SrtpPlan>,
@@ -518,6 +546,13 @@ pub struct MediaReport {
     /// `None`: nothing was received; the peer never reported by RTCP.
     pub mos_received: Option<f32>,
     pub mos_sent: Option<f32>,
+    /// Missed packets of 256 in bursts, their mean length in milliseconds, and how many there were
+    /// (RFC 3611 §4.7.2).
+    pub burst_density: u8,
+    pub burst_ms: u32,
+    pub bursts: u32,
+    /// How the peer hears us, by its last extended report (RFC 3611).
+    pub far_end: Option<VoipMetrics>,
     /// Milliseconds of agent audio received, played, and emptied by `playback_clear_buffer`.
     pub agent_received_ms: u64,
     pub agent_played_ms: u64,
@@ -533,6 +568,23 @@ pub struct MediaReport {
     pub digits: u32,
     /// What an outgoing call heard before the agent joined.
     pub early: Option<EarlyFigures>,
+}
+
+/// How a leg of a call that is up goes just now; "now" is the last five seconds or so.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LegView {
+    pub leg: LegId,
+    pub kind: CodecKind,
+    pub direction: Direction,
+    pub encrypted: bool,
+    /// Packets of the peer that were lost or too late, in percent; `None`: none came.
+    pub missed_percent: Option<f64>,
+    pub missed_percent_now: Option<f64>,
+    /// Scores, as those of the report.
+    pub mos_received_now: Option<f32>,
+    pub mos_sent_now: Option<f32>,
+    /// All that it did so far.
+    pub report: MediaReport,
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use super::inbound::Hearers;
 use super::lane::FADE_SAMPLES_MAX;
 use super::leg::{Leg, Making, Patience};
 use super::plan::{
-    AgentClose, AgentRates, EarlyMedia, LegPlan, MediaEvent, MediaPlan, MediaReport, Port, Scene,
-    Sound,
+    AgentClose, AgentRates, EarlyMedia, LegPlan, LegView, MediaEvent, MediaPlan, MediaReport, Port,
+    Scene, Sound,
 };
 use super::stream::{AgentState, Hearing, Stream};
 use super::uplink::Uplink;
@@ -162,6 +162,14 @@ impl MediaSession {
         self.legs.remove(place);
         self.follow_scene(now);
         Some(report)
+    }
+
+    /// A leg is about to be closed: the next packets say so to its peer (RTCP BYE), if reports have
+    /// begun.
+    pub fn say_goodbye(&mut self, now: Now, leg: LegId) {
+        for known in self.legs.iter_mut().filter(|known| known.id == leg) {
+            known.leave(now.at);
+        }
     }
 
     /// A datagram came to a leg's RTP port. Whatever is not the peer's is counted and dropped.
@@ -384,6 +392,11 @@ impl MediaSession {
         report.agent_dropped_ms += self.left.unheard_ms + unheard_ms;
         report.uplink_dropped_frames += self.left.dropped_frames + dropped.sum::<u64>();
         report
+    }
+
+    /// How each leg goes just now.
+    pub fn views(&self, now: Now) -> Vec<LegView> {
+        self.legs.iter().map(|leg| leg.view(now.at)).collect()
     }
 
     /// Streams that ended make place; what they did is kept.

@@ -1,6 +1,7 @@
-//! RTP and its companions: packets, reception accounting, RTCP, telephone-events and SRTP. This floor
+//! RTP and its companions: packets, reception accounting, losses, RTCP, telephone-events and SRTP. This floor
 //! says what bytes mean; pacing, jitter buffers and sockets live above.
 
+pub mod losses;
 pub mod packet;
 pub mod rtcp;
 pub mod sequence;

@@ -1,10 +1,14 @@
 //! RTCP (RFC 3550 §6): the one door to `rtcp-types`. Reads a compound packet as a short list of
-//! what a call cares for, and writes reports with the CNAME into a slice without allocating.
+//! what a call cares for, and writes reports with the CNAME into a slice without allocating. Extended
+//! reports (RFC 3611) are read and written in `extended`.
 //!
 //! Lengths are checked over the whole compound before anything is read (appendix A.2). A broken
 //! part inside sound lengths is skipped, not the compound. When to send is decided above.
 
+pub mod extended;
+
 use super::sequence::ReceptionReport;
+use extended::{EXTENDED_REPORT, ExtendedBlocks};
 use rtcp_types::{Bye, ReceiverReport, ReportBlock, RtcpPacketParser, SenderReport};
 use std::time::Duration;
 
@@ -33,14 +37,20 @@ impl Block {
     /// Round trip to the block's writer, when the block answers a sender report of ours;
     /// `now_ntp` is the NTP time of the block's arrival. `None` also when clocks contradict.
     pub fn round_trip(&self, now_ntp: u64) -> Option<Duration> {
-        if self.last_sender_report == 0 {
-            return None;
-        }
-        let middle = (now_ntp >> 16) as u32;
-        let units = middle.wrapping_sub(self.last_sender_report).wrapping_sub(self.delay_since);
-        // A report of more than an hour ago is none, and the difference may fall below zero.
-        (units < 3_600 << 16).then(|| Duration::from_micros((u64::from(units) * 1_000_000) >> 16))
+        round_trip(now_ntp, self.last_sender_report, self.delay_since)
     }
+}
+
+/// Round trip from the middle of an NTP time of ours that came back, how long it was held, and the
+/// NTP time now. `None` when nothing came back, or clocks contradict.
+fn round_trip(now_ntp: u64, ours: u32, delay_since: u32) -> Option<Duration> {
+    if ours == 0 {
+        return None;
+    }
+    let middle = (now_ntp >> 16) as u32;
+    let units = middle.wrapping_sub(ours).wrapping_sub(delay_since);
+    // A report of more than an hour ago is none, and the difference may fall below zero.
+    (units < 3_600 << 16).then(|| Duration::from_micros((u64::from(units) * 1_000_000) >> 16))
 }
 
 /// A part of a compound packet.
@@ -63,6 +73,10 @@ pub enum Part<'a> {
     /// The first source that leaves. It does not end a call: only signalling does.
     Bye {
         ssrc: Option<u32>,
+    },
+    Extended {
+        ssrc: u32,
+        blocks: ExtendedBlocks<'a>,
     },
     /// Another packet type, or a part that contradicts itself.
     Other {
@@ -139,6 +153,9 @@ impl<'a> Iterator for Compound<'a> {
             RECEIVER_REPORT => receiver_report(packet),
             SOURCE_DESCRIPTION => cname(packet),
             BYE => Bye::parse(packet).ok().map(|bye| Part::Bye { ssrc: bye.ssrcs().next() }),
+            EXTENDED_REPORT => {
+                extended::read(packet).map(|(ssrc, blocks)| Part::Extended { ssrc, blocks })
+            }
             _ => None,
         };
         Some(part.unwrap_or(Part::Other { packet_type }))
@@ -149,6 +166,7 @@ const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const SOURCE_DESCRIPTION: u8 = 202;
 const BYE: u8 = 203;
+const BYE_BYTES: usize = 8;
 const BLOCK_BYTES: usize = 24;
 const SENDER_REPORT_BYTES: usize = 28;
 const RECEIVER_REPORT_BYTES: usize = 8;
@@ -227,8 +245,7 @@ impl Report<'_> {
         self.write_report(&mut writer)?;
         self.write_cname(&mut writer)?;
         if self.bye {
-            writer.header(1, BYE, 8)?;
-            writer.word(self.ssrc)?;
+            writer.bye(self.ssrc)?;
         }
         Some(writer.len)
     }
@@ -273,6 +290,13 @@ impl Report<'_> {
     }
 }
 
+/// Writes a BYE, the last packet of a compound, to the front of `out`; `None` when it does not fit.
+pub fn write_bye(ssrc: u32, out: &mut [u8]) -> Option<usize> {
+    let mut writer = Writer { out, len: 0 };
+    writer.bye(ssrc)?;
+    Some(writer.len)
+}
+
 struct Writer<'a> {
     out: &'a mut [u8],
     len: usize,
@@ -288,6 +312,11 @@ impl Writer<'_> {
 
     fn word(&mut self, word: u32) -> Option<()> {
         self.bytes(&word.to_be_bytes())
+    }
+
+    fn bye(&mut self, ssrc: u32) -> Option<()> {
+        self.header(1, BYE, BYE_BYTES)?;
+        self.word(ssrc)
     }
 
     /// A packet's first word: version 2, no padding; `bytes` is its whole length.
@@ -334,6 +363,7 @@ mod tests {
                 format!("CNAME {ssrc:x} {}", String::from_utf8_lossy(cname))
             }
             Part::Bye { ssrc } => format!("BYE {ssrc:x?}"),
+            Part::Extended { ssrc, blocks } => format!("XR {ssrc:x} {}", blocks.count()),
             Part::Other { packet_type } => format!("other {packet_type}"),
         };
         Compound::parse(bytes).expect("a sound compound").map(name).collect()

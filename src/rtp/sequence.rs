@@ -92,20 +92,21 @@ impl Reception {
     }
 
     /// Takes one packet into the jitter (A.8). Only packets whose timestamp says when they were
-    /// sampled count: not telephone-events, which repeat theirs.
-    pub fn measure_jitter(&mut self, now: Instant, timestamp: u32) {
-        let Some(stream) = &mut self.stream else { return };
+    /// sampled count: not telephone-events, which repeat theirs. Gives the difference of its transit
+    /// time from that of the packet before, in units of the RTP clock.
+    pub fn measure_jitter(&mut self, now: Instant, timestamp: u32) -> Option<u32> {
+        let stream = self.stream.as_mut()?;
         let ticks = u128::from(now.as_nanos()) * u128::from(self.clock_hz) / 1_000_000_000;
         let transit = (ticks as u32).wrapping_sub(timestamp);
-        if let Some(before) = stream.transit.replace(transit) {
-            let difference = (transit.wrapping_sub(before) as i32).unsigned_abs();
-            // A jump of more than a second is a new time base, not jitter.
-            if difference > self.clock_hz {
-                return;
-            }
-            stream.jitter = stream.jitter + difference - ((stream.jitter + 8) >> 4);
-            self.jitter_max = self.jitter_max.max(stream.jitter >> 4);
+        let before = stream.transit.replace(transit)?;
+        let difference = (transit.wrapping_sub(before) as i32).unsigned_abs();
+        // A jump of more than a second is a new time base, not jitter.
+        if difference > self.clock_hz {
+            return None;
         }
+        stream.jitter = stream.jitter + difference - ((stream.jitter + 8) >> 4);
+        self.jitter_max = self.jitter_max.max(stream.jitter >> 4);
+        Some(difference)
     }
 
     /// The figures of a report block, and begins the next interval. `None` before the first packet.

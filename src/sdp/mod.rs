@@ -7,10 +7,11 @@
 //!
 //! `text` is the one door to `sdp-types`; `payload` reads codecs out of payload numbers and `fmtp` what
 //! their parameters settle; `address` judges where media may go; `crypto` reads and writes media keys;
-//! `section` picks what suits us in one media section; `offer_answer` is the machine of one dialog.
+//! `control` what RTCP tells and takes; `section` picks what suits us in one media section; `offer_answer` is the machine of one dialog.
 //! Nothing here sees SIP, a socket or a clock.
 
 mod address;
+mod control;
 pub mod crypto;
 mod description;
 mod fmtp;
@@ -19,6 +20,7 @@ pub mod payload;
 mod section;
 pub mod text;
 
+pub use control::ExtendedReports;
 pub use crypto::{SrtpPolicy, SrtpTerms};
 pub use description::DescriptionText;
 pub use offer_answer::{Agreed, Answered, LocalMedia, OfferAnswer, OfferFault};

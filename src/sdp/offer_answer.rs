@@ -15,13 +15,16 @@
 //! a plain one, a plain profile with keys is answered with keys (RFC 8643), and what asks for SRTP is
 //! never answered with plain RTP. Our key stays as long as the peer's does.
 
+use super::control::{self, ExtendedReports};
 use super::crypto::{self, Crypto, KeySource, SrtpPolicy, SrtpTerms};
 use super::payload::{self, Encoding, Form, PayloadFormat};
 use super::section::{self, Candidate, Profile};
 use super::text::{self, LocalDescription, LocalSection, MediaSection, SessionDescription};
 use crate::codec::CodecKind;
 use crate::ground::Entropy;
-use crate::media::plan::{CodecPlan, Direction, RemoteMedia, SrtpPlan, TelephoneEventPlan};
+use crate::media::plan::{
+    CodecPlan, ControlPlan, Direction, RemoteMedia, SrtpPlan, TelephoneEventPlan,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -41,6 +44,8 @@ pub struct LocalMedia {
     pub telephone_event: bool,
     /// Whether we ask for in-band FEC in Opus (RFC 7587 §6.1 `useinbandfec`).
     pub opus_fec: bool,
+    /// Whether extended reports of RTCP are agreed to (RFC 3611).
+    pub extended: ExtendedReports,
     pub srtp: SrtpTerms,
 }
 
@@ -50,6 +55,7 @@ pub struct Agreed {
     pub codec: CodecPlan,
     pub telephone_event: Option<TelephoneEventPlan>,
     pub remote: RemoteMedia,
+    pub control: ControlPlan,
     /// Seen from us.
     pub direction: Direction,
     /// The most milliseconds of one packet that the peer takes, when it says so.
@@ -192,7 +198,9 @@ impl OfferAnswer {
             let CodecPlan { format, ptime_ms, .. } = agreed.codec;
             let (format, mux) = (Some(format), agreed.remote.rtcp_mux);
             let (proto, direction) = (&section.proto, agreed.direction);
-            let ours = section::describe(local, proto, &formats, format, ptime_ms, direction, mux);
+            let mut ours =
+                section::describe(local, proto, &formats, format, ptime_ms, direction, mux);
+            section::add_extended(&mut ours, agreed.control.extended);
             LocalSection { crypto: keys.iter().map(our_line).collect(), ..ours }
         };
         let sections = session.media.iter().enumerate().map(describe).collect();
@@ -243,7 +251,8 @@ impl OfferAnswer {
         };
         let proto = audio.as_ref().map_or(proto, |section| section.proto.as_str());
         let (ptime_ms, both) = (local.ptime_ms, Direction::SendRecv);
-        let ours = section::describe(local, proto, &formats, None, ptime_ms, both, false);
+        let mut ours = section::describe(local, proto, &formats, None, ptime_ms, both, false);
+        section::add_extended(&mut ours, control::offered(local.extended));
         let ours = LocalSection { crypto: crypto.clone(), ..ours };
         match audio {
             Some(section) => *section = ours,

@@ -3,12 +3,13 @@
 //! only in who orders the candidates.
 
 use super::address::{self, MediaAddress};
+use super::control;
 use super::fmtp;
 use super::offer_answer::{Agreed, LocalMedia, OfferFault};
 use super::payload::{self, Encoding, PayloadFormat};
 use super::text::{LocalSection, MediaSection, SessionDescription};
 use crate::codec::{CodecFormat, CodecKind};
-use crate::media::plan::{CodecPlan, Direction, RemoteMedia, TelephoneEventPlan};
+use crate::media::plan::{CodecPlan, Direction, ExtendedPlan, RemoteMedia, TelephoneEventPlan};
 use std::net::SocketAddr;
 
 /// Numbers that collide with RTCP packet types on a shared port (RFC 5761 §4).
@@ -43,14 +44,14 @@ pub(super) fn profile(proto: &str) -> Profile {
     }
 }
 
-/// Agrees on one section. `candidates` come best first; `may_mux` tells whether RTCP multiplexing
-/// is ours to agree to here.
+/// Agrees on one section. `candidates` come best first; `answering` tells whether it is of an offer, so
+/// that RTCP multiplexing is ours to agree to.
 pub(super) fn agree(
     session: &SessionDescription,
     section: &MediaSection,
     candidates: &[Candidate],
     local: &LocalMedia,
-    may_mux: bool,
+    answering: bool,
 ) -> Result<Agreed, OfferFault> {
     let (kind, chosen) = candidates
         .iter()
@@ -62,7 +63,7 @@ pub(super) fn agree(
     let event = telephone_event(candidates, kind);
     let numbers = [Some(chosen.receive), event.map(|event| event.receive_payload_type)];
     let conflict = numbers.iter().flatten().any(|number| RTCP_CONFLICT.contains(number));
-    let (remote, may_send) = transport(session, section, local, may_mux && !conflict)?;
+    let (remote, may_send) = transport(session, section, local, answering && !conflict)?;
     let maxptime = number_ms(section, &chosen.format, "maxptime");
     let format = chosen.format.format;
     let asked = number_ms(section, &chosen.format, "ptime").unwrap_or(local.ptime_ms.into());
@@ -79,6 +80,7 @@ pub(super) fn agree(
         codec,
         telephone_event: event,
         remote,
+        control: control::agree(session, section, local.extended, answering),
         direction: mirror(direction.unwrap_or(Direction::SendRecv), may_send),
         srtp: None,
         maxptime_ms: maxptime.map(|ms| u16::try_from(ms).unwrap_or(u16::MAX)),
@@ -188,6 +190,13 @@ pub(super) fn describe(
         formats: formats.iter().map(|(_, number)| number.to_string()).collect(),
         attributes,
         crypto: Vec::new(),
+    }
+}
+
+/// Names the extended reports of RTCP in our section.
+pub(super) fn add_extended(section: &mut LocalSection, plan: ExtendedPlan) {
+    if let Some(value) = control::write(plan) {
+        section.attributes.push(("rtcp-xr", Some(value)));
     }
 }
 

@@ -20,6 +20,7 @@ fn local() -> LocalMedia {
         codecs: vec![Opus, G722, Pcmu, Pcma],
         telephone_event: true,
         opus_fec: true,
+        extended: Default::default(),
         srtp: SrtpTerms::default(),
     }
 }
@@ -73,6 +74,68 @@ fn an_ordinary_offer_gets_a_tidy_answer() {
     assert_eq!((agreed.codec.kind, agreed.direction), (Pcmu, Direction::SendRecv));
     assert_eq!(agreed.remote.rtp, "198.51.100.7:4000".parse().ok());
     assert_eq!(agreed.remote.rtcp, "198.51.100.7:4001".parse().ok());
+}
+
+#[test]
+fn extended_reports_are_answered_where_they_are_offered_and_offered_where_that_is_configured() {
+    let answer = |line: &str| {
+        let mut lines = vec!["m=audio 30000 RTP/AVP 0", "a=rtpmap:0 PCMU/8000"];
+        lines.extend(["a=ptime:20", "a=sendrecv"]);
+        lines.extend((!line.is_empty()).then_some(line));
+        lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()
+    };
+    let plain = "m=audio 4000 RTP/AVP 0";
+    for (line, expected) in [
+        ("a=rtcp-xr:voip-metrics pkt-loss-rle", "a=rtcp-xr:voip-metrics"),
+        ("a=rtcp-xr:pkt-loss-rle=200", ""),
+        ("a=rtcp-xr", ""),
+        (
+            "a=rtcp-xr:rcvr-rtt=all:10000 stat-summary=loss,dup,jitt,TTL voip-metrics",
+            "a=rtcp-xr:voip-metrics stat-summary=loss,dup,jitt rcvr-rtt=all",
+        ),
+    ] {
+        let expected = answer(expected);
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        let agreed = check(&[plain, line], &expected);
+        assert_eq!(agreed.control.extended.is_empty(), expected.len() == 4, "{line}");
+    }
+    let whole = "a=rtcp-xr:voip-metrics stat-summary=loss,dup,jitt rcvr-rtt=all";
+    for (extended, offered, answered) in [
+        (ExtendedReports::Off, false, false),
+        (ExtendedReports::Answered, false, false),
+        (ExtendedReports::Offered, true, true),
+    ] {
+        let local = LocalMedia { extended, ..local() };
+        let mut exchange = opened(77);
+        assert_eq!(exchange.offer(&local).contains(whole), offered, "{extended:?}");
+        let answer = offer(&[plain, "a=rtcp-xr:voip-metrics"]);
+        let agreed = exchange.accept_answer(answer.as_bytes()).expect("it fits");
+        assert_eq!(agreed.control.extended.voip_metrics, answered, "{extended:?}");
+        assert!(!agreed.control.extended.summary);
+        let theirs = offer(&[plain, "a=rtcp-xr:voip-metrics"]);
+        let answered = opened(78).answer(theirs.as_bytes(), &local).expect("an answer");
+        let named = answered.text.contains("a=rtcp-xr:voip-metrics\r\n");
+        assert_eq!(named, extended != ExtendedReports::Off);
+    }
+}
+
+#[test]
+fn the_bandwidth_of_rtcp_is_read_where_both_halves_are_given() {
+    for (session, media, bits_per_s) in [
+        (&[][..], &["b=AS:64"][..], None),
+        (&["b=RS:0", "b=RR:0"], &[], Some(0)),
+        (&["b=RS:0", "b=RR:0"], &["b=RR:800"], Some(800)),
+        (&[], &["b=RS:600", "b=RR:2000"], Some(2_600)),
+        (&[], &["b=RR:0"], None),
+        (&[], &["b=RS:4294967295", "b=RR:9"], Some(u32::MAX)),
+        (&[], &["b=RS:99999999999", "b=RR:9"], None),
+        (&[], &["b=RS:x", "b=RR:", "b=nonsense"], None),
+    ] {
+        let lines = [session, &["m=audio 4000 RTP/AVP 0"], media].concat();
+        let answered = opened(1).answer(offer(&lines).as_bytes(), &local()).expect("an answer");
+        assert_eq!(answered.agreed.control.bits_per_s, bits_per_s, "{lines:?}");
+        assert!(!answered.text.contains("b="), "{}", answered.text);
+    }
 }
 
 #[test]

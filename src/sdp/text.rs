@@ -1,8 +1,10 @@
 //! The text of a session description (RFC 8866) as sections and attributes. The one door to
-//! `sdp-types`. Only what an endpoint needs is read: `v=`, `c=`, `m=` and `a=`; every other line,
+//! `sdp-types`. Only what an endpoint needs is read: `v=`, `c=`, `m=`, `a=` and of `b=` what bounds
+//! RTCP; every other line,
 //! known, obsolete or broken, is left aside, as are stray blanks and LF-only line ends. Nothing of
 //! a peer's text is ever written out again but checked tokens of its `m=` lines.
 
+use super::control;
 use super::crypto::Crypto;
 use crate::ground::limits;
 use crate::media::plan::Direction;
@@ -101,6 +103,11 @@ fn tidy(body: &[u8]) -> Result<String, String> {
             "v" | "a" => {
                 tidy.extend([key, "=", value.trim()]);
             }
+            "b" => {
+                // As attributes, whose place does not matter.
+                let Some((name, bits)) = bandwidth(value) else { continue };
+                tidy.extend(["a=", name, ":", bits]);
+            }
             "c" | "m" => {
                 tidy.extend([key, "="]);
                 for (index, word) in value.split_whitespace().enumerate() {
@@ -116,6 +123,17 @@ fn tidy(body: &[u8]) -> Result<String, String> {
         }
     }
     Ok(tidy)
+}
+
+/// The bandwidth of RTCP (RFC 3556), in bits a second; any other is nothing to us.
+fn bandwidth(value: &str) -> Option<(&'static str, &str)> {
+    let (kind, bits) = value.trim().split_once(':')?;
+    let name = match kind {
+        "RS" => control::SENDERS,
+        "RR" => control::RECEIVERS,
+        _ => return None,
+    };
+    bits.bytes().all(|byte| byte.is_ascii_digit()).then_some((name, bits))
 }
 
 fn read_section(media: Media) -> Result<MediaSection, String> {

@@ -25,6 +25,7 @@ use crate::call::settings::{HandSettings, SrtpSettings};
 use crate::codec::CodecKind;
 use crate::ground::Secret;
 use crate::outgoing::OutgoingPolicy;
+use crate::sdp::ExtendedReports;
 use crate::switchboard::CreationLimits;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -135,6 +136,8 @@ pub struct Media {
     pub opus_output_hz: u32,
     /// Milliseconds of audio in a packet unless the peer asks otherwise: 10 to 60.
     pub ptime_ms: u16,
+    /// Whether extended reports of RTCP are agreed to.
+    pub rtcp_xr: ExtendedReports,
 }
 
 /// `[ultravox]`: the service that the agents live in.

@@ -117,6 +117,8 @@ pub struct Totals {
     /// How legs sounded to us, and we to them; one score for each leg.
     pub mos_received: Scores,
     pub mos_sent: Scores,
+    /// By the extended reports of the legs that send them.
+    pub mos_far_end: Scores,
     /// Directions of legs that carried nothing, by kind.
     pub one_way: BTreeMap<&'static str, u64>,
     /// Transfers, keys, tools, lost agents: as they happen.
@@ -646,6 +648,8 @@ impl Totals {
         self.media.uplink_dropped_frames += media.uplink_dropped_frames;
         media.mos_received.into_iter().for_each(|score| self.mos_received.add(score));
         media.mos_sent.into_iter().for_each(|score| self.mos_sent.add(score));
+        let told = media.far_end.and_then(|far_end| far_end.mos_conversation);
+        told.into_iter().for_each(|score| self.mos_far_end.add(score));
     }
 }
 

@@ -261,6 +261,7 @@ impl Switchboard {
             codecs,
             telephone_event: true,
             opus_fec: true,
+            extended: self.settings.call.extended,
             srtp: self.settings.call.srtp.terms(flow),
         }
     }

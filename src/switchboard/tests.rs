@@ -35,6 +35,7 @@ impl Bench {
                 codecs: vec![CodecKind::Pcmu],
                 opus_output_hz: 24_000,
                 ptime_ms: 20,
+                extended: Default::default(),
                 srtp: Default::default(),
                 setup: limits::SETUP,
                 rtp_timeout: limits::RTP_TIMEOUT,

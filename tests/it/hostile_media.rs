@@ -9,6 +9,9 @@ use voxedge::codec::{
 };
 use voxedge::ground::Instant;
 use voxedge::rtp::packet::{RtpHeader, RtpPacket};
+use voxedge::rtp::rtcp::extended::{
+    Extended, ExtendedBlock, ReferenceAnswer, Summary, VoipMetrics,
+};
 use voxedge::rtp::rtcp::{Block, Compound, Part, Report, SenderInfo};
 use voxedge::rtp::sequence::{Reception, ReceptionReport};
 use voxedge::rtp::telephone_event::{Digit, Receiver, Sending};
@@ -81,6 +84,17 @@ fn rtp_headers_that_lie_are_refused_or_read_within_their_bounds() {
     assert!(read > MUTATIONS / 4, "{read} were read");
 }
 
+/// An extended report with every block that is written.
+fn whole_extended() -> Extended {
+    Extended {
+        ssrc: 9,
+        reference_time: Some(10 << 32),
+        answer: Some(ReferenceAnswer { ssrc: 1, last: 2, delay_since: 3 }),
+        summary: Some(Summary { ssrc: 1, lost: Some(4), ..Summary::default() }),
+        voip_metrics: Some(VoipMetrics { ssrc: 1, r_factor: Some(80), ..VoipMetrics::default() }),
+    }
+}
+
 #[test]
 fn rtcp_that_lies_is_refused_or_read_within_its_bounds() {
     let mut random = Random(2);
@@ -98,10 +112,13 @@ fn rtcp_that_lies_is_refused_or_read_within_its_bounds() {
         let blocks = vec![block; blocks];
         let report = Report { ssrc: 9, sender, blocks: &blocks, cname: "name@host", bye };
         let mut out = [0; 500];
-        let len = report.write(&mut out).expect("room enough");
+        let mut len = report.write(&mut out).expect("room enough");
+        if !bye {
+            len += whole_extended().write(&mut out[len..]).expect("room enough");
+        }
         originals.push(out[..len].to_vec());
     }
-    let mut read = 0;
+    let (mut read, mut extended) = (0, 0);
     for round in 0..MUTATIONS {
         let packet = random.mutate(&originals[round as usize % 3]);
         let Ok(compound) = Compound::parse(&packet) else { continue };
@@ -117,12 +134,37 @@ fn rtcp_that_lies_is_refused_or_read_within_its_bounds() {
                     }
                 }
                 Part::Cname { cname, .. } => assert!(cname.len() <= 255),
+                Part::Extended { blocks, .. } => {
+                    for block in blocks {
+                        match block {
+                            ExtendedBlock::ReferenceAnswers(answers) => {
+                                for answer in answers {
+                                    answer.round_trip(random.next());
+                                }
+                            }
+                            ExtendedBlock::VoipMetrics(metrics) => {
+                                let known = |rating: Option<u8>| rating.is_none_or(|r| r <= 100);
+                                assert!(known(metrics.r_factor), "round {round}");
+                                let score = |score: Option<u8>| {
+                                    score.is_none_or(|score| (10..=50).contains(&score))
+                                };
+                                assert!(score(metrics.mos_listening), "round {round}");
+                                assert!(metrics.adaptation_rate < 16, "round {round}");
+                                extended += 1;
+                            }
+                            ExtendedBlock::Summary(_)
+                            | ExtendedBlock::ReferenceTime { .. }
+                            | ExtendedBlock::Other { .. } => extended += 1,
+                        }
+                    }
+                }
                 Part::Bye { .. } | Part::Other { .. } => {}
             }
         }
         assert!((1..=packet.len() / 4).contains(&parts), "round {round}: {packet:?}");
         read += 1;
     }
+    assert!(extended > MUTATIONS / 4, "{extended} blocks were read");
     assert!(read > MUTATIONS / 20, "{read} were read");
 }
 

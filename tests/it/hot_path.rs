@@ -105,6 +105,7 @@ fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
                 clock_hz: kind.rtp_clock_hz(),
             }),
             remote: RemoteMedia { rtp: Some(rtp), rtcp: None, rtcp_mux: true },
+            control: Default::default(),
             direction: Direction::SendRecv,
             srtp: None,
             signalling_source: rtp.ip(),

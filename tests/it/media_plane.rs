@@ -87,6 +87,7 @@ impl World {
             codec,
             telephone_event: None,
             remote: RemoteMedia { rtp: Some(remote), rtcp: None, rtcp_mux: false },
+            control: Default::default(),
             direction: Direction::SendRecv,
             srtp: None,
             signalling_source: remote.ip(),

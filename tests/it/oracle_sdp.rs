@@ -129,6 +129,7 @@ fn local() -> LocalMedia {
         codecs: vec![CodecKind::Opus, CodecKind::G722, CodecKind::Pcmu, CodecKind::Pcma],
         telephone_event: true,
         opus_fec: true,
+        extended: Default::default(),
         srtp: Default::default(),
     }
 }

@@ -4,6 +4,7 @@
 mod amr_wb;
 mod arranging;
 mod control;
+mod extended;
 mod hearing;
 mod one_way;
 mod rates;
@@ -68,6 +69,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
         codec,
         telephone_event: Some(event),
         remote,
+        control: Default::default(),
         direction: Direction::SendRecv,
         srtp: None,
         signalling_source: address(CALLER).ip(),

@@ -90,6 +90,8 @@ pub struct MediaFigures {
     /// How legs of closed calls sounded to us, and we to them.
     pub mos_received: Scores,
     pub mos_sent: Scores,
+    /// The same by the legs' own extended reports.
+    pub mos_far_end: Scores,
     /// For each shard the share of its time in which it worked, 0 to 1.
     pub shard_busy: Vec<f64>,
     /// How far each shard relieves itself: 0, 1 or 2.
@@ -288,6 +290,8 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
     page.scores("media_mos_received", help, &media.mos_received);
     let help = "How we sounded to legs of closed calls, by their RTCP.";
     page.scores("media_mos_sent", help, &media.mos_sent);
+    let help = "How we sounded to legs of closed calls by their own reckoning (RTCP XR).";
+    page.scores("media_mos_far_end", help, &media.mos_far_end);
 }
 
 fn render_store(page: &mut Page, store: &StoreFigures) {

@@ -17,6 +17,7 @@
 //! *      /api/…                         passed through to Ultravox
 //! GET    /edge/calls, /edge/calls/{id}, /edge/calls/{id}/ladder,
 //!        /edge/calls/{id}/early_media
+//! GET    /edge/live                     the legs of running calls, as their media goes just now
 //! GET    /edge/registrations            the state of each, with the reason in words
 //! GET    /edge/config                   what is in force, and who manages it
 //! POST   /edge/reload                   reads the configuration file again
@@ -30,6 +31,7 @@ pub mod health;
 mod keys;
 mod links;
 mod listener;
+pub mod live;
 pub mod metrics;
 mod outgoing;
 mod pass;
@@ -45,6 +47,7 @@ use crate::ground::limits;
 use crate::shell::account::Account;
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
+use crate::shell::media::CallView;
 use crate::shell::signalling::Request as Inquiry;
 use crate::shell::store::{Reader, StoreCounters, StoreFault};
 use crate::shell::tls::ServerConfig;
@@ -88,6 +91,9 @@ impl std::fmt::Display for ReloadFault {
     }
 }
 
+/// Asks the media threads; what does not answer in time is left out.
+pub type Legs = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<CallView>> + Send>> + Send + Sync>;
+
 /// What the daemon lends to its admin listener. Closures are called for each request and must not
 /// wait.
 #[derive(Clone)]
@@ -105,6 +111,8 @@ pub struct AdminState {
     /// What is known of the registrations.
     pub registrations: Arc<dyn Fn() -> States + Send + Sync>,
     pub metrics: Arc<dyn Fn() -> metrics::Snapshot + Send + Sync>,
+    /// How the legs of running calls go just now.
+    pub legs: Legs,
     pub health: Arc<dyn Fn() -> health::Health + Send + Sync>,
     /// The database that the records are read from.
     pub store: Arc<PathBuf>,

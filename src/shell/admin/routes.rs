@@ -2,7 +2,9 @@
 //! it, and the tests walk it row by row. Requests are counted by class.
 
 use super::keys::Right;
-use super::{AdminState, account, api, calls, health, metrics, outgoing, pass, registrations};
+use super::{
+    AdminState, account, api, calls, health, live, metrics, outgoing, pass, registrations,
+};
 use axum::routing::{MethodFilter, MethodRouter, any, on};
 
 /// One row: a method (`*`: all that no other row of the path names), a path, and what it needs.
@@ -62,6 +64,7 @@ enum Endpoint {
     Record,
     Ladder,
     EarlyMedia,
+    Live,
     LogLink,
     Reload,
     InForce,
@@ -112,6 +115,7 @@ pub const ROUTES: &[Row] = &[
         Class::Records,
         Endpoint::EarlyMedia,
     ),
+    row("GET", "/edge/live", Right::EitherKey, Class::Records, Endpoint::Live),
     // The link itself is the credential, as with Ultravox's own log links.
     row("GET", "/edge/logs/{link}", Right::Open, Class::Records, Endpoint::LogLink),
     row(
@@ -189,6 +193,7 @@ impl Row {
             Endpoint::Record => to!(calls::record),
             Endpoint::Ladder => to!(calls::ladder),
             Endpoint::EarlyMedia => to!(calls::early_media),
+            Endpoint::Live => to!(live::live),
             Endpoint::LogLink => to!(calls::log_link),
             Endpoint::Reload => to!(account::reload),
             Endpoint::InForce => to!(account::in_force),

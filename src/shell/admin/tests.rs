@@ -99,6 +99,7 @@ impl Edge {
             }),
             registrations: Arc::new(Default::default),
             metrics: Arc::new(metrics::Snapshot::default),
+            legs: Arc::new(|| Box::pin(async { Vec::new() })),
             health: Arc::new(move || shown.lock().expect("no panic").clone()),
             store: Arc::new(path),
             desk: Arc::default(),
@@ -509,6 +510,7 @@ fn records_are_listed_and_found_by_either_id() {
     assert_eq!(keys("/edge/calls?before=6ab00000-2"), ["\"6ab00000-1\""]);
     assert_eq!(keys("/edge/calls?live=true&limit=9"), ["\"6ab00000-1\""]);
     assert_eq!(keys("/edge/calls?live=false"), ["\"6ab00000-2\""]);
+    assert_eq!(keys("/edge/live"), ["\"6ab00000-1\""]);
     for bad in ["?limit=-1", "?before=zz", "?order=up", "?live=perhaps"] {
         assert_eq!(edge.ask("GET", &format!("/edge/calls{bad}"), ADMIN).0, 400, "{bad}");
     }

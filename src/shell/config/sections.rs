@@ -237,6 +237,12 @@ pub fn warn_of_mode(path: &Path, name: &str, span: &Range<usize>, report: &mut R
     report.warning(span, name, what, format!("chmod 0600 {}", path.display()));
 }
 
+const EXTENDED_REPORTS: [(&str, ExtendedReports); 3] = [
+    ("off", ExtendedReports::Off),
+    ("answered", ExtendedReports::Answered),
+    ("offered", ExtendedReports::Offered),
+];
+
 fn read_media(
     section: &mut Section<'_>,
     listen: &Listen,
@@ -280,6 +286,7 @@ fn read_media(
         Some(found) => found.value as u16,
         None => 20,
     };
+    let rtcp_xr = section.word("rtcp_xr", &EXTENDED_REPORTS, report).unwrap_or_default();
     section.finish(report);
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let own = (!address.is_unspecified()).then_some(address);
@@ -294,6 +301,7 @@ fn read_media(
         codecs,
         opus_output_hz,
         ptime_ms,
+        rtcp_xr,
     }
 }
 

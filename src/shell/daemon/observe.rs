@@ -12,7 +12,7 @@ use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
 use crate::shell::config::Config;
 use crate::shell::flow::Flows;
-use crate::shell::media::{HistogramSnapshot, MediaPlane, ShardSnapshot};
+use crate::shell::media::{CallView, HistogramSnapshot, MediaPlane, ShardSnapshot};
 use crate::shell::signalling::{self, Published, Request, Totals};
 use crate::shell::store::Store;
 use crate::switchboard::RegistrationState;
@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// A part that has not moved for so long is stuck: it publishes, or begins a round, each second.
 const STUCK: Duration = Duration::from_secs(5);
@@ -42,7 +42,8 @@ impl Observed {
         let Observed { flows, media, store, published, ports } = self;
         let weak = Arc::downgrade(&media);
         let seen = Arc::new(Seen { flows, media: weak, store, published, ports });
-        let (for_metrics, for_health, for_list) = (Arc::clone(&seen), Arc::clone(&seen), seen);
+        let (for_metrics, for_health) = (Arc::clone(&seen), Arc::clone(&seen));
+        let (for_legs, for_list) = (Arc::clone(&seen), seen);
         AdminState {
             keys: Keys { admin: config.admin.api_key.clone(), ultravox: lent.ultravox_key },
             listen,
@@ -53,6 +54,7 @@ impl Observed {
             agents: lent.agents,
             signalling: lent.signalling,
             desk: Arc::default(),
+            legs: Arc::new(move || Box::pin(legs(for_legs.ask_legs()))),
             metrics: Arc::new(move || for_metrics.metrics()),
             health: Arc::new(move || for_health.health()),
             store: Arc::new(config.store.path.clone()),
@@ -86,7 +88,25 @@ struct Seen {
     ports: RangeInclusive<u16>,
 }
 
+/// How long the media threads have to tell how their calls go.
+const TELLING: Duration = Duration::from_secs(2);
+
+async fn legs(asked: Vec<oneshot::Receiver<Vec<CallView>>>) -> Vec<CallView> {
+    let mut views = Vec::new();
+    for answer in asked {
+        if let Ok(Ok(told)) = tokio::time::timeout(TELLING, answer).await {
+            views.extend(told);
+        }
+    }
+    views
+}
+
 impl Seen {
+    /// The media plane is let go of before its threads are waited for.
+    fn ask_legs(&self) -> Vec<oneshot::Receiver<Vec<CallView>>> {
+        self.media.upgrade().map(|media| media.views()).unwrap_or_default()
+    }
+
     fn published(&self) -> Published {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -170,6 +190,7 @@ impl Seen {
             one_way: totals.one_way.clone(),
             mos_received: totals.mos_received,
             mos_sent: totals.mos_sent,
+            mos_far_end: totals.mos_far_end,
             shard_busy: shards.iter().map(|shard| shard.busy_permille as f64 / 1_000.0).collect(),
             shard_relief: shards.iter().map(|shard| shard.relief).collect(),
             pacing_lateness: together(shards.iter().map(|shard| shard.pacing_lateness)),

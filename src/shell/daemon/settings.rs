@@ -24,6 +24,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
             codecs: config.media.codecs.clone(),
             opus_output_hz: config.media.opus_output_hz,
             ptime_ms: config.media.ptime_ms,
+            extended: config.media.rtcp_xr,
             srtp: Arc::new(config.srtp.clone()),
             setup: limits::SETUP,
             rtp_timeout: config.limits.rtp_timeout,

@@ -2,6 +2,7 @@
 //! bytes between them and decides nothing about audio. When its media is closed, the agents'
 //! connections may outlive it for a moment, so that the close frames arrive.
 
+use super::CallView;
 use super::agent_stream::{AgentStream, FromAgent};
 use super::load::Relief;
 use super::shard::{Outlet, Shared, TokenKind};
@@ -161,7 +162,7 @@ impl Call {
                 );
             }
             MediaCommand::CloseLeg { leg } => {
-                let report = media.close_leg(now, leg);
+                let report = media.close_leg(now, leg, shared);
                 outlet.tell(key, MediaEvent::LegClosed { leg, report: Box::new(report) });
             }
             MediaCommand::Change { leg, revision, plan } => {
@@ -346,6 +347,12 @@ impl Call {
         self.media_due().into_iter().chain(streams).min()
     }
 
+    /// How its legs go just now; `None` when its media is closed.
+    pub fn view(&self, now: Now) -> Option<CallView> {
+        let media = self.media.as_ref()?;
+        Some(CallView { call: self.key, legs: media.session.views(now) })
+    }
+
     /// The shard relieves itself more or less than before.
     pub fn follow(&mut self, relief: Relief) {
         if let Some(media) = &mut self.media {
@@ -361,6 +368,10 @@ impl Call {
         // Before the report, so that whoever reads it finds the counts as they are then.
         self.count_streams(shared);
         if let Some(mut media) = self.media.take() {
+            for leg in media.legs.iter().flatten().map(|sockets| sockets.leg) {
+                media.session.say_goodbye(now, leg);
+            }
+            media.transmit(now, shared);
             if let Some(early) = media.session.take_early_media() {
                 outlet.tell(self.key, MediaEvent::EarlyMedia(early));
             }
@@ -488,7 +499,9 @@ impl Media {
     }
 
     /// Closes a leg's sockets; the report of one that is not there is empty.
-    fn close_leg(&mut self, now: Now, leg: LegId) -> MediaReport {
+    fn close_leg(&mut self, now: Now, leg: LegId, shared: &mut Shared) -> MediaReport {
+        self.session.say_goodbye(now, leg);
+        self.transmit(now, shared);
         for place in &mut self.legs {
             if place.as_ref().is_some_and(|sockets| sockets.leg == leg) {
                 *place = None;

@@ -16,7 +16,7 @@ pub use load::Bound;
 pub use statistics::{BUCKETS_US, HistogramSnapshot, ShardSnapshot};
 
 use crate::ground::{CallKey, Entropy, Instant};
-use crate::media::plan::{ForCall, MediaCommand, MediaEvent};
+use crate::media::plan::{ForCall, LegView, MediaCommand, MediaEvent};
 use crate::shell::tls::ClientConfig;
 use load::Placement;
 use resolver::Resolver;
@@ -25,6 +25,7 @@ use statistics::ShardStatistics;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use tokio::sync::oneshot;
 
 /// How a media plane is set up.
 #[derive(Clone)]
@@ -63,6 +64,13 @@ pub struct MediaPlane {
     placement: Arc<Mutex<Placement>>,
     resolver: Option<Resolver>,
     resolver_threads: Vec<JoinHandle<()>>,
+}
+
+/// A call's legs as they go just now.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CallView {
+    pub call: CallKey,
+    pub legs: Vec<LegView>,
 }
 
 struct Handle {
@@ -139,6 +147,16 @@ impl MediaPlane {
     /// All shards' counters as they are now.
     pub fn snapshot(&self) -> Vec<ShardSnapshot> {
         self.shards.iter().map(|shard| shard.statistics.snapshot()).collect()
+    }
+
+    /// Asks each shard how its calls go just now; each answers in its next round. One that has no
+    /// room for the question is left out.
+    pub fn views(&self) -> Vec<oneshot::Receiver<Vec<CallView>>> {
+        let ask = |shard: &Handle| {
+            let (reply, answer) = oneshot::channel();
+            shard.sender.try_send(Input::Show(reply)).then_some(answer)
+        };
+        self.shards.iter().filter_map(ask).collect()
     }
 
     /// Closes all calls, with their last events, and ends the threads. A name look-up that the

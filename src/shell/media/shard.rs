@@ -9,12 +9,12 @@
 //!
 //! A panic in one call ends that call: the round keeps a marker of the call in hand.
 
-use super::MediaSettings;
 use super::call::{Call, OpenFault};
 use super::load::{Figures, Relief, ReliefLadder};
 use super::readiness::{Readiness, Token, Waker, sleep_until};
 use super::resolver::Resolver;
 use super::statistics::{HistogramSnapshot, ShardStatistics};
+use super::{CallView, MediaSettings};
 use crate::ground::limits::{LEGS_MAX, STREAMS_MAX};
 use crate::ground::{CallKey, Entropy, Instant, Now, SlotTimers, StreamId};
 use crate::media::plan::{ForCall, MediaCommand, MediaEvent, MediaPlan};
@@ -27,6 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Inputs that may wait for a shard.
 const INPUTS_MAX: usize = 8_192;
@@ -58,6 +59,8 @@ pub enum Input {
         attempt: u32,
         addresses: Result<Vec<SocketAddr>, String>,
     },
+    /// How all calls go just now is to be told.
+    Show(oneshot::Sender<Vec<CallView>>),
     Stop,
 }
 
@@ -75,6 +78,19 @@ impl ShardSender {
         if self.inputs.send(input).is_err() {
             return;
         }
+        self.wake();
+    }
+
+    /// The same without waiting: false when there is no room.
+    pub fn try_send(&self, input: Input) -> bool {
+        let sent = self.inputs.try_send(input).is_ok();
+        if sent {
+            self.wake();
+        }
+        sent
+    }
+
+    fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             tracing::error!(%error, "a media shard cannot be woken");
         }
@@ -350,6 +366,12 @@ impl Shard {
             };
             match input {
                 Input::Stop => return false,
+                Input::Show(reply) => {
+                    let now = self.shared.clock.now();
+                    let calls = self.calls.iter().flatten();
+                    // Whoever asked may have gone.
+                    let _ = reply.send(calls.filter_map(|call| call.view(now)).collect());
+                }
                 Input::Command(ForCall {
                     call,
                     what: MediaCommand::Open { plan, address, port },
@@ -514,6 +536,7 @@ mod tests {
             codec,
             telephone_event: None,
             remote: RemoteMedia { rtp: None, rtcp: None, rtcp_mux: true },
+            control: Default::default(),
             direction: Direction::SendRecv,
             srtp: None,
             signalling_source: address,

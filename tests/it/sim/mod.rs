@@ -217,6 +217,7 @@ pub fn settings() -> Settings {
             codecs: vec![CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722],
             opus_output_hz: 24_000,
             ptime_ms: 20,
+            extended: Default::default(),
             srtp: Default::default(),
             setup: limits::SETUP,
             rtp_timeout: limits::RTP_TIMEOUT,
