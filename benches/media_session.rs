@@ -55,6 +55,7 @@ impl Call {
             leg: LegPlan {
                 codec,
                 telephone_event: None,
+                pauses: Default::default(),
                 remote: RemoteMedia { rtp: Some(source), rtcp: None, rtcp_mux: true },
                 control: Default::default(),
                 direction: Direction::SendRecv,
@@ -63,6 +64,7 @@ impl Call {
             },
             agent,
             rtp_timeout: Duration::from_secs(30),
+            rtcp_only_max: Duration::from_secs(600),
             hold_max: Duration::from_secs(1_800),
             outgoing: false,
             cname: "c".into(),
@@ -163,6 +165,7 @@ impl Room {
                 fec: false,
             },
             telephone_event: None,
+            pauses: Default::default(),
             remote: RemoteMedia { rtp: Some(far), rtcp: None, rtcp_mux: true },
             control: Default::default(),
             direction: Direction::SendRecv,

@@ -19,6 +19,7 @@ fn local() -> LocalMedia {
         telephone_event: true,
         opus_fec: true,
         extended: Default::default(),
+        silence_suppression: false,
         srtp: Default::default(),
     }
 }

@@ -50,6 +50,7 @@ impl Call {
             leg,
             agent: self.rates,
             rtp_timeout: self.settings.rtp_timeout,
+            rtcp_only_max: self.settings.rtcp_only_max,
             hold_max: self.settings.hold_max,
             outgoing: self.outgoing.is_some(),
             cname,

@@ -8,7 +8,9 @@ use super::{Act, CallSettings, MediaAddress, reoffer};
 use crate::codec::{CodecFormat, CodecKind};
 use crate::ground::ports::RtpPort;
 use crate::ground::{Flow, FlowId, LegId, StreamId};
-use crate::media::plan::{CodecPlan, ControlPlan, Direction, LegPlan, MediaCommand, RemoteMedia};
+use crate::media::plan::{
+    CodecPlan, ControlPlan, Direction, LegPlan, MediaCommand, PausePlan, RemoteMedia,
+};
 use crate::outgoing::Callee;
 use crate::sdp::payload::{self, Encoding};
 use crate::sdp::{Agreed, DescriptionText, LocalMedia, OfferAnswer, SrtpTerms};
@@ -62,6 +64,7 @@ impl Leg {
         LegPlan {
             codec: agreed.codec,
             telephone_event: agreed.telephone_event,
+            pauses: agreed.pauses,
             remote: agreed.remote,
             control: agreed.control,
             direction: agreed.direction,
@@ -83,6 +86,7 @@ impl Leg {
                 fec: false,
             },
             telephone_event: None,
+            pauses: PausePlan::default(),
             remote: RemoteMedia::default(),
             control: ControlPlan::default(),
             // Where SRTP is demanded, nothing is heard or said before there are keys.
@@ -121,6 +125,7 @@ impl Leg {
             telephone_event: true,
             opus_fec: true,
             extended: settings.extended,
+            silence_suppression: settings.silence_suppression,
             srtp,
         }
     }

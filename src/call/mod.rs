@@ -230,9 +230,12 @@ pub struct CallSettings {
     pub ptime_ms: u16,
     /// Whether extended reports of RTCP are agreed to.
     pub extended: ExtendedReports,
+    /// Pauses of ours are told, not sent, where the peer takes that.
+    pub silence_suppression: bool,
     pub srtp: Arc<settings::SrtpSettings>,
     pub setup: Duration,
     pub rtp_timeout: Duration,
+    pub rtcp_only_max: Duration,
     pub hold_max: Duration,
     pub refusals: RefusalPolicy,
     /// Tools, transfers, keys, and a lost agent.

@@ -19,6 +19,7 @@ pub(super) fn encrypted_offer() -> (OfferAnswer, String, Vec<String>) {
         telephone_event: true,
         opus_fec: false,
         extended: Default::default(),
+        silence_suppression: false,
         srtp: SrtpTerms { policy: SrtpPolicy::Required, keys_are_safe: true },
     });
     let keys = text.split("inline:").skip(1);

@@ -13,6 +13,7 @@ use super::CodecFault;
 use super::plc::Concealer;
 
 /// PCM in, one byte for each two samples out.
+#[derive(Clone)]
 pub struct Encoder {
     bands: Bands,
     /// The tail of what came before, then the block at hand.
@@ -157,6 +158,7 @@ fn branches(window: &[i16; TAPS]) -> (i32, i32) {
 
 /// Both sub-bands. Encoder and decoder run the same prediction on the same quantised differences,
 /// which is what keeps them in step.
+#[derive(Clone)]
 struct Bands {
     low: Band,
     high: Band,
@@ -193,6 +195,7 @@ impl Bands {
 
 /// One sub-band's ADPCM: a quantiser with an adaptive scale, and a predictor of two poles and six
 /// zeros.
+#[derive(Clone)]
 struct Band {
     /// Logarithm of the scale factor, 11 fractional bits (nabla in the Recommendation).
     log_scale: i32,

@@ -108,6 +108,19 @@ impl CodecKind {
         }
     }
 
+    /// The codec tells of pauses in its own payloads: comfort noise beside it (RFC 3389 §4) has no
+    /// use.
+    pub fn tells_pauses(self) -> bool {
+        match self {
+            CodecKind::Opus | CodecKind::AmrWb => true,
+            CodecKind::Pcmu
+            | CodecKind::Pcma
+            | CodecKind::G722
+            | CodecKind::Ilbc
+            | CodecKind::G7221 => false,
+        }
+    }
+
     /// The rate (hertz) of the PCM that the codec works on when audio of `wanted_hz` comes or goes:
     /// that one, where it can, else its own; then a resampler stands between.
     pub fn pcm_rate(self, wanted_hz: u32) -> u32 {

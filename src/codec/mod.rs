@@ -8,6 +8,7 @@
 //! panic.
 
 pub mod amr_wb;
+pub mod comfort_noise;
 pub mod format;
 pub mod g711;
 pub mod g722;
@@ -302,6 +303,16 @@ impl Encoder {
             EncoderState::Ilbc(mode, encoder) => **encoder = ilbc::Encoder::new(*mode),
             EncoderState::G7221(encoder) => encoder.reset(),
             EncoderState::AmrWb(encoder) => encoder.reset(),
+        }
+    }
+
+    /// Goes on from where `other`, of the same codec, has come to. For codecs whose decoder follows each
+    /// step of the encoder, which is G.722; others find their way and stay as they are.
+    pub fn go_on_from(&mut self, other: &Encoder) {
+        if let (EncoderState::G722(here), EncoderState::G722(there)) =
+            (&mut self.state, &other.state)
+        {
+            here.clone_from(there);
         }
     }
 

@@ -155,6 +155,9 @@ pub const CREATION_REFUSALS_MAX: u8 = 5;
 pub const JOIN: Duration = Duration::from_secs(5);
 /// No RTP from the caller for this long ends the call, unless it is on hold.
 pub const RTP_TIMEOUT: Duration = Duration::from_secs(30);
+/// No RTP for this long ends it though RTCP comes, unless it is on hold: a muted peer is alive for
+/// longer than a dead one.
+pub const RTCP_ONLY_MAX: Duration = Duration::from_secs(600);
 /// A call on hold whose peer sends nothing for this long is ended.
 pub const HOLD_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long the agent's first word waits for the caller's first packet.

@@ -143,9 +143,10 @@ impl Control {
         self.account.discard();
     }
 
-    /// Takes a compound packet of the peer's; false when it is none.
-    pub(super) fn handle_packet(&mut self, now: Now, packet: &[u8]) -> bool {
-        let Ok(compound) = Compound::parse(packet) else { return false };
+    /// Takes a compound packet of the peer's; whether it says BYE. `None` when it is no such packet.
+    pub(super) fn handle_packet(&mut self, now: Now, packet: &[u8]) -> Option<bool> {
+        let compound = Compound::parse(packet).ok()?;
+        let mut bye = false;
         self.count_bytes(packet.len());
         for part in compound {
             match part {
@@ -155,10 +156,11 @@ impl Control {
                 }
                 Part::ReceiverReport { blocks, .. } => self.on_blocks(now, blocks),
                 Part::Extended { ssrc, blocks } => self.on_extended(now, ssrc, blocks),
-                Part::Cname { .. } | Part::Bye { .. } | Part::Other { .. } => {}
+                Part::Bye { .. } => bye = true,
+                Part::Cname { .. } | Part::Other { .. } => {}
             }
         }
-        true
+        Some(bye)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

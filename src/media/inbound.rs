@@ -6,16 +6,18 @@
 //! |---|---|
 //! | a packet, after the jitter target | FEC or concealment, then the packets that waited |
 //! | packets, none behind them | concealment for 60 ms, then silence |
-//! | comfort noise, telephone-event, hold | silence |
+//! | comfort noise (RFC 3389), the codec's own pause | noise as the sender described it |
+//! | telephone-event, hold | silence |
 //! | nothing: packets come after their place was filled | nothing; they are late |
 
 use super::bridge::Bridge;
 use super::clock::{SampleClock, Ticks};
 use super::jitter::{Arrival, JitterBuffer};
 use super::key_ear::KeyEar;
-use super::plan::{CodecPlan, TelephoneEventPlan};
+use super::plan::{CodecPlan, ComfortNoisePlan, LegPlan, PausePlan, TelephoneEventPlan};
 use super::stream::Stream;
 use super::uplink::FRAME_MS;
+use crate::codec::comfort_noise;
 use crate::codec::resample::{GROWTH_MAX, Resampler};
 use crate::codec::{CodecFault, CodecKind, Decoder, amr_wb};
 use crate::ground::{Instant, LegId};
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 /// How long a gap in the sequence waits for its packet, and how far the uplink may fall behind.
 pub(super) const JITTER_TARGET: Duration = Duration::from_millis(60);
-/// Comfort noise (RFC 3389).
+/// Comfort noise (RFC 3389), agreed or not.
 const COMFORT_NOISE: u8 = 13;
 /// Concealment for one gap; silence follows.
 const CONCEAL_MS: u32 = 60;
@@ -100,9 +102,12 @@ pub(super) struct Inbound {
 struct Speech {
     plan: CodecPlan,
     event: Option<TelephoneEventPlan>,
+    pauses: PausePlan,
     /// The number of the codec before, which stands for silence until then.
     previous: Option<(u8, Instant)>,
     decoder: Decoder,
+    /// What pauses sound like that the sender described.
+    noise: comfort_noise::Generator,
     /// Rate of the codec, in which all samples here are counted.
     rate_hz: u32,
     /// Rate of the agent's stream, with what leads to it when it is another.
@@ -127,17 +132,17 @@ struct Speech {
 }
 
 impl Inbound {
-    pub(super) fn new(
-        plan: &CodecPlan,
-        event: Option<TelephoneEventPlan>,
-        agent_hz: u32,
-    ) -> Result<Inbound, CodecFault> {
+    /// `noise`: the seed of the noise in pauses.
+    pub(super) fn new(leg: &LegPlan, agent_hz: u32, noise: u32) -> Result<Inbound, CodecFault> {
+        let plan = &leg.codec;
         let rate_hz = plan.kind.pcm_rate(agent_hz);
         let speech = Speech {
             plan: *plan,
-            event,
+            event: leg.telephone_event,
+            pauses: leg.pauses,
             previous: None,
             decoder: Decoder::with_format(plan.kind, plan.format, rate_hz)?,
+            noise: comfort_noise::Generator::new(rate_hz, noise),
             rate_hz,
             agent_hz,
             resampler: resampler(rate_hz, agent_hz)?,
@@ -186,12 +191,8 @@ impl Inbound {
     }
 
     /// Follows a new plan; decoding starts afresh only when the codec is another.
-    pub(super) fn change(
-        &mut self,
-        now: Instant,
-        plan: &CodecPlan,
-        event: Option<TelephoneEventPlan>,
-    ) -> Result<(), CodecFault> {
+    pub(super) fn change(&mut self, now: Instant, leg: &LegPlan) -> Result<(), CodecFault> {
+        let plan = &leg.codec;
         let before = &self.speech.plan;
         if (plan.kind, plan.format) != (before.kind, before.format) {
             self.speech.change_codec(plan)?;
@@ -199,7 +200,8 @@ impl Inbound {
             self.speech.previous = Some((before, now + CHANGEOVER));
         }
         self.speech.plan = *plan;
-        self.speech.event = event;
+        self.speech.event = leg.telephone_event;
+        self.speech.pauses = leg.pauses;
         Ok(())
     }
 
@@ -207,6 +209,7 @@ impl Inbound {
     pub(super) fn hold(&mut self) {
         self.jitter.restart();
         self.speech.restart();
+        self.speech.noise.rest();
         self.speech.quiet = true;
     }
 
@@ -296,11 +299,18 @@ impl Speech {
             Some(Content::Event)
         } else if payload_type == self.plan.send_payload_type {
             Some(Content::Audio)
-        } else if payload_type == COMFORT_NOISE {
+        } else if payload_type == COMFORT_NOISE || self.is_agreed_noise(payload_type) {
             Some(Content::ComfortNoise)
         } else {
             None
         }
+    }
+
+    fn is_agreed_noise(&self, payload_type: u8) -> bool {
+        let numbers = |noise: &ComfortNoisePlan| {
+            [noise.receive_payload_type, noise.send_payload_type].contains(&payload_type)
+        };
+        self.pauses.comfort_noise.as_ref().is_some_and(numbers)
     }
 
     /// How far the uplink may fall behind before it is filled.
@@ -317,6 +327,7 @@ impl Speech {
             self.conceal_left = self.conceal_left * rate_hz as usize / self.rate_hz as usize;
             self.rate_hz = rate_hz;
             self.packet_samples = samples(FRAME_MS, rate_hz);
+            self.noise.change_rate(rate_hz);
             (self.filled, self.stall_until) = (0, None);
             if let Some(clock) = &mut self.clock {
                 clock.change_rate(rate_hz);
@@ -341,9 +352,17 @@ impl Speech {
         payload: &[u8],
         out: &mut Hearers<'_>,
     ) {
-        if self.content(header.payload_type) != Some(Content::Audio) {
-            self.quiet = true;
-            return;
+        match self.content(header.payload_type) {
+            Some(Content::Audio) => {}
+            Some(Content::ComfortNoise) => {
+                self.quiet = true;
+                self.noise.describe(payload);
+                return;
+            }
+            Some(Content::Event) | None => {
+                self.quiet = true;
+                return;
+            }
         }
         let gap = self.gap_before(now, header);
         self.bridge(now, gap, lost, payload, out);
@@ -492,6 +511,7 @@ impl Speech {
         self.filled = 0;
         self.stall_until = None;
         self.quiet = false;
+        self.noise.rest();
         self.conceal_left = samples(CONCEAL_MS, self.rate_hz);
     }
 
@@ -529,7 +549,7 @@ impl Speech {
         self.push_silence(count - concealed, out);
     }
 
-    /// Silence; in a pause that the codec tells of, the sender's comfort noise.
+    /// Silence; in a pause that the sender tells of, its comfort noise.
     fn push_silence(&mut self, count: usize, out: &mut Hearers<'_>) {
         self.counters.silent += Ticks::of(count, self.rate_hz);
         let mut pcm = [0; CONCEAL_SAMPLES];
@@ -539,6 +559,8 @@ impl Speech {
             let piece = left.min(frame);
             if self.decoder.is_pausing() {
                 self.decoder.conceal(&mut pcm[..piece]);
+            } else if self.noise.is_on() {
+                self.noise.fill(&mut pcm[..piece]);
             }
             self.push(&pcm[..piece], out);
             left -= piece;

@@ -39,10 +39,12 @@ enum Early {
     Over(Option<EarlyFigures>),
 }
 
-/// How long a leg may be silent before it is told, in a call and on hold.
+/// How long a leg may be silent before it is told: in a call, without RTP or without any sign of life,
+/// and on hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     pub(super) rtp_timeout: Duration,
+    pub(super) rtcp_only_max: Duration,
     pub(super) hold_max: Duration,
 }
 
@@ -68,8 +70,11 @@ pub(super) struct Leg {
     control_source: Option<SocketAddr>,
     /// Stands before everything where SRTP is agreed.
     guard: Option<Box<Guard>>,
-    /// Last sign of life of the leg's media.
+    /// Last sign of life of the leg's media, and last packet of it.
     last_heard: Instant,
+    last_packet: Instant,
+    /// The peer said by RTCP that it stops sending (BYE), and has not begun again.
+    stopped: bool,
     silence_told: bool,
     heard: bool,
     counters: Counters,
@@ -112,10 +117,12 @@ impl Leg {
         let Making { id, agent, patience, diagnosed, cname } = *making;
         let mut outbound = Outbound::new(now.at, &plan.codec, agent.output_hz, &mut entropy)?;
         outbound.set_event(plan.telephone_event);
+        outbound.set_pauses(plan.pauses);
         let clock_hz = plan.codec.kind.rtp_clock_hz();
         let mut control = Control::new(cname, outbound.ssrc(), clock_hz, entropy);
         control.change(now.at, plan.control);
-        let inbound = Inbound::new(&plan.codec, plan.telephone_event, agent.input_hz)?;
+        let noise = outbound.ssrc();
+        let inbound = Inbound::new(plan, agent.input_hz, noise)?;
         Ok(Leg {
             id,
             plan: plan.clone(),
@@ -133,6 +140,8 @@ impl Leg {
             control_source: None,
             guard: plan.srtp.as_ref().map(|srtp| Box::new(Guard::new(srtp))),
             last_heard: now.at,
+            last_packet: now.at,
+            stopped: false,
             silence_told: false,
             heard: false,
             counters: Counters::default(),
@@ -180,6 +189,7 @@ impl Leg {
         };
         self.counters.packets_received += 1;
         self.counters.bytes_received += packet.len() as u64;
+        (self.last_packet, self.stopped) = (now.at, false);
         self.on_life(now.at);
         self.witness.on_heard();
         self.on_heard(now.at, source, events);
@@ -237,10 +247,11 @@ impl Leg {
             self.counters.refused += 1;
             return;
         }
-        if !self.control.handle_packet(now, packet) {
+        let Some(bye) = self.control.handle_packet(now, packet) else {
             self.counters.refused += 1;
             return;
-        }
+        };
+        self.stopped |= bye;
         self.control_source = Some(source);
         self.witness.on_control();
         let knows_us = self.control.peer_lost().is_some();
@@ -260,7 +271,7 @@ impl Leg {
         if let Some(early) = self.take_early_media() {
             events.tell(MediaEvent::EarlyMedia(early));
         }
-        self.last_heard = now.at;
+        (self.last_heard, self.last_packet) = (now.at, now.at);
         self.control.start(now.at);
         self.watch(now.at);
         if !self.heard && self.plan.direction.receives() {
@@ -285,9 +296,10 @@ impl Leg {
         events: &mut Events,
     ) -> Result<(), CodecFault> {
         let prepared = self.outbound.prepare(&plan.codec)?;
-        self.inbound.change(now.at, &plan.codec, plan.telephone_event)?;
+        self.inbound.change(now.at, plan)?;
         self.outbound.change(&plan.codec, prepared);
         self.outbound.set_event(plan.telephone_event);
+        self.outbound.set_pauses(plan.pauses);
         let hz = self.inbound.rate_hz();
         let serves = |ear: &KeyEar| ear.rate_hz() == hz;
         if plan.telephone_event.is_some() || !self.ear.as_deref().is_some_and(serves) {
@@ -306,6 +318,7 @@ impl Leg {
             self.events_received = telephone_event::Receiver::new(event_clock_hz(plan));
         }
         self.latch.reoffer(now.at, plan.remote.rtp, plan.signalling_source);
+        (self.last_packet, self.stopped) = (now.at, false);
         self.on_life(now.at);
         self.change_guard(plan);
         let same = *plan == self.plan;
@@ -577,7 +590,7 @@ impl Leg {
 
     fn on_life(&mut self, now: Instant) {
         self.last_heard = now;
-        self.silence_told = false;
+        self.silence_told &= self.silence_bound().is_some_and(|deadline| deadline <= now);
     }
 
     fn on_heard(&mut self, now: Instant, source: SocketAddr, events: &mut Events) {
@@ -616,15 +629,21 @@ impl Leg {
     }
 
     fn silence_deadline(&self) -> Option<Instant> {
-        let patience = match self.plan.direction {
-            Direction::SendRecv => self.patience.rtp_timeout,
+        self.silence_bound().filter(|_| !self.silence_told)
+    }
+
+    /// When the leg has been silent for too long, told or not.
+    fn silence_bound(&self) -> Option<Instant> {
+        let without_rtp = self.last_packet + self.patience.rtcp_only_max;
+        let deadline = match self.plan.direction {
+            Direction::SendRecv if self.stopped => without_rtp,
+            Direction::SendRecv => (self.last_heard + self.patience.rtp_timeout).min(without_rtp),
             // A peer that only sends has us on hold (RFC 3264 §8.4), with music or without.
             Direction::SendOnly | Direction::RecvOnly | Direction::Inactive => {
-                self.patience.hold_max
+                self.last_heard + self.patience.hold_max
             }
         };
-        let watched = self.live && !self.silence_told;
-        watched.then(|| self.last_heard + patience)
+        self.live.then_some(deadline)
     }
 }
 

@@ -10,14 +10,18 @@
 //! slots     |    0    |    1    |    2    |    3    |    4    |
 //! sent      s         s    W         w         w         w    s        W: marker, first word
 //! ```
+//!
+//! Silence is sent like speech, unless pauses are told (`PausePlan`): then so much of it leaves that the
+//! far decoder comes to rest, and after that only what keeps the pause and the path alive. Either way a
+//! long silence is one frame that was encoded when the codec was agreed.
 
 use super::bridge::Bridge;
 use super::clock::{Ticks, samples_in};
 use super::keys::{Keypad, Press, Slot};
 use super::lane::FADE_MS;
-use super::plan::{CodecPlan, Port, TelephoneEventPlan};
+use super::plan::{CodecPlan, PausePlan, Port, TelephoneEventPlan};
 use super::supply::{Successor, Supply, law};
-use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings, amr_wb};
+use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings, amr_wb, comfort_noise};
 use crate::ground::{Entropy, Instant, LegId, StreamId};
 use crate::rtp::packet::RtpHeader;
 use crate::rtp::telephone_event::{EVENT_BYTES, EventPacket};
@@ -29,8 +33,17 @@ const MARGIN_FRAMES_MAX: u32 = 3;
 const UNDERRUN: Duration = Duration::from_millis(100);
 /// Samples of the longest frame: 60 ms at 48 kHz.
 const FRAME_SAMPLES_MAX: usize = 2_880;
-/// Frames of silence after which the far decoder is as it was at the start.
+/// Frames of silence that are encoded as they come. After them the far decoder has come to rest, and
+/// one frame serves for all that follow.
 const SETTLED_FRAMES: u32 = 3;
+/// The same in milliseconds for G.722, whose predictors take their time.
+const SETTLED_G722_MS: u32 = 400;
+/// A pause that is told by comfort noise is told again after this long.
+const NOISE_INTERVAL: Duration = Duration::from_secs(1);
+/// Opus tells of a pause by a frame in twenty of the usual length (RFC 7587 §3.1.3).
+const OPUS_INTERVAL: Duration = Duration::from_millis(400);
+/// Level of our pauses in −dBov: the hiss of a line that is open.
+const NOISE_LEVEL: u8 = 70;
 const HEADER_BYTES: usize = 12;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +54,46 @@ enum Talk {
     Starting { at: Instant },
     /// The next frame of the talk spurt leaves at this time.
     Speaking { next: Instant },
+}
+
+/// How the peer learns of our pauses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pause {
+    /// Silence is sent.
+    Sent,
+    /// Comfort noise under this number, now and then.
+    Noise { payload_type: u8 },
+    /// A frame of the codec's silence, now and then.
+    Sparse,
+}
+
+impl Pause {
+    fn of(plan: &CodecPlan, pauses: PausePlan) -> Pause {
+        let noise = pauses.comfort_noise.map(|noise| noise.send_payload_type);
+        match (plan.kind, noise) {
+            _ if !pauses.suppress => Pause::Sent,
+            (CodecKind::Opus, _) if plan.format.opus().dtx => Pause::Sparse,
+            // Its pauses need frames of their own (SID), which the silence of ours is not.
+            (CodecKind::Opus | CodecKind::AmrWb, _) => Pause::Sent,
+            (
+                CodecKind::Pcmu
+                | CodecKind::Pcma
+                | CodecKind::G722
+                | CodecKind::Ilbc
+                | CodecKind::G7221,
+                Some(payload_type),
+            ) => Pause::Noise { payload_type },
+            (_, None) => Pause::Sent,
+        }
+    }
+
+    fn interval(self) -> Duration {
+        match self {
+            Pause::Sent => Duration::ZERO,
+            Pause::Noise { .. } => NOISE_INTERVAL,
+            Pause::Sparse => OPUS_INTERVAL,
+        }
+    }
 }
 
 /// What was done with agent audio, and with frames.
@@ -61,8 +114,11 @@ pub(super) struct OutboundCounters {
 pub(super) struct Voice {
     plan: CodecPlan,
     encoder: Encoder,
-    /// One frame of silence, encoded once.
+    /// One frame of silence, encoded after so many that nothing changes any more.
     silence: Box<[u8]>,
+    /// Frames of silence until then, and the encoder as it was then.
+    settled_frames: u32,
+    settled: Option<Encoder>,
     frame: Duration,
     frame_samples: usize,
     frame_ticks: u32,
@@ -112,6 +168,9 @@ pub(super) struct Outbound {
     opus_complexity: Option<u8>,
     /// Frames of silence since the last talk spurt.
     silent_frames: u32,
+    pause: Pause,
+    /// When the pause was told of last; `None` while all frames are sent.
+    told: Option<Instant>,
     /// The next packet is the first after a pause in sending.
     resumed: bool,
     counters: OutboundCounters,
@@ -145,6 +204,8 @@ impl Outbound {
             muted: false,
             opus_complexity: None,
             silent_frames: 0,
+            pause: Pause::Sent,
+            told: None,
             resumed: false,
             counters: OutboundCounters::default(),
         })
@@ -186,6 +247,11 @@ impl Outbound {
     /// How keys are pressed: by telephone-events, or by tones in the audio.
     pub(super) fn set_event(&mut self, event: Option<TelephoneEventPlan>) {
         self.event = event;
+    }
+
+    /// How the peer is to learn of our pauses.
+    pub(super) fn set_pauses(&mut self, pauses: PausePlan) {
+        self.pause = Pause::of(&self.voice.plan, pauses);
     }
 
     /// Presses keys from the next frame on, after those that are being pressed. Words wait meanwhile.
@@ -359,8 +425,9 @@ impl Outbound {
                 }
                 Some(_) | None => frame.len = self.write_frame(now, body),
             }
+            let left_out = self.tell_pause(now, &mut frame, body);
             self.advance(1);
-            if self.muted {
+            if self.muted || left_out {
                 continue;
             }
             let Frame { len, marker, payload_type, timestamp } = frame;
@@ -435,13 +502,18 @@ impl Outbound {
         if self.accompanied { start.max(self.slot) } else { start }
     }
 
-    /// The silence between spurts is not our encoder's: after enough of it the far decoder of G.722
-    /// has forgotten the last spurt, and the encoder has to forget it too.
+    /// After a long silence the far decoder is where the encoder came to that encoded it once.
     fn on_spurt(&mut self) {
-        let settled = std::mem::take(&mut self.silent_frames) >= SETTLED_FRAMES;
-        if settled && self.voice.plan.kind == CodecKind::G722 {
-            self.voice.encoder.reset();
+        let settled = std::mem::take(&mut self.silent_frames) > self.voice.settled_frames;
+        if let Some(there) = self.voice.settled.as_ref().filter(|_| settled) {
+            self.voice.encoder.go_on_from(there);
         }
+    }
+
+    /// A frame in which nothing is said.
+    fn write_quiet(&mut self, out: &mut [u8]) -> usize {
+        self.silent_frames = self.silent_frames.saturating_add(1);
+        self.voice.write_quiet(self.silent_frames, out)
     }
 
     /// Frames that missed their deadline by a whole frame time are left out.
@@ -470,21 +542,70 @@ impl Outbound {
         }
     }
 
+    /// In a pause that is told most frames are left out, which is true of this one, or it tells of the
+    /// pause. The first frame after it has the marker.
+    fn tell_pause(&mut self, now: Instant, frame: &mut Frame, out: &mut [u8]) -> bool {
+        if self.pause == Pause::Sent || self.silent_frames <= self.voice.settled_frames {
+            frame.marker |= self.told.take().is_some();
+            return false;
+        }
+        if self.told.is_some_and(|told| now.since(told) < self.pause.interval()) {
+            return true;
+        }
+        self.told = Some(now);
+        if let Pause::Noise { payload_type } = self.pause {
+            let payload = comfort_noise::payload(NOISE_LEVEL);
+            if let Some(place) = out.first_chunk_mut() {
+                *place = payload;
+                (frame.len, frame.payload_type) = (payload.len(), payload_type);
+            }
+        }
+        false
+    }
+
     fn write_frame(&mut self, now: Instant, out: &mut [u8]) -> usize {
         let Talk::Speaking { .. } = self.talk else {
-            self.silent_frames = self.silent_frames.saturating_add(1);
-            return self.voice.write_silence(out);
+            return self.write_quiet(out);
         };
         if self.supply.len() < self.voice.frame_samples {
             self.supply.finish_spurt();
         }
         if self.supply.is_empty() {
             self.talk = Talk::Quiet { ended: Some(now) };
-            return self.voice.write_tail(out);
+            return self.write_quiet(out);
         }
-        let (taken, len) = self.voice.write_speech(&mut self.supply, out);
+        let (taken, len) = self.write_speech(out);
         self.counters.played += Ticks::of(taken, self.supply.rate_hz());
         len
+    }
+
+    /// One frame of what waits, filled up with silence; gives the samples taken and bytes written.
+    /// Words may be silent too: after some frames of that nothing is encoded.
+    fn write_speech(&mut self, out: &mut [u8]) -> (usize, usize) {
+        if law(self.voice.plan.kind).is_some() {
+            let len = self.voice.write_silence(out);
+            let frame = self.voice.frame_samples.min(len);
+            let taken = self.supply.pop_encoded(&mut out[..frame]);
+            self.note_silence(self.pause != Pause::Sent && out[..len] == *self.voice.silence);
+            return (taken, len);
+        }
+        let mut pcm = [0; FRAME_SAMPLES_MAX];
+        let pcm = &mut pcm[..self.voice.frame_samples];
+        let taken = self.supply.pop(pcm);
+        self.note_silence(pcm.iter().all(|sample| *sample == 0));
+        if self.silent_frames > 0 {
+            return (taken, self.voice.write_quiet(self.silent_frames, out));
+        }
+        let encoded = self.voice.encoder.encode(pcm, out);
+        (taken, encoded.unwrap_or_else(|_| self.voice.write_silence(out)))
+    }
+
+    /// A frame of the agent's words is silent, or is not.
+    fn note_silence(&mut self, silent: bool) {
+        match silent {
+            true => self.silent_frames = self.silent_frames.saturating_add(1),
+            false => self.on_spurt(),
+        }
     }
 }
 
@@ -502,21 +623,18 @@ impl Outbound {
         let spoken = self.pop_speech(now, frame);
         let sounds = bridge.mix(now, Port::Leg(leg), frame) || spoken;
         let silent_before = self.silent_frames > 0;
-        if !sounds && silent_before {
-            self.silent_frames = self.silent_frames.saturating_add(1);
-            return (self.voice.write_silence(out), false);
+        if !sounds {
+            return (self.write_quiet(out), false);
         }
-        match sounds {
-            true => self.on_spurt(),
-            false => self.silent_frames = 1,
-        }
+        self.on_spurt();
         let encoded = self.voice.encoder.encode(frame, out);
-        (encoded.unwrap_or_else(|_| self.voice.write_silence(out)), sounds && silent_before)
+        (encoded.unwrap_or_else(|_| self.voice.write_silence(out)), silent_before)
     }
 
     /// A frame of the keys that are being pressed; false when there is none any more.
     fn write_key(&mut self, frame: &mut Frame, out: &mut [u8]) -> bool {
         let Some(keypad) = &mut self.keypad else { return false };
+        self.silent_frames = 0;
         let mut pcm = [0; FRAME_SAMPLES_MAX];
         let pcm = &mut pcm[..self.voice.frame_samples];
         let slot = Slot {
@@ -567,14 +685,26 @@ impl Voice {
         let mut encoder = Encoder::with_format(plan.kind, plan.format, rate_hz, settings)?;
         let (pcm, mut encoded) = ([0; FRAME_SAMPLES_MAX], [0; 1_400]);
         let mut len = 0;
-        for _ in 0..SETTLING_FRAMES {
+        let follows = plan.kind == CodecKind::G722;
+        let settled_frames =
+            if follows { SETTLED_G722_MS.div_ceil(frame_ms) } else { SETTLED_FRAMES };
+        for _ in 0..=settled_frames {
             len = encoder.encode(&pcm[..frame_samples], &mut encoded)?;
         }
-        encoder.reset();
+        let silence = encoded[..len].into();
+        let settled = if follows {
+            let fresh = Encoder::with_format(plan.kind, plan.format, rate_hz, settings)?;
+            Some(std::mem::replace(&mut encoder, fresh))
+        } else {
+            encoder.reset();
+            None
+        };
         Ok(Voice {
             plan: *plan,
             encoder,
-            silence: encoded[..len].into(),
+            silence,
+            settled_frames,
+            settled,
             frame: Duration::from_millis(u64::from(frame_ms)),
             frame_samples,
             frame_ticks: samples_in(frame_ms, plan.kind.rtp_clock_hz()) as u32,
@@ -587,32 +717,17 @@ impl Voice {
         len
     }
 
-    /// The frame after the last word: what the encoder looked ahead still has to come out.
-    fn write_tail(&mut self, out: &mut [u8]) -> usize {
-        if law(self.plan.kind).is_some() {
+    /// The frame of silence of this number since the last word. The first of them carry what the
+    /// encoder looked ahead, and bring the far decoder to rest.
+    fn write_quiet(&mut self, number: u32, out: &mut [u8]) -> usize {
+        if law(self.plan.kind).is_some() || number > self.settled_frames {
             return self.write_silence(out);
         }
         let pcm = [0; FRAME_SAMPLES_MAX];
         let encoded = self.encoder.encode(&pcm[..self.frame_samples], out);
         encoded.unwrap_or_else(|_| self.write_silence(out))
     }
-
-    /// One frame of what waits, filled up with silence; gives the samples taken and bytes written.
-    fn write_speech(&mut self, supply: &mut Supply, out: &mut [u8]) -> (usize, usize) {
-        if law(self.plan.kind).is_some() {
-            let len = self.write_silence(out);
-            let frame = self.frame_samples.min(len);
-            return (supply.pop_encoded(&mut out[..frame]), len);
-        }
-        let mut pcm = [0; FRAME_SAMPLES_MAX];
-        let taken = supply.pop(&mut pcm[..self.frame_samples]);
-        let encoded = self.encoder.encode(&pcm[..self.frame_samples], out);
-        (taken, encoded.unwrap_or_else(|_| self.write_silence(out)))
-    }
 }
-
-/// Frames of silence until an encoder has settled.
-const SETTLING_FRAMES: usize = 4;
 
 /// Frame time: the plan's packet time, in what lengths the codec has.
 fn frame_ms(plan: &CodecPlan) -> u32 {

@@ -68,6 +68,22 @@ pub struct TelephoneEventPlan {
     pub clock_hz: u32,
 }
 
+/// How the pauses of a stream are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PausePlan {
+    pub comfort_noise: Option<ComfortNoisePlan>,
+    /// Ours are told, where the peer takes that: by comfort noise, or in the codec's own way. Else
+    /// silence is sent like speech.
+    pub suppress: bool,
+}
+
+/// Agreed comfort noise (RFC 3389): payload numbers. Its timestamps have the codec's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ComfortNoisePlan {
+    pub send_payload_type: u8,
+    pub receive_payload_type: u8,
+}
+
 /// Where the peer says that it listens. `None` in `rtp` until an answer came (late offer).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RemoteMedia {
@@ -121,6 +137,7 @@ pub struct SrtpPlan {
 pub struct LegPlan {
     pub codec: CodecPlan,
     pub telephone_event: Option<TelephoneEventPlan>,
+    pub pauses: PausePlan,
     pub remote: RemoteMedia,
     pub control: ControlPlan,
     pub direction: Direction,
@@ -199,6 +216,8 @@ pub struct MediaPlan {
     pub agent: AgentRates,
     /// Silence of the caller's media for this long is reported once, unless it is on hold.
     pub rtp_timeout: Duration,
+    /// The same without RTP, though the peer's RTCP came meanwhile, or said BYE: it pauses, or is muted.
+    pub rtcp_only_max: Duration,
     /// Silence for this long on hold is reported once: a peer that died while it held the call says
     /// nothing, and neither does one that lives.
     pub hold_max: Duration,
@@ -401,7 +420,7 @@ pub enum MediaEvent {
         leg: LegId,
         verdict: OneWay,
     },
-    /// No media from this leg for `rtp_timeout`.
+    /// No sign of life from this leg for `rtp_timeout`, or no RTP for `rtcp_only_max`.
     LegSilent {
         leg: LegId,
     },

@@ -99,7 +99,11 @@ impl MediaSession {
     /// # Errors
     /// The agent's rates are none that we know.
     pub fn new(now: Now, plan: &MediaPlan, entropy: Entropy) -> Result<Self, CodecFault> {
-        let patience = Patience { rtp_timeout: plan.rtp_timeout, hold_max: plan.hold_max };
+        let patience = Patience {
+            rtp_timeout: plan.rtp_timeout,
+            rtcp_only_max: plan.rtcp_only_max,
+            hold_max: plan.hold_max,
+        };
         let making = Making {
             id: LegId::CALLER,
             agent: plan.agent,

@@ -105,6 +105,7 @@ pub(super) fn write(
 ) -> Option<String> {
     let (kind, form) = match encoding {
         Encoding::TelephoneEvent { .. } => return Some("0-15".to_owned()),
+        Encoding::ComfortNoise { .. } => return None,
         Encoding::Audio(kind, form) => (kind, form),
     };
     match (kind, form) {

@@ -23,7 +23,7 @@ use super::text::{self, LocalDescription, LocalSection, MediaSection, SessionDes
 use crate::codec::CodecKind;
 use crate::ground::Entropy;
 use crate::media::plan::{
-    CodecPlan, ControlPlan, Direction, RemoteMedia, SrtpPlan, TelephoneEventPlan,
+    CodecPlan, ControlPlan, Direction, PausePlan, RemoteMedia, SrtpPlan, TelephoneEventPlan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -46,6 +46,9 @@ pub struct LocalMedia {
     pub opus_fec: bool,
     /// Whether extended reports of RTCP are agreed to (RFC 3611).
     pub extended: ExtendedReports,
+    /// Whether pauses of ours are told where the peer takes that: then comfort noise is offered too.
+    /// It is answered in any case.
+    pub silence_suppression: bool,
     pub srtp: SrtpTerms,
 }
 
@@ -54,6 +57,7 @@ pub struct LocalMedia {
 pub struct Agreed {
     pub codec: CodecPlan,
     pub telephone_event: Option<TelephoneEventPlan>,
+    pub pauses: PausePlan,
     pub remote: RemoteMedia,
     pub control: ControlPlan,
     /// Seen from us.
@@ -187,6 +191,10 @@ impl OfferAnswer {
         agreed.srtp = keys.as_ref().map(|(_, plan)| plan.clone());
         let audio = Encoding::of(agreed.codec.kind, agreed.codec.format);
         let mut formats = vec![(audio, agreed.codec.receive_payload_type)];
+        formats.extend(agreed.pauses.comfort_noise.map(|noise| {
+            let clock_hz = agreed.codec.kind.rtp_clock_hz();
+            (Encoding::ComfortNoise { clock_hz }, noise.receive_payload_type)
+        }));
         formats.extend(agreed.telephone_event.map(|event| {
             let encoding = Encoding::TelephoneEvent { clock_hz: event.clock_hz };
             (encoding, event.receive_payload_type)
@@ -353,6 +361,12 @@ impl OfferAnswer {
             Form::all(kind).iter().map(move |form| Encoding::Audio(kind, *form))
         };
         let mut encodings: Vec<_> = local.codecs.iter().flat_map(forms).collect();
+        if local.silence_suppression {
+            let telling = local.codecs.iter().filter(|kind| !kind.tells_pauses());
+            let clocks: BTreeSet<u32> = telling.map(|kind| kind.rtp_clock_hz()).collect();
+            encodings
+                .extend(clocks.into_iter().map(|clock_hz| Encoding::ComfortNoise { clock_hz }));
+        }
         if local.telephone_event {
             let clocks: BTreeSet<u32> =
                 local.codecs.iter().map(|kind| kind.rtp_clock_hz()).collect();
@@ -461,6 +475,7 @@ fn offered_candidates(section: &MediaSection, local: &LocalMedia) -> Vec<Candida
         let rank = match encoding {
             Encoding::Audio(kind, _) => local.codecs.iter().position(|have| *have == kind),
             Encoding::TelephoneEvent { .. } => local.telephone_event.then_some(usize::MAX),
+            Encoding::ComfortNoise { .. } => Some(usize::MAX),
         };
         let Some(rank) = rank else { continue };
         let number = format.number;

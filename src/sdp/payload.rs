@@ -16,6 +16,10 @@ pub enum Encoding {
     TelephoneEvent {
         clock_hz: u32,
     },
+    /// RFC 3389 comfort noise; the clock of the codec whose pauses it tells of.
+    ComfortNoise {
+        clock_hz: u32,
+    },
 }
 
 /// Forms of a codec that one stream never mixes: each has payload numbers of its own.
@@ -54,7 +58,9 @@ impl Encoding {
             Encoding::Audio(_, Form::AmrWb(packing)) => {
                 CodecFormat::AmrWb(amr_wb::Format { packing, ..amr_wb::Format::default() })
             }
-            Encoding::Audio(_, Form::Only) | Encoding::TelephoneEvent { .. } => CodecFormat::Usual,
+            Encoding::Audio(_, Form::Only)
+            | Encoding::TelephoneEvent { .. }
+            | Encoding::ComfortNoise { .. } => CodecFormat::Usual,
         }
     }
 }
@@ -145,6 +151,9 @@ pub fn formats(section: &MediaSection) -> Vec<PayloadFormat> {
             Some(Name::TelephoneEvent { clock_hz }) => {
                 (Some(Encoding::TelephoneEvent { clock_hz }), None)
             }
+            Some(Name::ComfortNoise { clock_hz }) => {
+                (Some(Encoding::ComfortNoise { clock_hz }), None)
+            }
             None => (None, None),
         };
         formats.push(PayloadFormat {
@@ -176,13 +185,14 @@ fn value_for<'a>(section: &'a MediaSection, name: &'static str, number: u8) -> O
 enum Name {
     Audio(CodecKind),
     TelephoneEvent { clock_hz: u32 },
+    ComfortNoise { clock_hz: u32 },
 }
 
 impl Name {
     fn kind(self) -> Option<CodecKind> {
         match self {
             Name::Audio(kind) => Some(kind),
-            Name::TelephoneEvent { .. } => None,
+            Name::TelephoneEvent { .. } | Name::ComfortNoise { .. } => None,
         }
     }
 }
@@ -193,9 +203,12 @@ fn read_rtpmap(value: &str) -> Option<Name> {
     let name = parts.next().unwrap_or_default();
     let clock_hz: u32 = parts.next().and_then(|clock| clock.parse().ok()).unwrap_or(0);
     let channels = parts.next().unwrap_or("1");
+    let is_known = [8_000, 16_000, 32_000, 48_000].contains(&clock_hz) && channels == "1";
     if name.eq_ignore_ascii_case("telephone-event") {
-        let is_known = [8_000, 16_000, 32_000, 48_000].contains(&clock_hz) && channels == "1";
         return is_known.then_some(Name::TelephoneEvent { clock_hz });
+    }
+    if name.eq_ignore_ascii_case("CN") {
+        return is_known.then_some(Name::ComfortNoise { clock_hz });
     }
     let is_named = |kind: &CodecKind| kind.encoding_name().eq_ignore_ascii_case(name);
     let kind = CodecKind::ALL.into_iter().find(is_named)?;
@@ -205,9 +218,16 @@ fn read_rtpmap(value: &str) -> Option<Name> {
 }
 
 fn static_name(number: u8) -> Option<Name> {
+    if NOISE_NUMBERS.contains(&number) {
+        return Some(Name::ComfortNoise { clock_hz: 8_000 });
+    }
     let is_its = |kind: &CodecKind| kind.static_payload_type() == Some(number);
     CodecKind::ALL.into_iter().find(is_its).map(Name::Audio)
 }
+
+/// Comfort noise at 8 kHz: its number (RFC 3551 §6), and the one that gateways gave it before it had
+/// one, which is reserved since then.
+const NOISE_NUMBERS: [u8; 2] = [13, 19];
 
 /// The number that most of the world gives to events at 8 kHz.
 pub(super) const EVENTS_USUAL: u8 = 101;
@@ -219,6 +239,8 @@ pub fn default_number(encoding: Encoding) -> u8 {
         Encoding::Audio(kind, _) => kind.static_payload_type().unwrap_or(96),
         Encoding::TelephoneEvent { clock_hz: 8_000 } => EVENTS_USUAL,
         Encoding::TelephoneEvent { .. } => 100,
+        Encoding::ComfortNoise { clock_hz: 8_000 } => NOISE_NUMBERS[0],
+        Encoding::ComfortNoise { .. } => 105,
     }
 }
 
@@ -233,6 +255,7 @@ pub fn rtpmap(number: u8, encoding: Encoding) -> String {
             format!("{number} {}/{}{channels}", kind.encoding_name(), kind.rtp_clock_hz())
         }
         Encoding::TelephoneEvent { clock_hz } => format!("{number} telephone-event/{clock_hz}"),
+        Encoding::ComfortNoise { clock_hz } => format!("{number} CN/{clock_hz}"),
     }
 }
 
@@ -266,6 +289,10 @@ mod tests {
         check("m=audio 1 RTP/AVP 99\r\na=rtpmap:99 telephone-event/16000", &[(99, event(16_000))]);
         check("m=audio 1 RTP/AVP 99\r\na=rtpmap:99 Telephone-Event/8000", &[(99, event(8_000))]);
         check("m=audio 1 RTP/AVP 99\r\na=rtpmap:99\r\na=rtpmap:99 telephone-event", &[(99, None)]);
+        let noise = |clock_hz| Some(Encoding::ComfortNoise { clock_hz });
+        check("m=audio 1 RTP/AVP 13 19", &[(13, noise(8_000)), (19, noise(8_000))]);
+        check("m=audio 1 RTP/AVP 98\r\na=rtpmap:98 cn/16000", &[(98, noise(16_000))]);
+        check("m=audio 1 RTP/AVP 98\r\na=rtpmap:98 CN/11025", &[(98, None)]);
     }
 
     #[test]

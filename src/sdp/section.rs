@@ -9,7 +9,10 @@ use super::offer_answer::{Agreed, LocalMedia, OfferFault};
 use super::payload::{self, Encoding, PayloadFormat};
 use super::text::{LocalSection, MediaSection, SessionDescription};
 use crate::codec::{CodecFormat, CodecKind};
-use crate::media::plan::{CodecPlan, Direction, ExtendedPlan, RemoteMedia, TelephoneEventPlan};
+use crate::media::plan::{
+    CodecPlan, ComfortNoisePlan, Direction, ExtendedPlan, PausePlan, RemoteMedia,
+    TelephoneEventPlan,
+};
 use std::net::SocketAddr;
 
 /// Numbers that collide with RTCP packet types on a shared port (RFC 5761 §4).
@@ -57,11 +60,16 @@ pub(super) fn agree(
         .iter()
         .find_map(|candidate| match candidate.encoding {
             Encoding::Audio(kind, _) => Some((kind, candidate)),
-            Encoding::TelephoneEvent { .. } => None,
+            Encoding::TelephoneEvent { .. } | Encoding::ComfortNoise { .. } => None,
         })
         .ok_or(OfferFault::NoCommonCodec)?;
     let event = telephone_event(candidates, kind);
-    let numbers = [Some(chosen.receive), event.map(|event| event.receive_payload_type)];
+    let noise = comfort_noise(candidates, kind);
+    let numbers = [
+        Some(chosen.receive),
+        event.map(|event| event.receive_payload_type),
+        noise.map(|noise| noise.receive_payload_type),
+    ];
     let conflict = numbers.iter().flatten().any(|number| RTCP_CONFLICT.contains(number));
     let (remote, may_send) = transport(session, section, local, answering && !conflict)?;
     let maxptime = number_ms(section, &chosen.format, "maxptime");
@@ -79,6 +87,7 @@ pub(super) fn agree(
     Ok(Agreed {
         codec,
         telephone_event: event,
+        pauses: PausePlan { comfort_noise: noise, suppress: local.silence_suppression },
         remote,
         control: control::agree(session, section, local.extended, answering),
         direction: mirror(direction.unwrap_or(Direction::SendRecv), may_send),
@@ -98,6 +107,14 @@ fn telephone_event(candidates: &[Candidate], kind: CodecKind) -> Option<Telephon
             clock_hz,
         })
     })
+}
+
+/// Comfort noise of the codec's clock (RFC 3389 §4). A codec with pauses of its own needs none.
+fn comfort_noise(candidates: &[Candidate], kind: CodecKind) -> Option<ComfortNoisePlan> {
+    let wanted = Encoding::ComfortNoise { clock_hz: kind.rtp_clock_hz() };
+    let noise = candidates.iter().find(|candidate| candidate.encoding == wanted)?;
+    let (send_payload_type, receive_payload_type) = (noise.send, noise.receive);
+    (!kind.tells_pauses()).then_some(ComfortNoisePlan { send_payload_type, receive_payload_type })
 }
 
 /// Where the peer listens, and whether it wants anything sent there. A media-level `c=` wins.

@@ -4,7 +4,7 @@
 mod codecs;
 
 use super::*;
-use crate::codec::CodecKind::{G722, Opus, Pcma, Pcmu};
+use crate::codec::CodecKind::{self, G722, Opus, Pcma, Pcmu};
 use crate::ground::Entropy;
 use crate::media::plan::Direction;
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ fn local() -> LocalMedia {
         telephone_event: true,
         opus_fec: true,
         extended: Default::default(),
+        silence_suppression: false,
         srtp: SrtpTerms::default(),
     }
 }
@@ -136,6 +137,68 @@ fn the_bandwidth_of_rtcp_is_read_where_both_halves_are_given() {
         assert_eq!(answered.agreed.control.bits_per_s, bits_per_s, "{lines:?}");
         assert!(!answered.text.contains("b="), "{}", answered.text);
     }
+}
+
+#[test]
+fn comfort_noise_is_answered_where_it_is_offered_in_the_codecs_clock() {
+    let noise = |agreed: &Agreed| {
+        agreed
+            .pauses
+            .comfort_noise
+            .map(|noise| (noise.send_payload_type, noise.receive_payload_type))
+    };
+    let narrow = ["a=rtpmap:0 PCMU/8000", "a=rtpmap:13 CN/8000", "a=ptime:20", "a=sendrecv"];
+    let lines = [&["m=audio 30000 RTP/AVP 0 13"], &narrow[..]].concat();
+    let agreed = check(&["m=audio 4000 RTP/AVP 18 0 13"], &lines);
+    assert_eq!((noise(&agreed), agreed.pauses.suppress), (Some((13, 13)), false));
+    let agreed = check(
+        &["m=audio 4000 RTP/AVP 0 19"],
+        &[
+            "m=audio 30000 RTP/AVP 0 19",
+            "a=rtpmap:0 PCMU/8000",
+            "a=rtpmap:19 CN/8000",
+            "a=ptime:20",
+            "a=sendrecv",
+        ],
+    );
+    assert_eq!(noise(&agreed), Some((19, 19)), "the number that it had before");
+    // Opus has pauses of its own, and a wider clock is another one.
+    for lines in [
+        &["m=audio 4000 RTP/AVP 96 13", "a=rtpmap:96 opus/48000/2"][..],
+        &["m=audio 4000 RTP/AVP 96 97", "a=rtpmap:96 opus/48000/2", "a=rtpmap:97 CN/48000"],
+        &["m=audio 4000 RTP/AVP 0 97", "a=rtpmap:97 CN/16000"],
+    ] {
+        let answered = opened(77).answer(offer(lines).as_bytes(), &local()).expect("an answer");
+        assert_eq!(noise(&answered.agreed), None, "{lines:?}");
+        assert!(!answered.text.contains("CN/"), "{}", answered.text);
+    }
+    let wide = LocalMedia { codecs: vec![CodecKind::G7221], ..local() };
+    let lines = [
+        "m=audio 4000 RTP/AVP 102 13 97",
+        "a=rtpmap:102 G7221/16000",
+        "a=fmtp:102 bitrate=32000",
+        "a=rtpmap:97 CN/16000",
+    ];
+    let answered = opened(77).answer(offer(&lines).as_bytes(), &wide).expect("an answer");
+    assert_eq!(noise(&answered.agreed), Some((97, 97)));
+}
+
+#[test]
+fn comfort_noise_is_offered_where_pauses_are_to_be_told() {
+    let codecs = vec![Opus, CodecKind::G7221, Pcmu];
+    let telling = LocalMedia { codecs, silence_suppression: true, ..local() };
+    let mut exchange = opened(77);
+    let text = exchange.offer(&telling);
+    assert!(text.contains("a=rtpmap:13 CN/8000\r\n"), "{text}");
+    assert!(text.contains("a=rtpmap:105 CN/16000\r\n"), "{text}");
+    assert!(!text.contains("CN/48000"), "{text}");
+    let answer = offer(&["m=audio 4000 RTP/AVP 0 118", "a=rtpmap:118 CN/8000"]);
+    let agreed = exchange.accept_answer(answer.as_bytes()).expect("agreed");
+    let noise = agreed.pauses.comfort_noise.expect("noise");
+    assert_eq!((noise.send_payload_type, noise.receive_payload_type), (118, 13));
+    assert!(agreed.pauses.suppress);
+    let silent = LocalMedia { silence_suppression: false, ..telling };
+    assert!(!opened(77).offer(&silent).contains("CN/"));
 }
 
 #[test]
@@ -513,7 +576,7 @@ fn check_fixture(name: &str, answered: Result<Answered, OfferFault>) {
     let media: Vec<&str> = media.collect();
     let rtp = agreed.remote.rtp.map(|rtp| rtp.to_string()).unwrap_or_default();
     let (line, kind, address) = match name {
-        "cisco-cube.sdp" => ("m=audio 30000 RTP/AVP 0 101", Pcmu, "192.0.2.10:17210"),
+        "cisco-cube.sdp" => ("m=audio 30000 RTP/AVP 0 19 101", Pcmu, "192.0.2.10:17210"),
         "freeswitch.sdp" => ("m=audio 30000 RTP/AVP 102 103", Opus, "198.51.100.77:28336"),
         "ipv6.sdp" => ("m=audio 30000 RTP/AVP 0", Pcmu, "[2001:db8::6]:5004"),
         "lf-line-ends.sdp" => ("m=audio 30000 RTP/AVP 0 101", Pcmu, "203.0.113.22:14538"),
@@ -634,9 +697,14 @@ fn judge(sections: &[Wanted], answer: &str, seed: u64) {
                 .iter()
                 .find_map(|line| line.strip_prefix(&format!("a=rtpmap:{number} ")));
             let line = line.expect("a rtpmap for each");
-            let usual = if *number == "0" { "PCMU/8000" } else { "PCMA/8000" };
+            let usual = match *number {
+                "0" => "PCMU/8000",
+                "13" | "19" => "CN/8000",
+                _ => "PCMA/8000",
+            };
             assert_eq!(line, rtpmap.unwrap_or(usual), "seed {seed}: a number keeps its meaning");
-            audio += usize::from(!line.starts_with("telephone-event"));
+            let beside = line.starts_with("telephone-event") || line.starts_with("CN/");
+            audio += usize::from(!beside);
         }
         assert_eq!(audio, 1, "seed {seed}: one codec, and no events alone");
         let ours = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];

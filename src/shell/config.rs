@@ -138,6 +138,8 @@ pub struct Media {
     pub ptime_ms: u16,
     /// Whether extended reports of RTCP are agreed to.
     pub rtcp_xr: ExtendedReports,
+    /// Pauses of ours are told, not sent, where the peer takes that.
+    pub silence_suppression: bool,
 }
 
 /// `[ultravox]`: the service that the agents live in.
@@ -231,6 +233,7 @@ pub struct Limits {
     pub calls_max: usize,
     pub early_calls_per_source_max: usize,
     pub rtp_timeout: Duration,
+    pub rtcp_only_max: Duration,
     pub hold_max: Duration,
     /// The session interval that is asked for (RFC 4028); zero: only the peer's.
     pub session_interval: Duration,

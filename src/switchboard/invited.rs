@@ -262,6 +262,7 @@ impl Switchboard {
             telephone_event: true,
             opus_fec: true,
             extended: self.settings.call.extended,
+            silence_suppression: self.settings.call.silence_suppression,
             srtp: self.settings.call.srtp.terms(flow),
         }
     }

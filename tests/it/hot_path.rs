@@ -99,6 +99,7 @@ fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
                 ptime_ms: 20,
                 fec: kind == CodecKind::Opus,
             },
+            pauses: Default::default(),
             telephone_event: Some(TelephoneEventPlan {
                 send_payload_type: 101,
                 receive_payload_type: 101,
@@ -112,6 +113,7 @@ fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
         },
         agent,
         rtp_timeout: Duration::from_secs(30),
+        rtcp_only_max: Duration::from_secs(600),
         hold_max: Duration::from_secs(1_800),
         outgoing: false,
         cname: "c7f3a9".into(),

@@ -86,6 +86,7 @@ impl World {
         let leg = LegPlan {
             codec,
             telephone_event: None,
+            pauses: Default::default(),
             remote: RemoteMedia { rtp: Some(remote), rtcp: None, rtcp_mux: false },
             control: Default::default(),
             direction: Direction::SendRecv,
@@ -98,6 +99,7 @@ impl World {
             leg,
             agent,
             rtp_timeout,
+            rtcp_only_max: rtp_timeout,
             hold_max: rtp_timeout,
             outgoing: false,
             cname: "x".into(),

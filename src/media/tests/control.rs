@@ -93,30 +93,84 @@ fn the_round_trip_comes_from_the_answer_to_our_report() {
     assert_eq!(scene.session.report().packets_refused, 1);
 }
 
-#[test]
-fn rtcp_is_a_sign_of_life() {
-    let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
-    let sender = SenderInfo { ntp: 1 << 40, rtp_timestamp: 0, packets: 0, octets: 0 };
-    let report = Report { ssrc: 7, sender: Some(sender), blocks: &[], cname: "x", bye: false };
-    let mut packet = [0; 200];
-    let len = report.write(&mut packet).unwrap();
-    for seconds in (5..100).step_by(5) {
+/// What comes from the peer, "seconds:what" in order: `rtp`, `cn`, `event`, `rtcp`, `bye` (RTCP's),
+/// `hold`, `resume`; the last second is how long is waited. Gives when its silence was told.
+fn silence_told(script: &str) -> Vec<String> {
+    let plan = plan(CodecKind::Pcmu, 20);
+    let mut scene = Scene::joined(&plan);
+    for (sequence, step) in script.split_whitespace().enumerate() {
+        let (seconds, what) = step.split_once(':').expect("seconds:what");
+        let seconds: u64 = seconds.parse().expect("seconds");
         scene.run_to(seconds * 1_000);
-        scene.session.handle_rtcp(
-            scene.now,
-            LegId::CALLER,
-            address("192.0.2.1:4001"),
-            &packet[..len],
-        );
+        let (sequence, timestamp) = (sequence as u16, seconds as u32 * 8_000);
+        let given = |payload_type| Given { payload_type, timestamp, ..audio(sequence) };
+        let hold = LegPlan { direction: Direction::Inactive, ..plan.leg.clone() };
+        match what {
+            "rtp" => scene.give(given(0), &[0xff; 160]),
+            "cn" => scene.give(given(13), &[60]),
+            "event" => scene.give(given(101), &[1, 0x80 | 10, 3, 0x20]),
+            "rtcp" | "bye" => {
+                let sender = SenderInfo { ntp: 1 << 40, rtp_timestamp: 0, packets: 0, octets: 0 };
+                let bye = what == "bye";
+                let report = Report { ssrc: 7, sender: Some(sender), blocks: &[], cname: "x", bye };
+                let mut packet = [0; 200];
+                let len = report.write(&mut packet).unwrap();
+                let source = address("192.0.2.1:4001");
+                scene.session.handle_rtcp(scene.now, LegId::CALLER, source, &packet[..len]);
+            }
+            "hold" => scene.session.change(scene.now, LegId::CALLER, &hold).unwrap(),
+            "resume" => scene.session.change(scene.now, LegId::CALLER, &plan.leg).unwrap(),
+            _ => assert_eq!(what, "end"),
+        }
         scene.drain();
     }
-    scene.run_to(130_000);
-    let expected = [
-        "2000:OneWay { leg: LegId(0), verdict: NothingCame }",
-        "5000:OneWay { leg: LegId(0), verdict: NothingArrived }",
-        "125000:LegSilent { leg: LegId(0) }",
-    ];
-    assert_eq!(scene.events, expected);
+    let told = |event: &&String| event.contains("Silent") || event.contains("HeldTooLong");
+    let brief = |event: &String| event.split(" {").next().unwrap_or_default().to_owned();
+    scene.events.iter().filter(told).map(brief).collect()
+}
+
+/// Time-outs of the scenes: 30 s without a sign of life, 600 s without RTP, 1,800 s on hold.
+#[test]
+fn what_is_alive_though_it_says_nothing() {
+    let rtcp = |from: u64, to: u64| {
+        (from..=to).step_by(5).map(|second| format!("{second}:rtcp ")).collect::<String>()
+    };
+    let (minute, long) = (rtcp(1, 61), rtcp(1, 701));
+    for (what, script, told) in [
+        ("nothing at all", "0:rtp 90:end".to_owned(), vec!["30000:LegSilent"]),
+        ("nothing, from the start", "40:end".to_owned(), vec!["30000:LegSilent"]),
+        (
+            "comfort noise now and then",
+            "0:rtp 1:cn 20:cn 40:cn 60:cn 61:rtp 80:end".to_owned(),
+            vec![],
+        ),
+        ("one comfort noise and no more", "0:rtp 1:cn 40:end".to_owned(), vec!["31000:LegSilent"]),
+        ("a pause of a minute with RTCP alone", format!("0:rtp {minute}62:rtp 80:end"), vec![]),
+        ("RTCP that ends as well", format!("0:rtp {minute}120:end"), vec!["91000:LegSilent"]),
+        ("RTCP alone for eleven minutes", format!("0:rtp {long}702:end"), vec!["600000:LegSilent"]),
+        ("keys alone", "0:rtp 25:event 50:event 75:event 100:end".to_owned(), vec![]),
+        ("its stream was ended by RTCP", "0:rtp 10:bye 500:end".to_owned(), vec![]),
+        ("and it never came back", "0:rtp 10:bye 700:end".to_owned(), vec!["600000:LegSilent"]),
+        (
+            "and it came back and died",
+            "0:rtp 10:bye 50:rtp 100:end".to_owned(),
+            vec!["80000:LegSilent"],
+        ),
+        ("hold", "0:rtp 5:hold 1000:resume 1020:end".to_owned(), vec![]),
+        ("a hold that never ends", "0:rtp 5:hold 2000:end".to_owned(), vec!["1805000:HeldTooLong"]),
+        (
+            "a hold, and nothing after it",
+            "0:rtp 5:hold 100:resume 140:end".to_owned(),
+            vec!["130000:LegSilent"],
+        ),
+        (
+            "each silence is told once",
+            "0:rtp 40:rtp 100:end".to_owned(),
+            vec!["30000:LegSilent", "70000:LegSilent"],
+        ),
+    ] {
+        assert_eq!(silence_told(&script), told, "{what}");
+    }
 }
 
 /// The packets of a digit of 100 ms: five updates and three ends, 20 ms apart; the bits of `lost`

@@ -424,3 +424,57 @@ fn packets_of_the_codec_before_are_silence_for_a_second_after_a_change() {
     scene.give(audio(6, 800), &[0x85; 160]);
     assert_eq!(scene.session.report().packets_refused, 1);
 }
+
+/// Level in −dBov, of µ-law's overload.
+fn level_of(pcm: &[i16]) -> f64 {
+    let mean = pcm.iter().map(|sample| f64::from(*sample).powi(2)).sum::<f64>();
+    -20.0 * ((mean / pcm.len() as f64).sqrt() / 32_124.0).log10()
+}
+
+#[test]
+fn a_pause_sounds_as_its_sender_describes_it_until_the_next_word() {
+    for kind in [CodecKind::Pcmu, CodecKind::G722, CodecKind::Opus] {
+        let mut plan = plan(kind, 20);
+        plan.leg.pauses.comfort_noise =
+            Some(ComfortNoisePlan { send_payload_type: 19, receive_payload_type: 97 });
+        for number in [13, 19, 97] {
+            let mut scene = Scene::joined(&plan);
+            let noise = |sequence, ticks| Given { payload_type: number, ..audio(sequence, ticks) };
+            scene.run_to(1_000);
+            scene.give(noise(1, 160), &[35, 60]);
+            scene.run_to(2_000);
+            let silence_ms = scene.session.report().silence_ms;
+            assert!(silence_ms > 1_800, "all of it is a pause: {silence_ms}");
+            let rate = plan.agent.input_hz as usize;
+            let heard = &scene.heard[rate * 3 / 2..];
+            assert!((level_of(heard) - 35.0).abs() < 1.5, "{kind:?} {number}: {}", level_of(heard));
+            scene.give(noise(2, 160), &[50]);
+            scene.run_to(3_000);
+            let heard = &scene.heard[rate * 5 / 2..];
+            assert!((level_of(heard) - 50.0).abs() < 1.5, "{kind:?} {number}: {}", level_of(heard));
+            assert_eq!(scene.session.report().packets_refused, 0);
+        }
+        let mut scene = Scene::joined(&plan);
+        scene.give(Given { payload_type: 98, ..audio(0, 0) }, &[40]);
+        assert_eq!(scene.session.report().packets_refused, 1, "a number that means nothing");
+    }
+}
+
+#[test]
+fn noise_ends_with_the_word_that_follows_and_with_a_hold() {
+    let plan = plan(CodecKind::Pcmu, 20);
+    let mut scene = Scene::joined(&plan);
+    run(&mut scene, "0/1 20/2", 30);
+    scene.give(Given { payload_type: 13, ..audio(3, 480) }, &[40]);
+    run(&mut scene, "400/4/3200m 420/5/3360 440/6/3520", 450);
+    assert!(render(&scene.heard).ends_with("4 5 6"), "{}", render(&scene.heard));
+    scene.run_to(700);
+    assert!(render(&scene.heard).ends_with("_ _ _ _"), "a pause of which nothing was told");
+    scene.give(Given { payload_type: 13, ..audio(7, 3_680) }, &[40]);
+    scene.run_to(900);
+    assert!(render(&scene.heard).ends_with("~ ~ ~ ~"), "noise");
+    let hold = LegPlan { direction: Direction::SendOnly, ..plan.leg.clone() };
+    scene.session.change(scene.now, LegId::CALLER, &hold).unwrap();
+    scene.run_to(1_200);
+    assert!(render(&scene.heard).ends_with("_ _ _ _"), "hold is silence");
+}

@@ -68,6 +68,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
     let leg = LegPlan {
         codec,
         telephone_event: Some(event),
+        pauses: PausePlan::default(),
         remote,
         control: Default::default(),
         direction: Direction::SendRecv,
@@ -78,6 +79,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
         leg,
         agent: AgentRates::for_codec(kind, 24_000),
         rtp_timeout: Duration::from_secs(30),
+        rtcp_only_max: Duration::from_secs(600),
         hold_max: Duration::from_secs(1_800),
         outgoing: false,
         cname: "c7f3".into(),
@@ -144,7 +146,7 @@ impl Scene {
         let (marker, timestamp, ssrc) = (false, 0, 7);
         let given =
             Given { source: CALLER, marker, payload_type: 13, sequence: 0, timestamp, ssrc };
-        scene.give(given, &[0x40]);
+        scene.give(given, &[0x7f]);
         scene.events.clear();
         scene.session.handle_agent_joined(scene.now, StreamId::FIRST);
         scene.drain();

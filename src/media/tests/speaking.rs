@@ -1,6 +1,7 @@
 //! The agent's audio to the caller.
 
 use super::*;
+use crate::codec::OpusFormat;
 use crate::rtp::rtcp::Report;
 
 const WORD: i16 = 5_000;
@@ -357,7 +358,7 @@ fn a_g722_spurt_after_silence_is_encoded_as_the_first_was() {
     let mut scene = Scene::heard(&plan(CodecKind::G722, 20));
     let tone: Vec<i16> = (0..3_200).map(|n| (8_000.0 * (n as f64 * 0.4).sin()) as i16).collect();
     let mut spurts = Vec::new();
-    for at in [105, 1_105] {
+    for at in [605, 1_605] {
         scene.run_to(at);
         let before = scene.sent.len();
         scene.say(&tone);
@@ -421,5 +422,134 @@ fn how_long_the_first_word_waited_is_reported() {
     for (heard_at, held_ms) in [(Some(10), 0), (Some(213), 188), (None, 375)] {
         let report = first_word(&plan, heard_at, 600).session.report();
         assert_eq!(report.agent_held_ms, held_ms, "caller heard at {heard_at:?}");
+    }
+}
+
+fn told(kind: CodecKind) -> MediaPlan {
+    let mut plan = plan(kind, 20);
+    plan.leg.pauses = PausePlan {
+        comfort_noise: Some(ComfortNoisePlan { send_payload_type: 19, receive_payload_type: 13 }),
+        suppress: true,
+    };
+    plan
+}
+
+/// Without the marker and the timestamp, which are asserted here: it follows real time.
+fn told_ladder(sent: &[Sent], ticks_per_ms: u32) -> String {
+    let mut words = Vec::new();
+    for pair in sent.windows(2) {
+        let gone = Scene::ms(pair[1].at) - Scene::ms(pair[0].at);
+        let ticks = pair[1].timestamp.wrapping_sub(pair[0].timestamp);
+        let ahead = i64::from(ticks) / i64::from(ticks_per_ms) - gone as i64;
+        // A talk spurt leaves up to a frame before its slot.
+        assert!((-20..=20).contains(&ahead), "{pair:?}");
+        assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1), "no packet is missing");
+    }
+    for packet in sent {
+        let marker = if packet.marker { "m" } else { "" };
+        let what = match packet.payload_type {
+            19 => format!("n{}", packet.payload[0]),
+            _ if packet.payload.iter().all(|byte| *byte == 0xff) => "s".to_owned(),
+            _ => "W".to_owned(),
+        };
+        words.push(format!("{}{marker}{what}", Scene::ms(packet.at)));
+    }
+    words.join(" ")
+}
+
+#[test]
+fn a_pause_that_is_told_leaves_three_frames_and_then_comfort_noise_each_second() {
+    let mut scene = Scene::heard(&told(CodecKind::Pcmu));
+    scene.run_to(1_505);
+    scene.say(&vec![WORD; 60 * 8]);
+    scene.run_to(3_700);
+    assert_eq!(
+        told_ladder(&scene.sent, 8),
+        "0s 20s 40s 60n70 1060n70 1505mW 1525W 1545W 1565s 1600s 1620s 1640n70 2640n70 3640n70"
+    );
+    let report = scene.session.report();
+    assert_eq!(report.packets_sent, scene.sent.len() as u64);
+}
+
+#[test]
+fn silence_within_an_agents_stream_is_told_as_a_pause_too() {
+    for kind in [CodecKind::Pcmu, CodecKind::Pcma, CodecKind::G722, CodecKind::Ilbc] {
+        let mut scene = Scene::heard(&told(kind));
+        let rate = told(kind).agent.output_hz as usize / 1_000;
+        scene.run_to(100);
+        scene.say(&[vec![WORD; 40 * rate], vec![0; 3_000 * rate], vec![WORD; 40 * rate]].concat());
+        scene.run_to(3_200);
+        let noise: Vec<u64> = scene
+            .sent
+            .iter()
+            .filter(|packet| packet.payload_type == 19)
+            .map(|packet| Scene::ms(packet.at))
+            .collect();
+        assert!((3..=4).contains(&noise.len()), "{kind:?}: {noise:?}");
+        let last = scene.sent.iter().rfind(|packet| packet.marker).expect("a talk spurt");
+        assert!((3_100..=3_160).contains(&Scene::ms(last.at)), "{kind:?}: {last:?}");
+        assert_eq!(scene.session.report().agent_played_ms, 3_080, "{kind:?}");
+    }
+}
+
+#[test]
+fn pauses_are_sent_unless_both_sides_want_them_told() {
+    let sparse = CodecFormat::Opus(OpusFormat { dtx: true, ..OpusFormat::default() });
+    for (what, kind, format, noise, suppress, packets) in [
+        ("off", CodecKind::Pcmu, CodecFormat::Usual, true, false, 501),
+        ("not offered", CodecKind::Pcmu, CodecFormat::Usual, false, true, 501),
+        ("told", CodecKind::Pcmu, CodecFormat::Usual, true, true, 13),
+        ("Opus without usedtx", CodecKind::Opus, CodecFormat::Usual, true, true, 501),
+        ("Opus with it, off", CodecKind::Opus, sparse, false, false, 501),
+        ("Opus with it", CodecKind::Opus, sparse, false, true, 28),
+    ] {
+        let mut plan = told(kind);
+        plan.leg.codec.format = format;
+        plan.leg.pauses.suppress = suppress;
+        plan.leg.pauses.comfort_noise = plan.leg.pauses.comfort_noise.filter(|_| noise);
+        let mut scene = Scene::heard(&plan);
+        scene.run_to(10_000);
+        assert_eq!(scene.sent.len(), packets, "{what}");
+    }
+}
+
+/// What a far decoder makes of speech, a pause of reused silence, and speech again.
+#[test]
+fn reused_silence_is_silent_in_every_codec_and_speech_after_it_is_whole() {
+    for kind in CodecKind::ALL {
+        if !super::is_here(kind) {
+            continue;
+        }
+        let plan = plan(kind, 20);
+        let mut scene = Scene::heard(&plan);
+        let rate = plan.agent.output_hz;
+        let frame = rate as usize / 50;
+        let voice = |n: usize| {
+            let turn = std::f64::consts::TAU * n as f64 / f64::from(rate);
+            let tones = [180.0, 360.0, 720.0, 1_500.0].map(|hz| (turn * hz).sin());
+            (3_000.0 * tones.iter().sum::<f64>()) as i16
+        };
+        let spoken: Vec<i16> = (0..frame * 50).map(voice).collect();
+        let stream = [spoken.clone(), vec![0; frame * 100], spoken].concat();
+        scene.run_to(20);
+        scene.say(&stream);
+        scene.run_to(4_200);
+        let pcm_hz = kind.pcm_rate(rate);
+        let mut decoder = Decoder::with_format(kind, plan.leg.codec.format, pcm_hz).unwrap();
+        let mut heard = Vec::new();
+        for packet in &scene.sent {
+            let mut pcm = [0; 5_760];
+            let count = decoder.decode(&packet.payload, &mut pcm).unwrap();
+            heard.extend_from_slice(&pcm[..count]);
+        }
+        let rms = |from_ms: usize, to_ms: usize| {
+            let part = &heard[from_ms * pcm_hz as usize / 1_000..to_ms * pcm_hz as usize / 1_000];
+            (part.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / part.len() as f64).sqrt()
+        };
+        let (before, pause, after) = (rms(300, 900), rms(1_300, 2_900), rms(3_300, 3_900));
+        assert!(pause < 30.0, "{kind:?}: silence of {pause}");
+        assert!((after / before - 1.0).abs() < 0.1, "{kind:?}: {before} before, {after} after");
+        let onset = rms(3_080, 3_200);
+        assert!((onset / before - 1.0).abs() < 0.3, "{kind:?}: {before} before, {onset} at once");
     }
 }

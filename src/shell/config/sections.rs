@@ -287,6 +287,8 @@ fn read_media(
         None => 20,
     };
     let rtcp_xr = section.word("rtcp_xr", &EXTENDED_REPORTS, report).unwrap_or_default();
+    let words = [("off", false), ("on", true)];
+    let silence_suppression = section.word("silence_suppression", &words, report).unwrap_or(false);
     section.finish(report);
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let own = (!address.is_unspecified()).then_some(address);
@@ -302,6 +304,7 @@ fn read_media(
         opus_output_hz,
         ptime_ms,
         rtcp_xr,
+        silence_suppression,
     }
 }
 
@@ -519,6 +522,11 @@ fn read_limits(section: &mut Section<'_>, report: &mut Report) -> Limits {
             "rtp_timeout_s",
             5..=3_600,
             seconds(limits::RTP_TIMEOUT),
+        )),
+        rtcp_only_max: Duration::from_secs(number(
+            "rtcp_only_max_s",
+            5..=86_400,
+            seconds(limits::RTCP_ONLY_MAX),
         )),
         hold_max: Duration::from_secs(number("hold_max_s", 30..=86_400, seconds(limits::HOLD_MAX))),
         session_interval: Duration::from_secs(number(

@@ -535,6 +535,7 @@ mod tests {
         let leg = LegPlan {
             codec,
             telephone_event: None,
+            pauses: Default::default(),
             remote: RemoteMedia { rtp: None, rtcp: None, rtcp_mux: true },
             control: Default::default(),
             direction: Direction::SendRecv,
@@ -547,6 +548,7 @@ mod tests {
             leg,
             agent,
             rtp_timeout,
+            rtcp_only_max: rtp_timeout,
             hold_max: rtp_timeout,
             outgoing: false,
             cname: "x".into(),

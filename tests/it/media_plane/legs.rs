@@ -33,6 +33,7 @@ impl Operator {
         LegPlan {
             remote: RemoteMedia { rtp: Some(remote), rtcp: None, rtcp_mux: false },
             telephone_event: Some(event),
+            pauses: Default::default(),
             ..plan.leg.clone()
         }
     }
