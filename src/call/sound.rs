@@ -29,7 +29,11 @@ pub enum SoundFault {
     /// It leads to a private address.
     PrivateAddress,
     Unreachable,
+    /// What came ended before its end.
+    BrokenOff,
     TimedOut,
+    /// It leads elsewhere, too often or to where it may not.
+    Redirected,
     /// An answer that is not 200.
     Status(u16),
     TooLong,
@@ -45,6 +49,10 @@ impl fmt::Display for SoundFault {
                 "the sound's URL leads to a private address: see fallback.allowed_private",
             ),
             SoundFault::Unreachable => f.write_str("the sound's server cannot be reached"),
+            SoundFault::BrokenOff => f.write_str("the sound broke off while it came"),
+            SoundFault::Redirected => f.write_str(
+                "the sound's URL is redirected too often, to no URL of the web, or from https to http",
+            ),
             SoundFault::TimedOut => f.write_str("the sound did not come in time"),
             SoundFault::Status(status) => write!(f, "the sound's server answered {status}"),
             SoundFault::TooLong => f.write_str("the sound is longer than 5 MB"),

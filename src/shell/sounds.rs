@@ -1,6 +1,6 @@
 //! Hold music from where an agent's settings say (`holdMusicUrl`): a WAV or MP3 file of at most 5 MB,
 //! fetched without credentials by the rules of the fallback handler's requests, so that no agent's
-//! settings make the daemon ask its own network. Files are decoded off the signalling thread, cut after
+//! settings make the daemon ask its own network; one that several callers want at once is fetched once. Files are decoded off the signalling thread, cut after
 //! five minutes and kept for the next caller, within a bound. Logs carry the host, never a path.
 
 mod decode;
@@ -12,7 +12,7 @@ use crate::shell::clock::Clock;
 use crate::shell::webhook::{Download, Webhook};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -29,12 +29,14 @@ pub struct SoundLibrary {
     webhook: Webhook,
     places: Arc<Semaphore>,
     shelf: Arc<Mutex<Shelf>>,
+    /// What is younger is not asked for again.
+    fresh: Duration,
 }
 
 impl SoundLibrary {
     pub fn new(webhook: Webhook) -> SoundLibrary {
         let shelf = Arc::new(Mutex::new(Shelf::default()));
-        SoundLibrary { webhook, places: Arc::new(Semaphore::new(PLACES)), shelf }
+        SoundLibrary { webhook, places: Arc::new(Semaphore::new(PLACES)), shelf, fresh: FRESH }
     }
 
     /// The sound of this URL, within `budget`: one that is kept, else fetched and decoded. One that is
@@ -56,6 +58,8 @@ impl SoundLibrary {
         if let Some(sound) = self.fresh(url) {
             return Ok(sound);
         }
+        let turn = self.shelf().turn(url);
+        let held = turn.lock().await;
         let place = self.places.acquire().await;
         // Somebody else may have fetched it meanwhile.
         if let Some(sound) = self.fresh(url) {
@@ -72,14 +76,14 @@ impl SoundLibrary {
             (Download::Unchanged, None) => return Err(SoundFault::Status(304)),
             (Download::File { body, etag }, _) => self.decode(url, body, etag).await?,
         };
-        drop(place);
+        drop((place, held));
         Ok(sound)
     }
 
     fn fresh(&self, url: &str) -> Option<Arc<Sound>> {
         let mut shelf = self.shelf();
         let kept = shelf.look(url)?;
-        (Clock::instant().since(kept.at) < FRESH).then(|| Arc::clone(&kept.sound))
+        (Clock::instant().since(kept.at) < self.fresh).then(|| Arc::clone(&kept.sound))
     }
 
     /// What is decoded is kept even when its caller waits no more.
@@ -152,7 +156,12 @@ struct Shelf {
     kept: BTreeMap<String, Kept>,
     bytes: usize,
     uses: u64,
+    /// Files that are being asked for: whoever wants one too waits for it.
+    asked: BTreeMap<String, Weak<Turn>>,
 }
+
+/// Held by who asks a server for one file.
+type Turn = tokio::sync::Mutex<()>;
 
 impl Shelf {
     fn look(&mut self, url: &str) -> Option<&Kept> {
@@ -160,6 +169,16 @@ impl Shelf {
         let kept = self.kept.get_mut(url)?;
         kept.used = self.uses;
         Some(kept)
+    }
+
+    fn turn(&mut self, url: &str) -> Arc<Turn> {
+        self.asked.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = self.asked.get(url).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(Turn::default());
+        self.asked.insert(url.to_owned(), Arc::downgrade(&turn));
+        turn
     }
 
     fn put(&mut self, url: &str, kept: Kept) {
@@ -184,47 +203,4 @@ impl Shelf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kept(samples: usize) -> Kept {
-        let pcm = vec![0; samples].into_boxed_slice();
-        Kept::new(Arc::new(Sound { hz: decode::HZ, pcm, repeats: true }), None)
-    }
-
-    #[test]
-    fn what_was_wanted_longest_ago_makes_place() {
-        let mut shelf = Shelf::default();
-        for number in 0..KEPT_MAX {
-            shelf.put(&number.to_string(), kept(1));
-        }
-        assert!(shelf.look("0").is_some());
-        shelf.put("new", kept(1));
-        assert_eq!((shelf.kept.len(), shelf.bytes), (KEPT_MAX, 2 * KEPT_MAX));
-        assert!(shelf.look("0").is_some() && shelf.look("1").is_none());
-    }
-
-    #[test]
-    fn bytes_are_bounded_on_both_sides_and_one_sound_always_has_place() {
-        let most = limits::SOUNDS_KEPT_BYTES_MAX / 2;
-        let mut shelf = Shelf::default();
-        shelf.put("a", kept(most - 10));
-        shelf.put("b", kept(10));
-        assert_eq!((shelf.kept.len(), shelf.bytes), (2, 2 * most));
-        shelf.put("b", kept(11));
-        assert_eq!((shelf.kept.len(), shelf.bytes), (1, 22));
-        shelf.put("huge", kept(most + 1));
-        assert_eq!((shelf.kept.len(), shelf.bytes), (1, 2 * most + 2));
-    }
-
-    #[test]
-    fn only_the_host_of_a_url_is_told() {
-        for (url, host) in [
-            ("https://a.example/secret?token=1", "a.example"),
-            ("http://user:pass@b:81#x", "b:81"),
-            ("nonsense", "nonsense"),
-        ] {
-            assert_eq!(host_of(url), host);
-        }
-    }
-}
+mod tests;

@@ -14,7 +14,9 @@ use crate::shell::clock::Clock;
 use crate::shell::tls::ClientConfig;
 use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use reqwest::header::{
+    ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION,
+};
 use reqwest::{Client, Method, Request, Response, Url, redirect};
 use std::error::Error;
 use std::fmt;
@@ -36,6 +38,9 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// Longest `ETag` that is kept, in bytes.
 const ETAG_BYTES_MAX: usize = 256;
+
+/// Redirects that one file is followed through.
+const REDIRECTS_MAX: usize = 3;
 
 /// A file that was asked for.
 pub enum Download {
@@ -155,36 +160,40 @@ impl Webhook {
         etag: Option<&str>,
         bytes_max: usize,
     ) -> Result<Download, SoundFault> {
+        let mut url = self.sound_url(url)?;
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.client.execute(sound_request(&url, etag)).await;
+            let response = response.map_err(|error| sound_fault(&error))?;
+            match response.status().as_u16() {
+                200 => return read_sound(response, bytes_max).await,
+                304 => return Ok(Download::Unchanged),
+                301 | 302 | 303 | 307 | 308 => url = self.redirected(&url, response.headers())?,
+                status => return Err(SoundFault::Status(status)),
+            }
+        }
+        Err(SoundFault::Redirected)
+    }
+
+    /// Where a sound may be fetched from.
+    fn sound_url(&self, url: &str) -> Result<Url, SoundFault> {
         address::check_url(url, true).map_err(|_| SoundFault::BadUrl)?;
         let url = Url::parse(url).map_err(|_| SoundFault::BadUrl)?;
-        if self.is_refused_literal(&url) {
-            return Err(SoundFault::PrivateAddress);
+        match self.is_refused_literal(&url) {
+            true => Err(SoundFault::PrivateAddress),
+            false => Ok(url),
         }
-        let mut request = Request::new(Method::GET, url);
-        if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
-            request.headers_mut().insert(IF_NONE_MATCH, etag);
-        }
-        let sound_fault = |error: reqwest::Error| match fault_of(&error) {
-            FallbackFault::PrivateAddress => SoundFault::PrivateAddress,
-            FallbackFault::TimedOut => SoundFault::TimedOut,
-            _ => SoundFault::Unreachable,
-        };
-        let mut response = self.client.execute(request).await.map_err(sound_fault)?;
-        match response.status().as_u16() {
-            200 => {}
-            304 => return Ok(Download::Unchanged),
-            status => return Err(SoundFault::Status(status)),
-        }
-        let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
-        let etag = etag.filter(|etag| etag.len() <= ETAG_BYTES_MAX).map(str::to_owned);
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(sound_fault)? {
-            if body.len() + chunk.len() > bytes_max {
-                return Err(SoundFault::TooLong);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Download::File { body, etag })
+    }
+
+    /// The next URL, judged as the first one was. Who began with TLS is not led out of it.
+    fn redirected(&self, from: &Url, headers: &HeaderMap) -> Result<Url, SoundFault> {
+        let location = headers.get(LOCATION).and_then(|location| location.to_str().ok());
+        let next = location.and_then(|location| from.join(location).ok());
+        let next = next.filter(|next| from.scheme() == "http" || next.scheme() == "https");
+        let next = next.ok_or(SoundFault::Redirected)?;
+        self.sound_url(next.as_str()).map_err(|fault| match fault {
+            SoundFault::BadUrl => SoundFault::Redirected,
+            fault => fault,
+        })
     }
 
     /// An address needs no look-up, so that it is judged here; the parsed form counts, since there
@@ -206,6 +215,40 @@ impl Webhook {
         *request.body_mut() = Some(Bytes::clone(&post.body).into());
         Ok(request)
     }
+}
+
+fn sound_request(url: &Url, etag: Option<&str>) -> Request {
+    let mut request = Request::new(Method::GET, url.clone());
+    if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
+        request.headers_mut().insert(IF_NONE_MATCH, etag);
+    }
+    request
+}
+
+fn sound_fault(error: &reqwest::Error) -> SoundFault {
+    match fault_of(error) {
+        FallbackFault::PrivateAddress => SoundFault::PrivateAddress,
+        FallbackFault::TimedOut => SoundFault::TimedOut,
+        _ if error.is_body() || error.is_decode() => SoundFault::BrokenOff,
+        _ => SoundFault::Unreachable,
+    }
+}
+
+/// A file of at most `bytes_max`; one that says that it is longer is not read.
+async fn read_sound(mut response: Response, bytes_max: usize) -> Result<Download, SoundFault> {
+    if response.content_length().is_some_and(|length| length > bytes_max as u64) {
+        return Err(SoundFault::TooLong);
+    }
+    let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
+    let etag = etag.filter(|etag| etag.len() <= ETAG_BYTES_MAX).map(str::to_owned);
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| sound_fault(&error))? {
+        if body.len() + chunk.len() > bytes_max {
+            return Err(SoundFault::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Download::File { body, etag })
 }
 
 fn sign(headers: &mut HeaderMap, post: &Post) -> Option<()> {

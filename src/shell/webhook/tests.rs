@@ -296,3 +296,26 @@ async fn a_certificate_is_checked_against_the_name_in_the_url() {
     assert_eq!(stranger, Err(FallbackFault::Unreachable));
     assert_eq!(heard.load(Ordering::SeqCst), 1, "nothing was told to a stranger");
 }
+
+#[test]
+fn music_that_began_with_tls_is_not_led_out_of_it() {
+    let hook = webhook(&[], system_resolver());
+    let next = |from: &str, location: &'static str| {
+        let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
+        let from = Url::parse(from).expect("a URL");
+        hook.redirected(&from, &headers).map(|url| url.to_string())
+    };
+    let (secure, plain) = ("https://music.example/a/b", "http://music.example/a/b");
+    for (from, location, expected) in [
+        (secure, "c", Ok("https://music.example/a/c")),
+        (secure, "//cdn.example/c", Ok("https://cdn.example/c")),
+        (secure, "http://music.example/c", Err(SoundFault::Redirected)),
+        (plain, "http://music.example/c", Ok("http://music.example/c")),
+        (plain, "https://cdn.example/c", Ok("https://cdn.example/c")),
+        (plain, "", Ok(plain)),
+        (plain, "data:audio/wav,x", Err(SoundFault::Redirected)),
+        (secure, "https://192.168.0.1/c", Err(SoundFault::PrivateAddress)),
+    ] {
+        assert_eq!(next(from, location), expected.map(str::to_owned), "{from} {location}");
+    }
+}

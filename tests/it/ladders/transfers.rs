@@ -20,7 +20,7 @@ use voxedge::media::plan::{AgentClose, AgentStreamFault};
 use voxedge::media::sound::{Ringback, ringback};
 use voxedge::switchboard::{Input, Settings};
 use voxedge::ultravox::create_call::CreateFault;
-use voxedge::ultravox::tool::{Fixed, GivenTools, SipVerb, TelephoneTool, TransferType};
+use voxedge::ultravox::tool::{Fixed, GivenTools, HoldMusic, SipVerb, TelephoneTool, TransferType};
 
 pub(super) const TARGET: &str = "sip:+15550001@192.0.2.100";
 
@@ -273,6 +273,17 @@ fn a_target_that_does_not_take_the_call() {
         assert_eq!((outcome, sip_ms), (TransferOutcome::Failed, agent_ms), "{name}");
         assert_eq!(leg_ms(&record), 0, "{name}");
     }
+}
+
+#[test]
+fn music_that_cannot_be_had_gives_way_to_our_own_and_the_record_says_why() {
+    let music = HoldMusic::Url("https://music.example/gone.mp3".into());
+    let fixed = Fixed { verb: Some(SipVerb::Invite), hold_music: Some(music), ..to_target() };
+    let busy = Manner { answers: Some((700, 486, "")), ..Manner::default() };
+    let mut world = world(edge(&fixed, |_| {}), "coldTransfer", busy);
+    world.act(6_000, 0, Action::HangUp);
+    let record = check("transfer_music_gone", &mut world);
+    assert_eq!(record.sound_faults, ["the sound's server answered 404"]);
 }
 
 #[test]
