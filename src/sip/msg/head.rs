@@ -10,7 +10,6 @@ use super::lex::{is_blank, is_blank_byte, is_token_byte, latin1, trim, trim_star
 use super::name::Name;
 use crate::ground::limits;
 use bytes::Bytes;
-use std::io::BufRead as _;
 
 /// Part of the head's text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -60,14 +59,29 @@ pub(super) enum OnBadLine {
 pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        let mut rest = bytes.get(at..)?;
-        // The fastest search for one byte that the standard library has; a slice never fails.
-        let skipped = rest.skip_until(b'\n').ok().filter(|skipped| *skipped > 0)?;
-        at += skipped;
+        at = control(bytes, at)? + 1;
         if at >= 4 && bytes.get(at - 4..at) == Some(b"\r\n\r\n") {
             return Some(at);
         }
     }
+}
+
+/// The index of the first byte from `from` on that is CR, LF, NUL or another control character below
+/// 14; most lines have only the two at their end. Eight bytes are looked at together.
+fn control(bytes: &[u8], from: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    let (words, rest) = bytes.get(from..)?.as_chunks();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The high bit of each byte below 14; what borrows from it lies above the first.
+        let low = word.wrapping_sub(ONES * 14) & !word & HIGH;
+        if low != 0 {
+            return Some(from + index * 8 + low.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|byte| *byte < 14)?;
+    Some(from + words.len() * 8 + found)
 }
 
 impl Head {
@@ -159,12 +173,15 @@ const LINES_USUAL: usize = 40;
 
 /// The length of the first line. Only CRLF ends it.
 fn line_end(rest: &str, mode: OnBadLine) -> Result<usize, FaultReason> {
-    // Nearly always the first LF ends it, and there is no other CR: the fastest searches for one
-    // byte that the standard library has. A slice never fails.
-    let length = rest.as_bytes().skip_until(b'\n').unwrap_or_default();
-    let line = rest.as_bytes().get(..length).and_then(|line| line.strip_suffix(b"\r\n"));
-    if let Some(line) = line.filter(|line| !line.contains(&b'\r')) {
-        return Ok(line.len());
+    // Nearly always the first CR or LF is the CR of the CRLF that ends it.
+    let bytes = rest.as_bytes();
+    let mut at = 0;
+    while let Some(found) = control(bytes, at) {
+        match bytes.get(found..found + 2) {
+            Some(b"\r\n") => return Ok(found),
+            Some([b'\r' | b'\n', _]) | None => break,
+            Some(_) => at = found + 1,
+        }
     }
     let mut from = 0;
     loop {

@@ -34,6 +34,13 @@ pub(super) fn is_blank(character: char) -> bool {
     character == ' ' || character == '\t'
 }
 
+/// What stands before and after the first `at`, an ASCII character. For texts of some ten bytes this
+/// is twice as fast as `split_once`.
+pub(super) fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
+    let place = text.bytes().position(|byte| byte == at)?;
+    Some((text.get(..place)?, text.get(place + 1..)?))
+}
+
 /// Without blanks at both ends.
 pub(super) fn trim(text: &str) -> &str {
     let text = trim_start(text);
@@ -99,6 +106,9 @@ pub fn split_commas(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn comma_position(text: &str) -> Option<usize> {
+    if !text.as_bytes().contains(&b',') {
+        return None;
+    }
     let (mut quoted, mut escaped, mut angled) = (false, false, false);
     for (index, byte) in text.bytes().enumerate() {
         match byte {
@@ -126,17 +136,22 @@ pub struct Params<'a> {
     rest: &'a str,
 }
 
+/// Parameters, and the value of the one that was asked for first.
+type Checked<'a> = (Params<'a>, Option<Option<&'a str>>);
+
 impl<'a> Params<'a> {
     /// The parameters of `text`, which starts at the first `;` (or is empty).
     pub fn new(text: &'a str) -> Params<'a> {
         Params { rest: text }
     }
 
-    /// Checks that the whole text is parameters and that `unique` names come at most once.
-    pub(super) fn check(text: &'a str, unique: &[&str]) -> Result<Params<'a>, BadParam> {
+    /// Checks that the whole text is parameters and that `unique` names come at most once. Gives the
+    /// value of the first of these too, as [`Params::named`] does.
+    pub(super) fn check(text: &'a str, unique: &[&str]) -> Result<Checked<'a>, BadParam> {
         let mut seen = 0_u32;
+        let mut first = None;
         let mut params = Params::new(text);
-        while let Some((name, _)) = params.step()? {
+        while let Some((name, value)) = params.step()? {
             let Some(bit) = unique.iter().position(|known| known.eq_ignore_ascii_case(name)) else {
                 continue;
             };
@@ -144,8 +159,11 @@ impl<'a> Params<'a> {
                 return Err(BadParam);
             }
             seen |= 1 << bit;
+            if bit == 0 {
+                first = Some(value);
+            }
         }
-        Ok(Params::new(text))
+        Ok((Params::new(text), first))
     }
 
     /// The first parameter with this name in any case: `Some(None)` when it has no value. Quotes of
@@ -268,7 +286,9 @@ mod tests {
     #[test]
     fn params_are_read_or_refused() {
         let read = |text| {
-            Params::check(text, &["tag"]).map(|params| params.collect::<Vec<_>>()).map_err(drop)
+            Params::check(text, &["tag"])
+                .map(|(params, _)| params.collect::<Vec<_>>())
+                .map_err(drop)
         };
         assert_eq!(read(""), Ok(vec![]));
         assert_eq!(

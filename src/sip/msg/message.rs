@@ -6,7 +6,7 @@
 use super::fault::{FaultReason, ParseFault, is_version};
 use super::head::{Head, OnBadLine, Span, head_end};
 use super::headers::Headers;
-use super::lex::{is_blank, is_token, number, split_commas, trim_start};
+use super::lex::{cut, is_blank, is_token, number, split_commas, trim_start};
 use super::method::Method;
 use super::name::Name;
 use super::name_addr::NameAddr;
@@ -132,7 +132,7 @@ fn parse(bytes: &Bytes, framing: Framing) -> Result<Message, FaultReason> {
     let head = Head::scan(&bytes.slice(..end.unwrap_or(bytes.len())), OnBadLine::Refuse)?;
     let start = StartLine::parse(&head)?;
     let body_start = end.ok_or(FaultReason::HeadUnfinished)?;
-    let (cseq_number, cseq_method) = check(&head)?;
+    let Checked { cseq_number, cseq_method, empty_branch } = check(&head)?;
     let body_len = body_len(&head, bytes.len() - body_start, framing)?;
     let bytes = bytes.slice(..body_start + body_len);
     let headers = Headers { bytes, head, body_start, cseq_number, cseq_method };
@@ -141,7 +141,7 @@ fn parse(bytes: &Bytes, framing: Framing) -> Result<Message, FaultReason> {
             if headers.head.text(method) != headers.cseq_method.as_str() {
                 return Err(FaultReason::CSeqMismatch);
             }
-            if headers.via().branch().is_some_and(|branch| branch == super::via::BRANCH_COOKIE) {
+            if empty_branch {
                 return Err(FaultReason::EmptyBranch);
             }
             Ok(Message::Request(Request { headers, uri }))
@@ -171,7 +171,7 @@ impl StartLine {
         if !last.eq_ignore_ascii_case("SIP/2.0") {
             return Err(FaultReason::Version);
         }
-        let (method, rest) = line.split_once(' ').ok_or(FaultReason::BadStartLine)?;
+        let (method, rest) = cut(line, b' ').ok_or(FaultReason::BadStartLine)?;
         let (uri, version) = rest.rsplit_once(' ').ok_or(FaultReason::BadStartLine)?;
         if !is_token(method)
             || version != last
@@ -195,7 +195,7 @@ impl StartLine {
 
     /// `SIP/2.0 SP 3DIGIT SP reason`; the last blank may be missing when there is no reason.
     fn parse_response(head: &Head, line: &str) -> Result<StartLine, FaultReason> {
-        let (version, rest) = line.split_once(' ').ok_or(FaultReason::BadStartLine)?;
+        let (version, rest) = cut(line, b' ').ok_or(FaultReason::BadStartLine)?;
         if !version.eq_ignore_ascii_case("SIP/2.0") {
             return Err(FaultReason::Version);
         }
@@ -208,10 +208,19 @@ impl StartLine {
     }
 }
 
-/// Checks every header that something is decided from; returns the CSeq.
-fn check(head: &Head) -> Result<(u32, Method), FaultReason> {
+/// What the headers say that decides about the message.
+struct Checked {
+    cseq_number: u32,
+    cseq_method: Method,
+    /// The branch of the top Via is nothing but the magic cookie.
+    empty_branch: bool,
+}
+
+/// Checks every header that something is decided from.
+fn check(head: &Head) -> Result<Checked, FaultReason> {
     let mut seen = [false; Name::COUNT];
     let mut vias = 0;
+    let mut empty_branch = false;
     for line in &head.lines {
         let name = line.name;
         let slot = seen.get_mut(name as usize);
@@ -222,7 +231,13 @@ fn check(head: &Head) -> Result<(u32, Method), FaultReason> {
             *slot = true;
         }
         if name == Name::Via {
-            vias += check_vias(head.text(line.value))?;
+            for value in split_commas(head.text(line.value)) {
+                let via = Via::parse(value).map_err(|_| FaultReason::Bad(Name::Via))?;
+                if vias == 0 {
+                    empty_branch = via.branch() == Some(super::via::BRANCH_COOKIE);
+                }
+                vias += 1;
+            }
         } else if !is_good(name, head.text(line.value)) {
             return Err(FaultReason::Bad(name));
         }
@@ -235,16 +250,9 @@ fn check(head: &Head) -> Result<(u32, Method), FaultReason> {
             return Err(FaultReason::Missing(name));
         }
     }
-    read_cseq(head.value(Name::CSeq).unwrap_or_default()).ok_or(FaultReason::Bad(Name::CSeq))
-}
-
-fn check_vias(list: &str) -> Result<usize, FaultReason> {
-    let mut count = 0;
-    for value in split_commas(list) {
-        Via::parse(value).map_err(|_| FaultReason::Bad(Name::Via))?;
-        count += 1;
-    }
-    Ok(count)
+    let cseq = read_cseq(head.value(Name::CSeq).unwrap_or_default());
+    let (cseq_number, cseq_method) = cseq.ok_or(FaultReason::Bad(Name::CSeq))?;
+    Ok(Checked { cseq_number, cseq_method, empty_branch })
 }
 
 /// Whether the value of a header that we use is well formed. Others are anything at all.

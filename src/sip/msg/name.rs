@@ -23,8 +23,10 @@ macro_rules! names {
                     $(Some($letter) => &[$(($text, Name::$variant)),+],)+
                     _ => &[],
                 };
+                // Most senders write a name as the RFC does.
+                let same = |known: &str| known == text || known.eq_ignore_ascii_case(text);
                 rows.iter()
-                    .find(|(known, _)| known.len() == text.len() && known.eq_ignore_ascii_case(text))
+                    .find(|(known, _)| known.len() == text.len() && same(known))
                     .map_or(Name::Other, |(_, name)| *name)
             }
         }

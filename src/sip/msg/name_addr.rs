@@ -2,7 +2,7 @@
 //! Route, Record-Route, Refer-To and identities. Tolerated: any characters but `" < > , ;` in an
 //! unquoted display name. Refused: blanks within `<…>`, and without `<…>` a `?`, `,` or later `@`.
 
-use super::lex::{Params, quoted_end, trim, trim_start, unquote};
+use super::lex::{Params, cut, quoted_end, trim, trim_start, unquote};
 use super::uri::Uri;
 use std::borrow::Cow;
 
@@ -25,13 +25,13 @@ impl<'a> NameAddr<'a> {
         let text = trim(text);
         let (display, rest) = read_display(text)?;
         let (uri, params) = match rest.strip_prefix('<') {
-            Some(rest) => rest.split_once('>').ok_or(BadAddress)?,
+            Some(rest) => cut(rest, b'>').ok_or(BadAddress)?,
             None if display.is_some() => return Err(BadAddress),
             None => read_bare(rest)?,
         };
         let uri = Uri::parse(uri).map_err(|_| BadAddress)?;
-        let params = Params::check(params, &["tag"]).map_err(|_| BadAddress)?;
-        if params.named("tag").is_some_and(|tag| tag.is_none_or(|tag| tag.starts_with('"'))) {
+        let (params, tag) = Params::check(params, &["tag"]).map_err(|_| BadAddress)?;
+        if tag.is_some_and(|tag| tag.is_none_or(|tag| tag.starts_with('"'))) {
             return Err(BadAddress);
         }
         Ok(NameAddr { text, display, uri, params })

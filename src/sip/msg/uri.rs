@@ -2,7 +2,7 @@
 //! schemes are kept whole. Tolerated beyond the grammar: `_` in host names, raw UTF-8 and `#` in
 //! users, three colons in an IPv6 reference (RFC 5118 §4.10). Never decodes an escape twice.
 
-use super::lex::{escapes_are_whole, number, percent_decode, table};
+use super::lex::{cut, escapes_are_whole, number, percent_decode, table};
 use crate::ground::limits;
 use std::borrow::Cow;
 use std::fmt;
@@ -93,7 +93,7 @@ impl<'a> Uri<'a> {
         if text.bytes().any(|byte| byte < b' ' || FORBIDDEN[usize::from(byte)]) {
             return Err(UriFault::BadCharacter);
         }
-        let (scheme, rest) = text.split_once(':').ok_or(UriFault::BadScheme)?;
+        let (scheme, rest) = cut(text, b':').ok_or(UriFault::BadScheme)?;
         if scheme.eq_ignore_ascii_case("sip") {
             Uri::parse_sip(text, Scheme::Sip, rest)
         } else if scheme.eq_ignore_ascii_case("sips") {
@@ -111,7 +111,7 @@ impl<'a> Uri<'a> {
     }
 
     fn parse_sip(text: &'a str, scheme: Scheme, rest: &'a str) -> Result<Uri<'a>, UriFault> {
-        let (userinfo, place) = match rest.split_once('@') {
+        let (userinfo, place) = match cut(rest, b'@') {
             Some((userinfo, place)) => (Some(userinfo), place),
             None => (None, rest),
         };
@@ -122,8 +122,8 @@ impl<'a> Uri<'a> {
             Some(userinfo) => read_userinfo(userinfo)?,
             None => (None, None),
         };
-        let (place, headers) = place.split_once('?').unwrap_or((place, ""));
-        let (place, params) = place.split_once(';').unwrap_or((place, ""));
+        let (place, headers) = cut(place, b'?').unwrap_or((place, ""));
+        let (place, params) = cut(place, b';').unwrap_or((place, ""));
         if !escapes_are_whole(params) || params.split(';').any(|param| param.starts_with('=')) {
             return Err(UriFault::BadParameter);
         }
@@ -216,7 +216,7 @@ static FORBIDDEN: [bool; 256] = table(b" <>\"\\\x7f");
 type UserInfo<'a> = (Option<&'a str>, Option<&'a str>);
 
 fn read_userinfo(userinfo: &str) -> Result<UserInfo<'_>, UriFault> {
-    let (user, password) = match userinfo.split_once(':') {
+    let (user, password) = match cut(userinfo, b':') {
         Some((user, password)) => (user, Some(password)),
         None => (userinfo, None),
     };
@@ -240,7 +240,7 @@ pub(super) fn read_host_port(text: &str) -> Result<(Host<'_>, Option<u16>), UriF
             (read_ipv6(address).ok_or(UriFault::BadHost)?, port)
         }
         None => {
-            let (name, port) = match text.split_once(':') {
+            let (name, port) = match cut(text, b':') {
                 Some((name, port)) => (name, Some(port)),
                 None => (text, None),
             };

@@ -1,7 +1,7 @@
 //! One Via value (RFC 3261 §20.42, RFC 3581, RFC 5118 §4.5). Read for matching and for copying;
 //! never to decide where an answer goes: that is the packet's source.
 
-use super::lex::{Params, is_blank, is_token, trim, trim_start};
+use super::lex::{Params, cut, is_blank, is_token, trim, trim_start};
 use super::uri::{Host, read_host_port, read_ipv6};
 use std::net::IpAddr;
 
@@ -23,8 +23,8 @@ impl<'a> Via<'a> {
     /// Reads one value, without a list around it. Blanks round `/`, `:`, `;` and `=` are allowed.
     pub fn parse(text: &'a str) -> Result<Via<'a>, BadVia> {
         let text = trim(text);
-        let (protocol, rest) = text.split_once('/').ok_or(BadVia)?;
-        let (version, rest) = rest.split_once('/').ok_or(BadVia)?;
+        let (protocol, rest) = cut(text, b'/').ok_or(BadVia)?;
+        let (version, rest) = cut(rest, b'/').ok_or(BadVia)?;
         if !trim(protocol).eq_ignore_ascii_case("SIP") || trim(version) != "2.0" {
             return Err(BadVia);
         }
@@ -36,12 +36,9 @@ impl<'a> Via<'a> {
         let end = rest.find(';').unwrap_or(rest.len());
         let (sent_by, params) = rest.split_at_checked(end).ok_or(BadVia)?;
         let (host, port) = read_sent_by(trim(sent_by))?;
-        let params = Params::check(params, &["branch", "received", "rport", "maddr", "ttl"])
-            .map_err(|_| BadVia)?;
-        if params
-            .named("branch")
-            .is_some_and(|branch| branch.is_none_or(|text| text.starts_with('"')))
-        {
+        let unique = ["branch", "received", "rport", "maddr", "ttl"];
+        let (params, branch) = Params::check(params, &unique).map_err(|_| BadVia)?;
+        if branch.is_some_and(|branch| branch.is_none_or(|text| text.starts_with('"'))) {
             return Err(BadVia);
         }
         Ok(Via { text, transport, host, port, params })
