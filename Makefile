@@ -74,5 +74,7 @@ bench:
 	cargo bench --bench registrations
 	cargo bench --bench setups
 	cargo bench --bench load
+	cargo bench --bench load -- --codec all
+	cargo bench --bench load -- --overload
 	trap - ERR
 	echo "make bench: done"

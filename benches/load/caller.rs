@@ -1,9 +1,11 @@
 //! The caller: one thread that sets calls up by SIP over UDP at a set rate, then speaks in slots of
 //! one millisecond (call `i` in slot `i mod 20`), hears what comes back, and hangs up. One RTP socket
-//! serves some 50 calls, which are told apart by the daemon's ports.
+//! serves some 50 calls, which are told apart by the daemon's ports. Of a codec that loses bits it sends
+//! payloads that were made before the run, and decodes what a few calls hear.
 
 use crate::signalling::{Dialog, Heard};
 use crate::stamp::{FRAME, Pattern, STAMP, Stamp, now};
+use crate::voice::{JUDGED, Loudness, Voice};
 use mio::net::UdpSocket;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -14,6 +16,7 @@ use rustix::time::{
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use voxedge::codec::Decoder;
 use voxedge::rtp::packet::{HEADER_BYTES, RtpHeader, RtpPacket};
 
 /// Calls that share an RTP socket.
@@ -21,6 +24,11 @@ const CALLS_PER_SOCKET: usize = 50;
 const MS: u64 = 1_000_000;
 const FRAME_MS: u64 = 20;
 const FRAME_NS: u64 = FRAME_MS * MS;
+/// More than a frame of any codec has, in bytes and in samples.
+const PAYLOAD_BYTES_MAX: usize = 1_400;
+const SAMPLES_MAX: usize = 5_760;
+/// Frames of the sentence between two calls.
+const SHIFT_FRAMES: usize = 29;
 /// Packets taken from one socket before due sends have their turn again.
 const DRAIN: usize = 32;
 /// A call that was not answered by then has failed.
@@ -38,6 +46,7 @@ const TIMER: Token = Token(usize::MAX - 1);
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
     pub server: SocketAddr,
+    pub voice: Voice,
     pub calls: usize,
     /// Set-ups, and hang-ups, in a second.
     pub rate: usize,
@@ -72,6 +81,8 @@ pub struct Seen {
     pub lateness: Vec<u64>,
     pub gap_errors: Vec<u64>,
     pub round_trips: Vec<u64>,
+    /// What the judged calls heard.
+    pub sound: Vec<Loudness>,
 }
 
 enum State {
@@ -91,6 +102,14 @@ struct Call {
     ssrc: u32,
     heard: Option<Arrival>,
     last_echo: Option<u16>,
+    /// The last payload, of a codec that loses bits: silence is one payload again and again.
+    last_payload: Vec<u8>,
+}
+
+/// Listens to one call.
+struct Judge {
+    decoder: Decoder,
+    loudness: Loudness,
 }
 
 #[derive(Clone, Copy)]
@@ -125,6 +144,10 @@ pub struct Caller {
     sip: UdpSocket,
     groups: Vec<Group>,
     calls: Vec<Call>,
+    /// The sentence, unless each payload is stamped.
+    payloads: Vec<Vec<u8>>,
+    /// Of the first calls.
+    judges: Vec<Judge>,
     /// Index of the call, and one more, by the daemon's port.
     by_port: Vec<u16>,
     pattern: Pattern,
@@ -157,7 +180,7 @@ impl Caller {
         for index in 0..task.calls {
             let port = groups[index / CALLS_PER_SOCKET].rtp.local_addr()?.port();
             calls.push(Call {
-                dialog: Dialog::new(index, task.server, local, port),
+                dialog: Dialog::new(index, task.server, local, port, task.voice),
                 state: State::Waiting,
                 remote: None,
                 number: 0,
@@ -165,7 +188,13 @@ impl Caller {
                 ssrc: 0x1000_0000 + index as u32,
                 heard: None,
                 last_echo: None,
+                last_payload: Vec::new(),
             });
+        }
+        let (mut payloads, mut judges) = (Vec::new(), Vec::new());
+        if !task.voice.is_exact() {
+            payloads = task.voice.payloads();
+            judges.resize_with(task.calls.min(JUDGED), || Judge::new(task.voice));
         }
         let timer = tick(&poll)?;
         Ok(Caller {
@@ -175,6 +204,8 @@ impl Caller {
             sip,
             groups,
             calls,
+            payloads,
+            judges,
             by_port: vec![0; 65_536],
             pattern: Pattern::new(),
             next_slot: now() / MS + 1,
@@ -218,6 +249,7 @@ impl Caller {
                     tell(Moment::End);
                     self.measuring = false;
                     self.seen.up = self.up;
+                    self.seen.sound = self.judges.drain(..).map(|judge| judge.loudness).collect();
                     self.next_at = now;
                     Phase::Leaving { next: 0 }
                 }
@@ -300,23 +332,36 @@ impl Caller {
     fn speak_one(&mut self, index: usize, due: u64) {
         let call = &mut self.calls[index];
         let (State::Up, Some(remote)) = (&call.state, call.remote) else { return };
-        let mut packet = [0; HEADER_BYTES + FRAME];
+        let voice = self.task.voice;
+        let mut packet = [0; HEADER_BYTES + PAYLOAD_BYTES_MAX];
         let header = RtpHeader {
             marker: call.number == 0,
-            payload_type: 0,
+            payload_type: voice.payload_type(),
             sequence: call.number,
             timestamp: call.timestamp,
             ssrc: call.ssrc,
         };
         header.write(&mut packet);
         let sent = now();
-        let stamp = Stamp { sent, number: call.number, call: index as u16 };
-        let payload = packet.last_chunk_mut().expect("a frame is behind the header");
-        stamp.write(&self.pattern, payload);
+        let place = usize::from(call.number) + index * SHIFT_FRAMES;
+        let payload = &mut packet[HEADER_BYTES..];
+        let length = match self.payloads.get(place % self.payloads.len().max(1)) {
+            Some(frame) => {
+                payload[..frame.len()].copy_from_slice(frame);
+                frame.len()
+            }
+            None => {
+                let payload = payload.first_chunk_mut().expect("a frame has room");
+                let stamp = Stamp { sent, number: call.number, call: index as u16 };
+                stamp.write(&self.pattern, payload);
+                FRAME
+            }
+        };
         // A packet that the system does not take is seen as lost at the far end.
-        let _ = self.groups[index / CALLS_PER_SOCKET].rtp.send_to(&packet, remote);
+        let packet = &packet[..HEADER_BYTES + length];
+        let _ = self.groups[index / CALLS_PER_SOCKET].rtp.send_to(packet, remote);
         call.number = call.number.wrapping_add(1);
-        call.timestamp = call.timestamp.wrapping_add(FRAME as u32);
+        call.timestamp = call.timestamp.wrapping_add(voice.frame_ticks());
         if self.measuring {
             self.seen.sent += 1;
             self.seen.lateness.push(sent.saturating_sub(due));
@@ -346,10 +391,21 @@ impl Caller {
             return;
         };
         let sequence = view.header.sequence;
-        let stamp = Stamp::read(view.payload);
-        let speech = stamp.is_some();
+        let exact = self.task.voice.is_exact();
+        let stamp = Stamp::read(view.payload).filter(|_| exact);
+        let speech = match exact {
+            true => stamp.is_some(),
+            false => call.last_payload != view.payload,
+        };
+        if !exact {
+            call.last_payload.clear();
+            call.last_payload.extend_from_slice(view.payload);
+        }
         let before = call.heard.replace(Arrival { at, sequence, speech });
         let echo = stamp.and_then(|stamp| call.last_echo.replace(stamp.number));
+        if let Some(judge) = self.judges.get_mut(index - 1) {
+            judge.hear(view.payload, self.measuring);
+        }
         if !self.measuring {
             return;
         }
@@ -362,6 +418,9 @@ impl Caller {
             if step == 1 && speech && before.speech && !view.header.marker {
                 seen.gap_errors.push(at.saturating_sub(before.at).abs_diff(FRAME_NS));
             }
+        }
+        if !exact {
+            return;
         }
         let Some(stamp) = stamp else {
             let silent = view.payload.iter().all(|byte| *byte == 0xFF);
@@ -456,6 +515,25 @@ impl Caller {
                     let _ = self.sip.send_to(&answer, self.task.server);
                 }
             }
+        }
+    }
+}
+
+impl Judge {
+    fn new(voice: Voice) -> Judge {
+        let hz = voice.rates().output_hz;
+        let decoder = Decoder::new(voice.kind, hz).expect("a codec that was found to be available");
+        Judge { decoder, loudness: Loudness::new(hz) }
+    }
+
+    /// Decodes each payload, so that the decoder goes on; what it gives counts in the window.
+    fn hear(&mut self, payload: &[u8], measuring: bool) {
+        let mut pcm = [0; SAMPLES_MAX];
+        // What cannot be decoded is missing in the judgement.
+        let count = self.decoder.decode(payload, &mut pcm).unwrap_or(0);
+        match measuring {
+            true => self.loudness.push(&pcm[..count]),
+            false => self.loudness.clear(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The far end: an agent service with the least that it takes, on one thread. REST creation of
-//! calls and media streams over TLS; every stream echoes what it hears.
+//! calls and media streams over TLS; every stream echoes the stamped frames that it hears. With a codec
+//! that loses bits it says its sentence instead, and listens to a few streams.
 //!
 //! - `eager`: a stream is read when something came, and each frame goes back at once;
 //! - `burst`: a stream is read every 100 ms and answers in one message. One stream in 32 is eager
@@ -9,6 +10,7 @@
 //! one line of JSON, the end of input ends the process.
 
 use crate::stamp::{FRAME, Sorted, Stamp, now};
+use crate::voice::{AHEAD_FRAMES, JUDGED, Loudness, Voice, Words, sentence};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mio::net::{TcpListener, TcpStream};
@@ -19,12 +21,16 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
+use voxedge::media::plan::AgentRates;
 use voxedge::shell::tls::{self, Pem, ServerConfig, ServerConnection};
 
 /// One stream in so many is eager in burst mode.
 pub const SAMPLE: usize = 32;
 /// Time between two reads of a burst stream, in milliseconds.
 const BURST_MS: usize = 100;
+const FRAME_NS: u64 = 20_000_000;
+/// Frames between the words of two streams.
+const SHIFT_FRAMES: u64 = 37;
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -43,6 +49,19 @@ struct Stream {
     /// Audio that is to go back.
     echo: Vec<u8>,
     next_number: Option<u16>,
+    /// Number of the stream, from 0.
+    number: usize,
+    /// When the first word was said, in nanoseconds, and the number of the next frame.
+    began: u64,
+    next_frame: u64,
+}
+
+/// What is said and heard.
+#[derive(Clone)]
+pub struct Part {
+    pub voice: Voice,
+    pub eager: bool,
+    pub silence_percent: u64,
 }
 
 #[derive(Default)]
@@ -53,6 +72,8 @@ struct Measured {
     unstamped: u64,
     /// Nanoseconds from the caller's send to here, of eager streams.
     delays: Vec<u64>,
+    /// What the judged streams heard.
+    sound: Vec<Loudness>,
 }
 
 struct FarEnd {
@@ -60,7 +81,9 @@ struct FarEnd {
     listener: TcpListener,
     port: u16,
     config: Arc<ServerConfig>,
-    eager: bool,
+    part: Part,
+    /// `None` where each frame is echoed.
+    words: Option<Words>,
     connections: Vec<Option<Box<Connection>>>,
     /// Burst streams by the millisecond of their turn.
     turns: Vec<Vec<usize>>,
@@ -70,7 +93,7 @@ struct FarEnd {
 }
 
 /// Serves until standard input ends; first prints its port and its certificate as a line of JSON.
-pub fn run(eager: bool) -> io::Result<()> {
+pub fn run(part: Part) -> io::Result<()> {
     let (certificate, key) = tls::self_signed(&["127.0.0.1"]).map_err(io::Error::other)?;
     let pem = |text: &str| Pem::from_text("the far end's", text);
     let config =
@@ -95,11 +118,22 @@ pub fn run(eager: bool) -> io::Result<()> {
         let _ = waker.wake();
     });
     let turns = vec![Vec::new(); BURST_MS];
-    let measured = Measured::default();
-    let connections = Vec::new();
-    let (created, streams) = (0, 0);
-    FarEnd { poll, listener, port, config, eager, connections, turns, created, streams, measured }
-        .serve(&lines)
+    let words = (!part.voice.is_exact()).then(|| Words::new(part.voice, part.silence_percent));
+    let measured = Measured::new(part.voice);
+    FarEnd {
+        poll,
+        listener,
+        port,
+        config,
+        part,
+        words,
+        connections: Vec::new(),
+        turns,
+        created: 0,
+        streams: 0,
+        measured,
+    }
+    .serve(&lines)
 }
 
 impl FarEnd {
@@ -139,15 +173,21 @@ impl FarEnd {
 
     fn obey(&mut self, line: &str) {
         if line == "mark" {
-            self.measured = Measured::default();
+            self.measured = Measured::new(self.part.voice);
         } else if line == "report" {
-            let measured = std::mem::take(&mut self.measured);
+            let voice = self.part.voice;
+            let measured = std::mem::replace(&mut self.measured, Measured::new(voice));
+            let hz = voice.rates().input_hz;
+            let whole = Loudness::of(hz, &sentence(hz));
+            let judged = measured.sound.iter().take(self.created);
+            let likeness = judged.map(|heard| heard.likeness(&whole)).fold(1.0, f64::min);
             let delays = Sorted::new(measured.delays);
             println!(
                 "{}",
                 json!({
                     "frames": measured.frames, "lost": measured.lost,
                     "unstamped": measured.unstamped, "streams": self.streams,
+                    "likeness": likeness,
                     "samples": delays.count(), "p50_ms": delays.ms(0.5), "p99_ms": delays.ms(0.99),
                     "p999_ms": delays.ms(0.999), "max_ms": delays.ms(1.0),
                 })
@@ -210,8 +250,11 @@ impl FarEnd {
             }
             if let Some(number) = stream {
                 self.streams += 1;
-                let eager = self.eager || number.is_multiple_of(SAMPLE);
-                connection.stream = Some(Stream { eager, echo: Vec::new(), next_number: None });
+                let eager = self.part.eager || number.is_multiple_of(SAMPLE);
+                let (echo, next_number) = (Vec::new(), None);
+                let (began, next_frame) = (now(), 0);
+                connection.stream =
+                    Some(Stream { eager, echo, next_number, number, began, next_frame });
                 if !eager {
                     self.turns[number % BURST_MS].push(index);
                     if self.poll.registry().deregister(&mut connection.tcp).is_err() {
@@ -234,8 +277,11 @@ impl FarEnd {
         };
         let path = request.split(' ').nth(1).unwrap_or_default();
         if request.starts_with("POST /api/agents/") && path.ends_with("/calls") {
-            if !body.contains("\"inputSampleRate\":8000") {
-                return (http("400 Bad Request", json!({"detail": "not 8 kHz"}).to_string()), None);
+            let AgentRates { input_hz, output_hz } = self.part.voice.rates();
+            let wanted = [("inputSampleRate", input_hz), ("outputSampleRate", output_hz)];
+            if wanted.iter().any(|(name, hz)| !body.contains(&format!("\"{name}\":{hz}"))) {
+                let words = format!("not {input_hz} Hz in and {output_hz} Hz out");
+                return (http("400 Bad Request", json!({"detail": words}).to_string()), None);
             }
             let number = self.created;
             self.created += 1;
@@ -273,10 +319,14 @@ impl FarEnd {
         while let Some((opcode, payload, length)) = split_frame(&mut input[used..]) {
             match opcode {
                 BINARY => {
-                    // What nobody spoke is no echo; so frames go back as they came.
-                    for frame in payload.chunks(FRAME * 2) {
-                        if self.measured.take(stream, arrived, frame) {
-                            stream.echo.extend_from_slice(frame);
+                    if self.words.is_some() {
+                        self.measured.listen(stream.number, payload);
+                    } else {
+                        // What nobody spoke is no echo; so frames go back as they came.
+                        for frame in payload.chunks(FRAME * 2) {
+                            if self.measured.take(stream, arrived, frame) {
+                                stream.echo.extend_from_slice(frame);
+                            }
                         }
                     }
                 }
@@ -293,6 +343,9 @@ impl FarEnd {
             used += length;
         }
         input.drain(..used);
+        if let Some(words) = &self.words {
+            stream.speak(words, arrived);
+        }
         if !stream.echo.is_empty() {
             let sent = write_frame(tls, BINARY, &stream.echo);
             stream.echo.clear();
@@ -302,7 +355,36 @@ impl FarEnd {
     }
 }
 
+impl Stream {
+    /// Says what is due. The streams begin at different words.
+    fn speak(&mut self, words: &Words, now: u64) {
+        let due = now.saturating_sub(self.began) / FRAME_NS + AHEAD_FRAMES;
+        for number in self.next_frame..due {
+            let frame = words.frame(number + self.number as u64 * SHIFT_FRAMES);
+            self.echo.extend_from_slice(frame.unwrap_or_default());
+        }
+        self.next_frame = self.next_frame.max(due);
+    }
+}
+
 impl Measured {
+    fn new(voice: Voice) -> Measured {
+        let mut measured = Measured::default();
+        if !voice.is_exact() {
+            measured.sound.resize_with(JUDGED, || Loudness::new(voice.rates().input_hz));
+        }
+        measured
+    }
+
+    /// Listens to what one of the judged streams hears.
+    fn listen(&mut self, number: usize, bytes: &[u8]) {
+        self.frames += 1;
+        let Some(loudness) = self.sound.get_mut(number) else { return };
+        let pcm: Vec<i16> =
+            bytes.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect();
+        loudness.push(&pcm);
+    }
+
     /// True for a whole frame of the caller's.
     fn take(&mut self, stream: &mut Stream, arrived: u64, frame: &[u8]) -> bool {
         let stamp = Stamp::read_linear(frame).filter(|_| frame.len() == FRAME * 2);

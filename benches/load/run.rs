@@ -3,81 +3,18 @@
 
 use crate::caller::{Caller, FIRST_CALLS, Moment, Seen, Task};
 use crate::measure::{cpu_ns, machine, rss_kib, softirq_ns};
+use crate::order::Order;
+use crate::processes::{Daemon, FarEnd, Metrics, Setting};
 use crate::stamp::Sorted;
+use crate::voice::{LIKENESS_MIN, Loudness, Voice, Words};
 use serde_json::Value;
-use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io;
 use std::time::{Duration, Instant};
 
-/// The longest that the daemon may take to be ready.
-const READY: Duration = Duration::from_secs(20);
-/// Goals at 300 calls with the burst far end.
+/// How long records of the last calls may take to be counted.
+const COUNTED: Duration = Duration::from_secs(3);
+/// Goals at 300 calls of PCMU with the burst far end.
 const GOALS: &str = "≤ 830     ≤ 24.0              ≤ 1.00               ≤ 2.00";
-
-/// What the arguments ask for.
-#[derive(Clone, Debug)]
-pub struct Order {
-    calls: Vec<usize>,
-    seconds: u64,
-    warm: u64,
-    runs: usize,
-    rate: usize,
-    modes: Vec<&'static str>,
-}
-
-impl Order {
-    /// `None` when help is asked for.
-    ///
-    /// # Errors
-    /// Words on the argument that cannot be meant.
-    pub fn parse(arguments: &[String]) -> Result<Option<Order>, String> {
-        let mut order = Order {
-            calls: vec![10, 100, 300],
-            seconds: 5,
-            warm: 4,
-            runs: 1,
-            rate: 50,
-            modes: vec!["burst", "eager"],
-        };
-        let mut words = arguments.iter();
-        while let Some(word) = words.next() {
-            if matches!(word.as_str(), "--help" | "-h") {
-                return Ok(None);
-            }
-            let value = words.next().ok_or_else(|| format!("{word}: a value is missing"))?;
-            let number = |least: u64| match value.parse::<u64>() {
-                Ok(number) if number >= least => Ok(number),
-                _ => Err(format!("{word}: {value} is no number of at least {least}")),
-            };
-            match word.as_str() {
-                "--calls" => {
-                    let calls: Result<Vec<usize>, _> = value.split(',').map(str::parse).collect();
-                    order.calls = calls
-                        .ok()
-                        .filter(|all| all.iter().all(|n| (1..=3_000).contains(n)))
-                        .ok_or_else(|| format!("{word}: {value} is no list of 1 to 3000"))?;
-                }
-                "--seconds" => order.seconds = number(1)?,
-                "--warm" => order.warm = number(4)?,
-                "--runs" => order.runs = number(1)? as usize,
-                "--rate" => order.rate = number(1)? as usize,
-                "--far-end" => {
-                    order.modes = match value.as_str() {
-                        "burst" => vec!["burst"],
-                        "eager" => vec!["eager"],
-                        "both" => vec!["burst", "eager"],
-                        _ => return Err(format!("{word}: burst, eager or both")),
-                    }
-                }
-                _ => return Err(format!("{word} is not known")),
-            }
-        }
-        Ok(Some(order))
-    }
-}
 
 /// Figures of a valid run.
 struct Figures {
@@ -95,6 +32,8 @@ struct Figures {
     lateness: f64,
     caller_percent: f64,
     far_end_percent: f64,
+    /// Of what the agent and the caller heard to what was said, the least of the judged calls.
+    likeness: Option<[f64; 2]>,
 }
 
 /// Does all runs and prints them.
@@ -104,49 +43,102 @@ struct Figures {
 pub fn run(order: &Order) -> io::Result<()> {
     println!("{}", machine());
     println!(
-        "PCMU by RTP/UDP ↔ s16le 8 kHz by WebSocket over TLS 1.3, 20 ms; daemon, far end and caller \
-         on this machine, over loopback;\n{} s after {} s of warm-up; CPU in µs per call-second, \
-         RSS in KiB per call, times in ms\n",
+        "RTP/UDP ↔ s16le by WebSocket over TLS 1.3, 20 ms; daemon, far end and caller on this machine, \
+         over loopback;\n{} s after {} s of warm-up; CPU in µs per call-second, RSS in KiB per call, \
+         times in ms",
         order.seconds, order.warm
     );
-    println!(
-        "far end calls run   CPU       RSS   uplink p50 / p99 / p99.9   pacing p99 / p99.9   \
-         setup p50 / p99   echo p50  late  silent  loss %  load of caller, far end"
-    );
-    println!("goal      300       {GOALS}");
-    for mode in &order.modes {
-        for calls in &order.calls {
-            let mut least: Option<f64> = None;
-            for number in 1..=order.runs {
-                let start = format!("{mode:<7} {calls:>5} {number:>3}");
-                match one(order, *calls, mode)? {
-                    Ok(figures) => {
-                        least = Some(least.map_or(figures.cpu_us, |us| us.min(figures.cpu_us)));
-                        println!("{start}   {}", row(&figures));
-                    }
-                    Err(reason) => println!("{start}   not measured: {reason}"),
-                }
-            }
-            if let Some(us) = least.filter(|_| order.runs > 1) {
-                println!("{mode:<7} {calls:>5} min   {us:<5.0} = {:.0} calls a core", 1e6 / us);
+    for (voice, silence_percent) in &order.voices {
+        if !voice.kind.is_available() {
+            println!("\n{}: left out, its libraries are missing", voice.words());
+            continue;
+        }
+        print_head(*voice, *silence_percent);
+        for mode in order.modes_of(*voice) {
+            for calls in order.calls_of(*voice) {
+                let setting = Setting {
+                    voice: *voice,
+                    mode,
+                    silence_percent: *silence_percent,
+                    daemon: None,
+                    shards: order.shards,
+                };
+                repeat(order, calls, setting)?;
             }
         }
     }
     Ok(())
 }
 
+fn print_head(voice: Voice, silence_percent: u64) {
+    let silent = match silence_percent {
+        0 => String::new(),
+        percent => format!(", agent silent {percent} % of the time"),
+    };
+    println!("\n{}{silent}", voice.words());
+    println!(
+        "far end calls run   CPU       RSS   uplink p50 / p99 / p99.9   pacing p99 / p99.9   \
+         setup p50 / p99   echo p50  late  silent  loss %  load of caller, far end"
+    );
+    let goal = voice.goals[usize::from(silence_percent >= 50)];
+    match goal.filter(|_| !voice.is_exact()) {
+        Some(goal) => {
+            println!("goal            ≤ {:<7.0} = {goal} calls a core", 1e6 / f64::from(goal))
+        }
+        None if voice.is_exact() => println!("goal      300       {GOALS}"),
+        None => {}
+    }
+}
+
+/// All runs of one row, the builds of the daemon in turn.
+fn repeat(order: &Order, calls: usize, mut setting: Setting) -> io::Result<()> {
+    let mode = setting.mode;
+    let mut least: Vec<Option<f64>> = vec![None; order.daemons.len()];
+    for number in 1..=order.runs {
+        for (place, daemon) in order.daemons.iter().enumerate() {
+            setting.daemon.clone_from(daemon);
+            let build = if order.daemons.len() > 1 { LETTERS[place % LETTERS.len()] } else { " " };
+            let start = format!("{mode:<7} {calls:>5} {number:>3}{build}");
+            match one(order, calls, &setting)? {
+                Ok(figures) => {
+                    let before = least[place].unwrap_or(f64::INFINITY);
+                    least[place] = Some(before.min(figures.cpu_us));
+                    println!("{start}  {}", row(&figures));
+                }
+                Err(reason) => println!("{start}  not measured: {reason}"),
+            }
+        }
+    }
+    for (place, us) in least.into_iter().enumerate() {
+        let Some(us) = us else { continue };
+        let build = if order.daemons.len() > 1 { LETTERS[place % LETTERS.len()] } else { " " };
+        println!("{mode:<7} {calls:>5} min{build}  {us:<5.0} = {:.0} calls a core", 1e6 / us);
+    }
+    Ok(())
+}
+
+/// Names of the builds.
+const LETTERS: [&str; 4] = ["a", "b", "c", "d"];
+
 fn row(f: &Figures) -> String {
     let [p50, p99, p999] = f.uplink;
     let ([near, far], [soon, late]) = (f.pacing, f.setup);
-    let uplink = format!("{p50:.2} / {p99:.2} / {p999:.2}");
+    let uplink = match p50.is_nan() {
+        true => String::from("–"),
+        false => format!("{p50:.2} / {p99:.2} / {p999:.2}"),
+    };
+    let echo = if f.round_trip.is_nan() { "–".into() } else { format!("{:.1}", f.round_trip) };
     let pacing = format!("{near:.2} / {far:.2}");
     let setup = format!("{soon:.1} / {late:.1}");
+    let likeness = match f.likeness {
+        None => String::new(),
+        Some([agent, caller]) => format!(", likeness {agent:.2} {caller:.2}"),
+    };
     format!(
-        "{:<7.0} {:>5.1}   {uplink:<24}   {pacing:<18}   {setup:<15}   {:<8.1}  {:<4}  {:<6}  \
-         {:<6.3}  {:.0} %, {:.0} % (caller late p99 {:.2})",
+        "{:<7.0} {:>5.1}   {uplink:<24}   {pacing:<18}   {setup:<15}   {echo:<8}  {:<4}  {:<6}  \
+         {:<6.3}  {:.0} %, {:.0} % (caller late p99 {:.2}){likeness}",
         f.cpu_us,
         f.rss_kib,
-        f.round_trip,
         f.skipped,
         f.silent,
         f.loss_percent,
@@ -167,11 +159,13 @@ struct Reading {
 }
 
 /// One run with processes of its own; the inner error is why it is not valid.
-fn one(order: &Order, calls: usize, mode: &str) -> io::Result<Result<Figures, String>> {
-    let mut far_end = FarEnd::start(mode)?;
-    let daemon = Daemon::start(&far_end)?;
+fn one(order: &Order, calls: usize, setting: &Setting) -> io::Result<Result<Figures, String>> {
+    let voice = setting.voice;
+    let mut far_end = FarEnd::start(setting)?;
+    let daemon = Daemon::start(&far_end, setting)?;
     let task = Task {
         server: daemon.sip,
+        voice,
         calls,
         rate: order.rate,
         warm_ms: order.warm * 1_000,
@@ -190,16 +184,20 @@ fn one(order: &Order, calls: usize, mode: &str) -> io::Result<Result<Figures, St
     };
     let (mut begin, mut end) = (Reading::default(), Reading::default());
     let (mut base, mut full) = (0, 0);
+    let (mut changes, mut relieved) = (0, false);
     let seen = caller.run(|moment| match moment {
         Moment::Base => base = rss_kib(daemon_pid).unwrap_or(0),
         Moment::Begin => {
             far_end.say("mark");
+            changes = daemon.relief_changes();
             begin = read();
         }
         Moment::End => {
             end = read();
             far_end.say("report");
             full = rss_kib(daemon_pid).unwrap_or(0);
+            let step = daemon.metrics().map_or(0.0, |metrics| metrics.sum("media_shard_relief"));
+            relieved = step > 0.0 || daemon.relief_changes() > changes;
         }
     })?;
     let Some(seconds) = end.at.zip(begin.at).map(|(end, begin)| (end - begin).as_secs_f64()) else {
@@ -213,8 +211,22 @@ fn one(order: &Order, calls: usize, mode: &str) -> io::Result<Result<Figures, St
     };
     let count = |name: &str| heard.get(name).and_then(Value::as_u64).unwrap_or(0);
     let ms = |name: &str| heard.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
-    let (up_lost, down_lost) = (count("lost"), seen.lost);
-    let sums = (count("frames") + up_lost, seen.received + down_lost);
+    let (mut up_lost, down_lost) = (count("lost"), seen.lost);
+    let mut up = count("frames");
+    if !voice.is_exact() {
+        // Silence and concealment take the place of what is lost: the daemon's own count, of whole calls.
+        let metrics = metrics_after(&daemon)?;
+        up_lost =
+            (metrics.sum("rtp_lost_total") + metrics.sum("uplink_dropped_frames_total")) as u64;
+        up = metrics.sum("rtp_received_total") as u64;
+    }
+    let likeness = (!voice.is_exact()).then(|| {
+        let said = Words::period(voice, setting.silence_percent);
+        let whole = Loudness::of(voice.rates().output_hz, &said);
+        let heard = seen.sound.iter().map(|sound| sound.likeness(&whole));
+        [ms("likeness"), heard.fold(1.0, f64::min)]
+    });
+    let sums = (up + up_lost, seen.received + down_lost);
     let percent = |part: u64, whole: u64| part as f64 * 100.0 / whole.max(1) as f64;
     let loss = percent(up_lost, sums.0).max(percent(down_lost, sums.1));
     let daemon_ns = end.daemon.saturating_sub(begin.daemon);
@@ -233,11 +245,27 @@ fn one(order: &Order, calls: usize, mode: &str) -> io::Result<Result<Figures, St
         lateness: Sorted::new(seen.lateness.clone()).ms(0.99),
         caller_percent: share(end.caller, begin.caller),
         far_end_percent: share(end.far_end, begin.far_end),
+        likeness,
     };
     let spilled = percent(end.softirq.saturating_sub(begin.softirq), daemon_ns);
     let strays = (count("unstamped"), spilled);
-    let fault = fault(&figures, &seen, calls, count("streams") as usize, strays);
+    let fault = match relieved {
+        true => Some("the daemon relieved itself of load".into()),
+        false => fault(&figures, &seen, calls, count("streams") as usize, strays),
+    };
     Ok(fault.map_or(Ok(figures), |reason| Err(format!("{reason}{}", daemon.last_words()))))
+}
+
+/// The metrics when all calls are closed.
+fn metrics_after(daemon: &Daemon) -> io::Result<Metrics> {
+    let deadline = Instant::now() + COUNTED;
+    loop {
+        let metrics = daemon.metrics()?;
+        if metrics.sum("media_sessions") == 0.0 || Instant::now() > deadline {
+            return Ok(metrics);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Why a run is not valid.
@@ -271,142 +299,13 @@ fn fault(
             seen.silent as f64 > seen.received as f64 / 1e2,
             format!("{} of {} packets were silence", seen.silent, seen.received),
         ),
+        (
+            figures.likeness.is_some_and(|both| both.iter().any(|like| *like < LIKENESS_MIN)),
+            format!("the sound is not what was said: likeness {:?}", figures.likeness),
+        ),
         (spilled > 5.0, format!("ksoftirqd took {spilled:.0} % of what the daemon did")),
     ];
     let found: Vec<String> =
         faults.into_iter().filter(|(is, _)| *is).map(|(_, words)| words).collect();
     (!found.is_empty()).then(|| found.join("; "))
-}
-
-/// The far end's process.
-struct FarEnd {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-    port: u16,
-    certificate: String,
-}
-
-impl FarEnd {
-    fn start(mode: &str) -> io::Result<FarEnd> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["far-end", mode])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
-        let (port, certificate) = (0, String::new());
-        let mut far_end = FarEnd { child, lines: BufReader::new(stdout), port, certificate };
-        let told = far_end.report()?;
-        far_end.port = told["port"].as_u64().and_then(|port| port.try_into().ok()).unwrap_or(0);
-        far_end.certificate = told["certificate"].as_str().unwrap_or_default().to_owned();
-        Ok(far_end)
-    }
-
-    fn say(&mut self, word: &str) {
-        if let Some(input) = &mut self.child.stdin {
-            // One that is gone is seen when its report is missing.
-            let _ = writeln!(input, "{word}");
-        }
-    }
-
-    fn report(&mut self) -> io::Result<Value> {
-        let mut line = String::new();
-        self.lines.read_line(&mut line)?;
-        serde_json::from_str(&line).map_err(|_| io::Error::other("the far end ended"))
-    }
-}
-
-impl Drop for FarEnd {
-    fn drop(&mut self) {
-        // The end of its input ends it.
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
-}
-
-/// The daemon's process, with a directory of its own.
-struct Daemon {
-    child: Child,
-    directory: PathBuf,
-    sip: SocketAddr,
-}
-
-impl Daemon {
-    fn start(far_end: &FarEnd) -> io::Result<Daemon> {
-        let directory = std::env::temp_dir().join(format!("voxedge-load-{}", far_end.port));
-        fs::create_dir_all(&directory)?;
-        let sip = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let root = directory.join("far-end.pem");
-        fs::write(&root, &far_end.certificate)?;
-        let config = directory.join("load.toml");
-        fs::write(&config, configuration(sip, admin, far_end.port, &directory))?;
-        let log = fs::File::create(directory.join("log"))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_voxedge"))
-            .args(["run".as_ref(), "--config".as_ref(), config.as_os_str()])
-            .env("SSL_CERT_FILE", &root)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let mut daemon = Daemon { child, directory, sip };
-        let deadline = Instant::now() + READY;
-        while !is_ready(admin) {
-            if daemon.child.try_wait()?.is_some() || Instant::now() > deadline {
-                return Err(io::Error::other(format!(
-                    "the daemon does not start{}",
-                    daemon.last_words()
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(daemon)
-    }
-
-    /// The last warning or error of the log, for the reason of a run that is not valid.
-    fn last_words(&self) -> String {
-        let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-        let bad = |line: &&str| line.contains("WARN") || line.contains("ERROR");
-        let line = log
-            .lines()
-            .rev()
-            .find(bad)
-            .or(log.lines().last().filter(|_| !log.contains("listening")));
-        line.map_or(String::new(), |line| format!("; the daemon said: {line}"))
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It is of no more use; what it leaves goes with its directory.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-fn configuration(sip: SocketAddr, admin: SocketAddr, far_end: u16, directory: &Path) -> String {
-    let store = directory.join("calls.sqlite");
-    format!(
-        "[listen]\nudp = [\"{sip}\"]\nadvertise = \"127.0.0.1\"\n\
-         [media]\naddress = \"127.0.0.1\"\nports = \"10000-29999\"\n\
-         [ultravox]\nbase_url = \"https://127.0.0.1:{far_end}\"\napi_key = \"load\"\n\
-         join_domains = [\"127.0.0.1\"]\n\
-         [sip]\ndomain = \"127.0.0.1\"\nallowed_cidr_ranges = [\"127.0.0.0/8\"]\n\
-         allow_all_agents = true\n\
-         [admin]\nlisten = \"{admin}\"\napi_key = \"load\"\n\
-         [store]\npath = \"{}\"\n[limits]\ncalls_max = 4000\n",
-        store.display()
-    )
-}
-
-fn is_ready(admin: SocketAddr) -> bool {
-    let asked = TcpStream::connect(admin).and_then(|mut stream| {
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer)?;
-        Ok(answer)
-    });
-    asked.is_ok_and(|answer| answer.ends_with(b"200"))
 }

@@ -1,5 +1,6 @@
 //! The SIP of one call of the caller's, by the product's own message layer.
 
+use crate::voice::Voice;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use voxedge::sip::msg::{Builder, Framing, Message, Method};
@@ -14,6 +15,7 @@ pub struct Dialog {
     server: SocketAddr,
     local: SocketAddr,
     rtp_port: u16,
+    voice: Voice,
     tag: String,
     contact: String,
 }
@@ -39,9 +41,15 @@ pub enum Heard {
 }
 
 impl Dialog {
-    pub fn new(index: usize, server: SocketAddr, local: SocketAddr, rtp_port: u16) -> Dialog {
+    pub fn new(
+        index: usize,
+        server: SocketAddr,
+        local: SocketAddr,
+        rtp_port: u16,
+        voice: Voice,
+    ) -> Dialog {
         let (tag, contact) = (String::new(), String::new());
-        Dialog { index, server, local, rtp_port, tag, contact }
+        Dialog { index, server, local, rtp_port, voice, tag, contact }
     }
 
     pub fn established(&mut self, tag: String, contact: String) {
@@ -50,9 +58,10 @@ impl Dialog {
 
     pub fn invite(&self) -> Bytes {
         let (ip, port, index) = (self.local.ip(), self.rtp_port, self.index);
+        let (number, encoding) = (self.voice.payload_type(), self.voice.encoding());
         let offer = format!(
             "v=0\r\no=load {index} 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
-             m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
+             m=audio {port} RTP/AVP {number} 101\r\na=rtpmap:{number} {encoding}\r\n\
              a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\na=ptime:20\r\na=sendrecv\r\n"
         );
         let builder = self.request(&Method::Invite, &self.uri(), (1, "invite"), "");
