@@ -21,7 +21,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 pub use rustls::pki_types::ServerName;
+pub use rustls::unbuffered;
 pub use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
 /// Why TLS could not be set up; each names the file to look at.

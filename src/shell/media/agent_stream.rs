@@ -225,7 +225,7 @@ impl AgentStream {
             };
             // An open stream is written by `flush`; that it fails there keeps nobody from reading.
             let flushed = if open { Ok(true) } else { connection.flush() };
-            match flushed.and_then(|_| connection.read(&mut shared.plain[..])) {
+            match flushed.and_then(|_| connection.read(&mut shared.plain, &mut shared.tls)) {
                 Ok(Received::Bytes(count)) => self.on_bytes(now, count, shared, tell),
                 Ok(Received::Again) => {}
                 Ok(Received::Nothing) => {
@@ -260,7 +260,9 @@ impl AgentStream {
                     shared.writer.ping(&mut shared.frame, b"");
                     let written = match *mute {
                         true => Ok(true),
-                        false => connection.write(&shared.frame).and_then(|()| connection.flush()),
+                        false => connection
+                            .write(&shared.frame, &mut shared.tls)
+                            .and_then(|()| connection.flush()),
                     };
                     if written.is_err() {
                         (*mute, self.unread) = (true, true);
@@ -331,7 +333,7 @@ impl AgentStream {
             if shared.frame.is_empty() {
                 return frames;
             }
-            if connection.write(&shared.frame).is_err() {
+            if connection.write(&shared.frame, &mut shared.tls).is_err() {
                 break;
             }
         }
@@ -460,7 +462,7 @@ impl AgentStream {
             return;
         };
         let (upgrade, mut request) = Upgrade::request(url, &mut shared.entropy);
-        let sent = connection.write(&request).and_then(|()| connection.flush());
+        let sent = connection.write(&request, &mut shared.tls).and_then(|()| connection.flush());
         request.fill(0);
         match sent {
             Ok(_) => *phase = Phase::Upgrading(upgrade),
@@ -563,7 +565,7 @@ impl AgentStream {
             shared.frame.clear();
             shared.writer.close(&mut shared.frame, code);
             // If it does not go out, the far end learns of the end from the connection's.
-            let _ = connection.write(&shared.frame);
+            let _ = connection.write(&shared.frame, &mut shared.tls);
         }
         self.end_connection(now);
     }
@@ -605,7 +607,7 @@ fn read_frames(
     shared: &mut Shared,
     tell: Tell<'_>,
 ) -> Next {
-    let Shared { plain, frame, writer, statistics, .. } = shared;
+    let Shared { plain, frame, writer, statistics, tls, .. } = shared;
     let mut input = &plain[range];
     loop {
         match reader.read(&mut input) {
@@ -619,7 +621,7 @@ fn read_frames(
                 if matches!(connection.flush(), Ok(true)) {
                     frame.clear();
                     writer.pong(frame, payload);
-                    let _ = connection.write(frame).and_then(|()| connection.flush());
+                    let _ = connection.write(frame, tls).and_then(|()| connection.flush());
                 }
             }
             Ok(Some(Incoming::Close(code))) => return Next::Closed(code),
@@ -628,7 +630,7 @@ fn read_frames(
                 statistics.protocol_faults.add(1);
                 frame.clear();
                 writer.close(frame, fault.close_code());
-                let _ = connection.write(frame);
+                let _ = connection.write(frame, tls);
                 return Next::Fault;
             }
         }

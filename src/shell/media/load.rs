@@ -28,7 +28,7 @@ const CALM_PERCENT: u64 = 80;
 const DEADLINES_MIN: u64 = 500;
 /// The first shards are filled up to here before the next one is begun, in thousandths: few threads
 /// that do more at each waking cost less than many that do little.
-const FILL_PERMILLE: u64 = 300;
+const FILL_PERMILLE: u64 = 450;
 /// What a call costs as long as nothing was measured, and at least and at most: G.711 is about 1,
 /// Opus 6 thousandths of a core.
 const CALL_PERMILLE: (u64, u64) = (1, 12);
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_fill_the_first_shard_to_a_third_and_then_go_where_the_load_is_least() {
+    fn calls_fill_the_first_shard_halfway_and_then_go_where_the_load_is_least() {
         let mut placement = Placement::new(2, Bound::REFUSE);
         let none = Histogram::default();
         let mut number = 0;
@@ -409,14 +409,14 @@ mod tests {
             placement.open(CallKey(number))
         };
         // Nothing was measured: each counts as one thousandth.
-        assert!((0..300).all(|_| open(&mut placement) == 0));
-        assert!((0..300).all(|_| open(&mut placement) == 1));
+        assert!((0..450).all(|_| open(&mut placement) == 0));
+        assert!((0..450).all(|_| open(&mut placement) == 1));
         let next: Vec<_> = (0..4).map(|_| open(&mut placement)).collect();
         assert_eq!(next, [0, 1, 0, 1]);
-        placement.weigh(&[seen(500, 300, &none), seen(310, 300, &none)]);
+        placement.weigh(&[seen(500, 450, &none), seen(460, 450, &none)]);
         assert_eq!(open(&mut placement), 1);
-        placement.weigh(&[seen(500, 300, &none), seen(900, 300, &none)]);
-        placement.weigh(&[seen(500, 300, &none), seen(900, 300, &none)]);
+        placement.weigh(&[seen(500, 450, &none), seen(900, 450, &none)]);
+        placement.weigh(&[seen(500, 450, &none), seen(900, 450, &none)]);
         assert_eq!(open(&mut placement), 0);
     }
 
@@ -427,8 +427,8 @@ mod tests {
         // Opus: 60 thousandths for 10 streams.
         assert!((1..=10).all(|number| placement.open(CallKey(number)) == 0));
         placement.weigh(&[seen(60, 10, &none), seen(0, 0, &none)]);
-        let placed: Vec<_> = (11..=60).map(|number| placement.open(CallKey(number))).collect();
-        assert_eq!(placed.iter().position(|shard| *shard == 1), Some(40), "6 each, up to 300");
+        let placed: Vec<_> = (11..=90).map(|number| placement.open(CallKey(number))).collect();
+        assert_eq!(placed.iter().position(|shard| *shard == 1), Some(65), "6 each, up to 450");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! A panic in one call ends that call: the round keeps a marker of the call in hand.
 
 use super::call::{Call, OpenFault};
+use super::connection::{Buffers, PLAIN_BYTES};
 use super::load::{Figures, Relief, ReliefLadder};
 use super::readiness::{Readiness, Token, Waker, sleep_until};
 use super::resolver::Resolver;
@@ -41,14 +42,14 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const LOAD_WINDOW: Duration = Duration::from_millis(500);
 /// Panics outside any call after which the thread gives up; the watchdog then sees it.
 const OWN_PANICS_MAX: u32 = 16;
-/// A TLS record's largest plaintext (RFC 8446 §5.1).
-const PLAIN_BYTES: usize = 16 * 1024;
+/// Bytes of frames to an agent in the usual case.
+const FRAME_BYTES: usize = 16 * 1024;
 /// More than any datagram that a session takes.
 const PACKET_BYTES: usize = 2_048;
 
 /// From the beginning of one round to that of the next, when they follow closely. It adds half of
 /// it to the delay of a busy shard's packets.
-const SPACING: Duration = Duration::from_micros(250);
+const SPACING: Duration = Duration::from_micros(500);
 
 /// What comes to a shard from outside.
 pub enum Input {
@@ -150,6 +151,8 @@ pub struct Shared {
     pub transmit: Box<[u8; 1500]>,
     /// Bytes from an agent, out of TLS.
     pub plain: Box<[u8; PLAIN_BYTES]>,
+    /// Room for TLS.
+    pub tls: Buffers,
     /// Frames to an agent, before TLS.
     pub frame: Vec<u8>,
 }
@@ -229,7 +232,8 @@ impl Shard {
             packet: Box::new([0; PACKET_BYTES]),
             transmit: Box::new([0; 1500]),
             plain: Box::new([0; PLAIN_BYTES]),
-            frame: Vec::with_capacity(PLAIN_BYTES),
+            tls: Buffers::default(),
+            frame: Vec::with_capacity(FRAME_BYTES),
         };
         let now = shared.clock.began();
         shared.statistics.heartbeat.set(now.as_nanos());
