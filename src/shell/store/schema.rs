@@ -73,8 +73,13 @@ fn pragmas(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(2))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // Records are written once and read rarely: 2 MB, the default, would be filled and be of no use.
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "trusted_schema", "OFF")
 }
+
+/// KiB of the database that a connection keeps in memory.
+const CACHE_KIB: i32 = 256;
 
 /// The version of the database; an error when it is newer than this daemon.
 pub fn check_version(connection: &Connection, path: &Path) -> Result<i64, StoreFault> {

@@ -1,5 +1,6 @@
 //! The writer thread: gathers records for a few milliseconds, commits them together, and keeps them
-//! when the disk refuses.
+//! when the disk refuses. Heartbeats of calls that are up are gathered for a second: one sync instead
+//! of one for each.
 
 use super::{BACKLOG_MAX, Order, StoreCounters, schema};
 use crate::billing::Cdr;
@@ -14,6 +15,10 @@ use std::time::{Duration, Instant};
 
 /// How long a first record waits for others to share its sync.
 const GATHER: Duration = Duration::from_millis(4);
+/// How long heartbeats wait when nothing else is to be written.
+const GATHER_HEARTBEATS: Duration = Duration::from_secs(1);
+/// A live leg's record is no news any more when it runs for so long.
+const NEWS: Duration = Duration::from_secs(1);
 /// Records of one transaction.
 const BATCH_MAX: usize = 1_000;
 /// Pause after a failed transaction.
@@ -28,6 +33,8 @@ pub struct Writer {
     ladders: BTreeMap<CallKey, String>,
     /// Set while transactions fail: when to try again.
     retry_at: Option<Instant>,
+    /// Set while nothing but heartbeats waits: when to write them.
+    beat_at: Option<Instant>,
 }
 
 impl Writer {
@@ -38,13 +45,14 @@ impl Writer {
             waiting: BTreeMap::new(),
             ladders: BTreeMap::new(),
             retry_at: None,
+            beat_at: None,
         }
     }
 
     /// Runs until `Stop`, or until the last `Store` is gone.
     pub fn run(&mut self, inbox: &Receiver<Order>) {
         loop {
-            let order = match self.retry_at {
+            let order = match self.retry_at.or(self.beat_at) {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
@@ -53,7 +61,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
             };
-            if ends || self.retry_at.is_none_or(|at| at <= Instant::now()) {
+            if ends || self.retry_at.or(self.beat_at).is_none_or(|at| at <= Instant::now()) {
                 self.commit();
             }
             if ends {
@@ -87,6 +95,12 @@ impl Writer {
 
     fn keep(&mut self, record: Box<Cdr>) {
         let key = record.key;
+        let nothing_waits = self.waiting.is_empty() && self.ladders.is_empty();
+        self.beat_at = match self.beat_at {
+            _ if record.is_closed() || record.sip_time < NEWS => None,
+            None if nothing_waits => Some(Instant::now() + GATHER_HEARTBEATS),
+            beat_at => beat_at,
+        };
         let closed = self.waiting.get(&key).is_some_and(|waiting| waiting.is_closed());
         if record.is_closed() || !closed {
             self.waiting.insert(key, record);
@@ -103,6 +117,7 @@ impl Writer {
     }
 
     fn keep_ladder(&mut self, key: CallKey, ladder: String) {
+        self.beat_at = None;
         self.ladders.insert(key, ladder);
         while self.ladders.len() > BATCH_MAX {
             self.ladders.pop_first();
@@ -131,6 +146,7 @@ impl Writer {
                 }
             }
         }
+        self.beat_at = None;
         self.publish();
         self.waiting.is_empty()
     }
@@ -217,6 +233,29 @@ mod tests {
         writer.keep(Box::new(record(1)));
         assert!(writer.commit());
         assert_eq!(schema::get(&writer.connection, closed.key), Ok(Some(closed)));
+    }
+
+    #[test]
+    fn heartbeats_wait_for_each_other_and_for_nothing_else() {
+        let mut writer = writer_with(1_000);
+        let beat = |number| {
+            let mut record = record(number);
+            record.set_times(Duration::from_secs(6), Duration::from_secs(6));
+            Box::new(record)
+        };
+        writer.keep(beat(1));
+        let at = writer.beat_at.expect("it waits");
+        assert!(at > Instant::now());
+        writer.keep(beat(2));
+        assert_eq!(writer.beat_at, Some(at), "the first one's time counts");
+        writer.keep(Box::new(record(3)));
+        writer.keep(beat(4));
+        assert_eq!(writer.beat_at, None, "a new call is written at once, and they with it");
+        assert!(writer.commit());
+        assert_eq!(writer.counters.commits.load(Ordering::Relaxed), 1);
+        writer.keep(beat(1));
+        writer.keep_ladder(beat(2).key, String::new());
+        assert_eq!(writer.beat_at, None);
     }
 
     #[test]
