@@ -107,7 +107,8 @@ pub struct Switchboard {
     settings: Settings,
     config: Arc<SipConfig>,
     ua: UserAgent,
-    calls: BTreeMap<CallKey, Call>,
+    /// Boxed, since a tree's nodes keep room for more of them than they hold.
+    calls: BTreeMap<CallKey, Box<Call>>,
     by_session: BTreeMap<SessionId, CallKey>,
     jobs: BTreeMap<JobId, (CallKey, JobPurpose)>,
     /// Live calls on each stream connection: it is kept open while there are any.
@@ -280,7 +281,7 @@ impl Switchboard {
 
     /// Calls that exist, ending ones included.
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
-        self.calls.values()
+        self.calls.values().map(Box::as_ref)
     }
 
     pub fn counters(&self) -> Counters {

@@ -83,7 +83,8 @@ pub struct UserAgent {
     tag_secret: [u64; 2],
     transactions: Transactions,
     errands: Errands,
-    sessions: BTreeMap<SessionId, InviteSession>,
+    /// Boxed, since a tree's nodes keep room for more of them than they hold.
+    sessions: BTreeMap<SessionId, Box<InviteSession>>,
     /// Sessions by our tag.
     dialogs: BTreeMap<String, SessionId>,
     ended: EndedDialogs,
@@ -333,7 +334,7 @@ impl UserAgent {
 
     /// Enters the next deadline of a session.
     fn settle_session(&mut self, session: SessionId) {
-        let deadline = self.sessions.get(&session).and_then(InviteSession::next_deadline);
+        let deadline = self.sessions.get(&session).and_then(|state| state.next_deadline());
         self.timers.set(Owner::Session(session), deadline);
     }
 
@@ -354,7 +355,7 @@ impl UserAgent {
         for token in state.forget_answers() {
             self.forget_answer(token);
         }
-        Some(state)
+        Some(*state)
     }
 
     /// Our BYE is over.

@@ -271,7 +271,7 @@ impl Switchboard {
         let (key, flow) = (call.key, call.first.flow.id);
         let cname = self.entropy.token(96);
         self.by_session.insert(call.first.session, key);
-        self.calls.insert(key, call);
+        self.calls.insert(key, Box::new(call));
         self.hold_flow(flow);
         self.set_availability();
         self.step(now, key, |call, out| call.begin(now, cname, out));

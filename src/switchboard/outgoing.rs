@@ -75,7 +75,7 @@ impl Switchboard {
         let mut call = Call::new(now, opening, cdr);
         call.outgoing = Some(Box::new(Outgoing::new(wanted, policy, asked)));
         let cname = self.entropy.token(96);
-        self.calls.insert(key, call);
+        self.calls.insert(key, Box::new(call));
         self.set_availability();
         self.counters.outgoing += 1;
         self.step(now, key, |call, out| call.begin_outgoing(now, cname, out));

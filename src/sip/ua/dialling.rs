@@ -196,7 +196,7 @@ impl UserAgent {
             state.description = description;
             state.timer = SessionTimer::new(self.config.session_interval);
             state.timer.answered(now.at, &response);
-            self.sessions.insert(session, state);
+            self.sessions.insert(session, Box::new(state));
             self.settle_session(session);
             let fork = fork_of(&response);
             return out.push(UaOutput::Event(UaEvent::Answered { session, flow, fork, body }));

@@ -117,7 +117,7 @@ impl UserAgent {
         let mut state = InviteSession::new(dialog, token);
         state.peer.note(&request);
         state.timer = SessionTimer::new(self.config.session_interval);
-        self.sessions.insert(session, state);
+        self.sessions.insert(session, Box::new(state));
         self.dialogs.insert(local_tag, session);
         out.push(UaOutput::Event(UaEvent::Invited { session, flow, request, replaces }));
     }
