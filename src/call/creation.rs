@@ -402,6 +402,7 @@ impl Call {
     fn on_agent_call_created(&mut self, now: Now, created: Created, out: &mut Vec<Act>) {
         self.note(now, Lane::Agent, "201 Created  Ultravox → edge");
         self.creation = None;
+        self.speech = create_call::speech(&created.call);
         self.cdr.ultravox_call_id = Some(created.call_id.to_string());
         self.set_track(AgentTrack::Created { join_url: created.join_url });
         self.advance(now, out);

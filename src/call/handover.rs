@@ -66,6 +66,14 @@ impl Transferring {
         self.errand.credentials.clone().filter(|_| is_cold && is_refer)
     }
 
+    /// What a REFER passes on to the target. When it rings already, it has its headers.
+    pub(super) fn target_headers(&self) -> Vec<(String, String)> {
+        match self.machine.briefing() {
+            Briefing::Cold => self.errand.headers.clone(),
+            Briefing::SecondCall | Briefing::Stage => Vec::new(),
+        }
+    }
+
     /// Where the news of a REFER that is followed go.
     pub(super) fn notified(&self) -> Option<Notified> {
         self.notified
@@ -92,8 +100,8 @@ impl Call {
             target: cold.target,
             from: cold.from,
             credentials: cold.credentials,
-            invite_headers: cold.headers.clone(),
-            refer_headers: cold.headers,
+            invite_headers: cold.headers,
+            refer_headers: Vec::new(),
             music: cold.music,
             brief: Brief::default(),
             notified: None,

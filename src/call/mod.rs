@@ -288,6 +288,8 @@ pub struct Call {
     pub outgoing: Option<Box<Outgoing>>,
     /// The telephone tools that the agent was offered.
     pub tools: Tools,
+    /// How the agent speaks ([`crate::ultravox::create_call::speech`]).
+    pub speech: Map<String, Value>,
     /// The agent was lost, and another is looked for.
     pub lost: Option<Box<Lost>>,
     /// Stages that agents were put into.
@@ -396,6 +398,7 @@ impl Call {
             creation: None,
             outgoing: None,
             tools: Tools::default(),
+            speech: Map::new(),
             lost: None,
             stages_begun: 0,
             music: Music::default(),

@@ -21,7 +21,7 @@ use crate::sip::digest::DigestClient;
 use crate::sip::msg::NameAddr;
 use crate::sip::ua::{Body, DialFault};
 use crate::ultravox::agent::Agent;
-use crate::ultravox::create_call::{CreateCall, CreateFault, Created};
+use crate::ultravox::create_call::{self, CreateCall, CreateFault, Created};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -151,6 +151,7 @@ impl Call {
         self.cdr.ultravox_call_id = Some(created.call_id.to_string());
         let Some(outgoing) = &mut self.outgoing else { return };
         outgoing.join_url = Some(created.join_url);
+        self.speech = create_call::speech(&created.call);
         let shown = outgoing.wanted.shown(created.call);
         self.answer_client(Ok(shown), out);
         if let State::SettingUp { agent, .. } = &mut self.state {

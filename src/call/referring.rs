@@ -25,7 +25,10 @@ pub struct ReferWish {
     pub target: String,
     /// The target's dialog with us, which the peer's call replaces (RFC 3891).
     pub replaces: Option<SessionId>,
-    /// For the target's INVITE, and on the REFER itself.
+    /// For the INVITE to the target: a cold transfer's `extraHeaders`, whichever its verb. They stand in
+    /// Refer-To.
+    pub target_headers: Vec<(String, String)>,
+    /// Of the REFER itself: a warm transfer's `referHeaders`, as its `inviteHeaders` are the INVITE's.
     pub headers: Vec<(String, String)>,
     /// Who asks (RFC 3892).
     pub referred_by: String,
@@ -56,6 +59,7 @@ impl Call {
             session: self.first.session,
             target: transferring.errand.callee.uri.clone(),
             replaces: second.filter(|_| replaces),
+            target_headers: transferring.target_headers(),
             headers: transferring.refer_headers.clone(),
             referred_by: format!("<{us}>"),
             credentials: transferring.refer_credentials(),

@@ -11,7 +11,7 @@ use crate::ground::{Instant, Now, Secret, StreamId, limits};
 use crate::media::plan::{AgentClose, AgentStreamFault, MediaCommand};
 use crate::ultravox::create_call::{self, CreateCall, CreateFault, Created};
 use crate::ultravox::tool;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// Tries to prepare the operator's stream while the target rings.
@@ -55,8 +55,7 @@ impl Call {
                 if let Some(transferring) = &mut self.transfer {
                     transferring.operator = Some(operator);
                 }
-                let until = now.at + self.settings.hands.transfers.ring_timeout;
-                out.push(Act::AskTurn { stream, until });
+                self.ask_operators_turn(now, out);
             }
             Briefing::Stage => self.read_stage(now, out),
         }
@@ -100,10 +99,22 @@ impl Call {
             Ok(created) => self.on_operator_created(now, stream, created, out),
             Err(fault) => {
                 self.note(now, Lane::Agent, format!("operator's agent: {fault}"));
-                if self.is_operator(stream) {
+                if fault == CreateFault::BadRequest && !self.speech.is_empty() {
+                    // Perhaps a voice that is not for calls without an agent: another one then.
+                    self.speech.clear();
+                    self.ask_operators_turn(now, out);
+                } else if self.is_operator(stream) {
                     self.lose_operator(now, "its agent call was not created", out);
                 }
             }
+        }
+    }
+
+    fn ask_operators_turn(&self, now: Now, out: &mut Vec<Act>) {
+        let operator = self.transfer.as_ref().and_then(|transfer| transfer.operator.as_ref());
+        if let Some(operator) = operator {
+            let until = now.at + self.settings.hands.transfers.ring_timeout;
+            out.push(Act::AskTurn { stream: operator.stream, until });
         }
     }
 
@@ -115,7 +126,7 @@ impl Call {
             join_timeout: self.settings.hands.transfers.ring_timeout + limits::JOIN_TIMEOUT,
             ..self.creation_request()
         };
-        let body = operator_call(&request, template.as_deref(), context);
+        let body = operator_call(&request, &self.speech, (template.as_deref(), context));
         self.note(now, Lane::Agent, "create operator's call  edge → Ultravox");
         let budget = limits::CREATE_CALL;
         out.push(Act::CreateAgentCall { stream, agent_id: None, prior: None, body, budget });
@@ -279,11 +290,16 @@ impl Call {
     }
 }
 
-/// The body of the operator's agent call: it speaks first, since the operator expects to hear why the
-/// telephone rang.
-fn operator_call(request: &CreateCall, template: Option<&str>, context: &str) -> Value {
+/// The body of the operator's agent call: it speaks as the caller's does, and first, since the operator
+/// expects to hear why the telephone rang.
+fn operator_call(
+    request: &CreateCall,
+    speech: &Map<String, Value>,
+    (template, context): (Option<&str>, &str),
+) -> Value {
     let mut body = create_call::body(request);
     if let Value::Object(members) = &mut body {
+        members.extend(speech.clone());
         members.insert("systemPrompt".into(), tool::operator_prompt(template, context).into());
         members.insert("selectedTools".into(), tool::operator_tools().into());
         members.insert("firstSpeakerSettings".into(), json!({ "agent": {} }));

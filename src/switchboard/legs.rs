@@ -129,7 +129,7 @@ impl Switchboard {
     }
 
     fn referral(&self, wish: &ReferWish) -> Option<Referral> {
-        let mut in_uri = wish.headers.clone();
+        let mut in_uri = wish.target_headers.clone();
         if let Some(other) = wish.replaces {
             in_uri.push(("Replaces".to_owned(), self.ua.replaces_value(other)?));
         }

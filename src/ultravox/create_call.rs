@@ -188,6 +188,30 @@ pub fn parse_created(body: &[u8]) -> Result<Created, AnswerFault> {
     Ok(Created { call_id, join_url, call })
 }
 
+/// How an agent call speaks, as its [`Created::call`] tells: what the body of `POST /api/calls` needs
+/// for another one that sounds the same. Whatever was overridden at the creation is in it. A voice
+/// excludes an external one, and overrides need a voice (StartCallRequest).
+pub fn speech(call: &Map<String, Value>) -> Map<String, Value> {
+    const MEMBERS: [(&str, fn(&Value) -> bool); 6] = [
+        ("model", Value::is_string),
+        ("temperature", Value::is_number),
+        ("languageHint", Value::is_string),
+        ("voice", Value::is_string),
+        ("voiceOverrides", Value::is_object),
+        ("externalVoice", Value::is_object),
+    ];
+    let told = |(name, fits): (&str, fn(&Value) -> bool)| {
+        let value = call.get(name).filter(|value| fits(value))?;
+        Some((name.to_owned(), value.clone()))
+    };
+    let mut speech: Map<String, Value> = MEMBERS.into_iter().filter_map(told).collect();
+    match speech.contains_key("voice") {
+        true => speech.remove("externalVoice"),
+        false => speech.remove("voiceOverrides"),
+    };
+    speech
+}
+
 /// Printable ASCII within the bound: nothing that could break the upgrade request it will stand in.
 fn is_usable_url(url: &str) -> bool {
     (1..=JOIN_URL_BYTES_MAX).contains(&url.len()) && url.bytes().all(|byte| byte.is_ascii_graphic())
@@ -291,6 +315,37 @@ mod tests {
     fn now() -> WallTime {
         // 1994-11-06T08:49:37Z, the date of RFC 9110's own samples.
         WallTime::from_unix_micros(784_111_777_000_000)
+    }
+
+    #[test]
+    fn another_call_speaks_as_one_that_was_created() {
+        for (call, expected) in [
+            (
+                json!({"callId": "c", "model": "m", "temperature": 0.5, "languageHint": "de",
+                    "voice": "Susi", "voiceOverrides": {"speed": 1}, "externalVoice": null}),
+                json!({"model": "m", "temperature": 0.5, "languageHint": "de", "voice": "Susi",
+                    "voiceOverrides": {"speed": 1}}),
+            ),
+            // Either a voice of the account or an external one, and overrides of the former only.
+            (
+                json!({"voice": "Susi", "externalVoice": {"x": 1}, "languageHint": null}),
+                json!({"voice": "Susi"}),
+            ),
+            (
+                json!({"voice": null, "voiceOverrides": {"speed": 1}, "externalVoice": {"x": 1}}),
+                json!({"externalVoice": {"x": 1}}),
+            ),
+            (json!({"model": 5, "temperature": "hot", "voice": {"id": 1}}), json!({})),
+        ] {
+            let spoken = speech(call.as_object().expect("an object"));
+            assert_eq!(Value::Object(spoken.clone()), expected);
+            let mut body = body(&CreateCall::default());
+            body.as_object_mut().expect("an object").extend(spoken);
+            assert_eq!(
+                super::super::schema::check_start(&super::super::schema::START_CALL, &body),
+                []
+            );
+        }
     }
 
     #[test]

@@ -73,7 +73,17 @@ fn cold(verb: SipVerb, callee: Manner) -> World {
 
 /// A warm transfer whose operator's agent does this so long after it joined.
 fn warm(kind: TransferType, operator: &[(u64, String)], callee: Manner) -> World {
-    let fixed = Fixed { kind: Some(kind), ..to_target() };
+    warm_with(kind, None, operator, callee)
+}
+
+/// The same with headers of the REFER.
+fn warm_with(
+    kind: TransferType,
+    refer_headers: Option<Vec<(String, String)>>,
+    operator: &[(u64, String)],
+    callee: Manner,
+) -> World {
+    let fixed = Fixed { kind: Some(kind), refer_headers, ..to_target() };
     let mut world = world(edge(&fixed, |_| {}), "warmTransfer", callee);
     world.service.further = vec![Script { texts: operator.to_vec(), ..Script::default() }];
     world
@@ -145,6 +155,22 @@ fn a_cold_refer_takes_the_caller_away_and_stops_the_clock() {
     assert_eq!(refer_to, "<sip:+15550001@192.0.2.100>");
     assert_eq!(referred_by, "<sip:sales@edge.example>");
     assert_eq!(world.callees[0].heard, Vec::<String>::new(), "the edge itself calls nobody");
+}
+
+#[test]
+fn headers_for_the_target_stand_in_refer_to_and_those_of_the_refer_on_it() {
+    let team = || Some(vec![("X-Team".to_owned(), "desk 1".to_owned())]);
+    let fixed = Fixed { verb: Some(SipVerb::Refer), headers: team(), ..to_target() };
+    let mut cold = world(edge(&fixed, |_| {}), "coldTransfer", Manner::default());
+    cold.run_out(600_000);
+    let to_target = "<sip:+15550001@192.0.2.100?X-Team=desk%201>";
+    assert_eq!(cold.callers[0].referred[0].0, to_target);
+    assert_eq!(cold.callers[0].refer_teams, [""]);
+    let mut warm = warm_with(TransferType::Refer, team(), &accept(2_000), Manner::default());
+    warm.run_out(600_000);
+    let (refer_to, _) = &warm.callers[0].referred[0];
+    assert!(refer_to.contains("?Replaces=") && !refer_to.contains("X-Team"), "{refer_to}");
+    assert_eq!(warm.callers[0].refer_teams, ["desk 1"]);
 }
 
 #[test]
@@ -372,6 +398,17 @@ fn an_operator_takes_the_call_over_a_bridge() {
     let body = &facts.creations[1];
     assert!(body["systemPrompt"].as_str().is_some_and(|text| text.contains("lost her card")));
     assert_eq!(body["selectedTools"].as_array().map(Vec::len), Some(2));
+    // The operator hears the voice and the language of the caller's agent.
+    for (member, value) in [
+        ("model", json!("ultravox-v0.7")),
+        ("temperature", json!(0.3)),
+        ("languageHint", json!("de")),
+        ("voice", json!("Susi")),
+        ("voiceOverrides", json!({ "elevenLabs": { "speed": 1.1 } })),
+        ("externalVoice", Value::Null),
+    ] {
+        assert_eq!(body[member], value, "{member}");
+    }
 }
 
 #[test]
@@ -471,6 +508,15 @@ fn no_agent_for_the_operator() {
         world.act(30_000, 0, Action::HangUp);
         world
     };
+    // A voice that cannot be had is no reason to have none.
+    let mut world = operator(Script { texts: accept(2_000), ..Script::default() });
+    world.service.script.creations =
+        vec![(150, Ok(())), (150, Err(CreateFault::BadRequest)), (150, Ok(()))];
+    let record = check("transfer_warm_other_voice", &mut world);
+    assert_eq!(record.transfers[0].outcome, TransferOutcome::Bridged);
+    let facts = world.facts.values().next().expect("a call");
+    let voices: Vec<_> = facts.creations[1..].iter().map(|body| body["voice"].clone()).collect();
+    assert_eq!(voices, [json!("Susi"), Value::Null]);
     let mut world = operator(Script::default());
     world.service.script.creations =
         vec![(150, Ok(())), (150, Err(CreateFault::TooMany { retry_after: None }))];

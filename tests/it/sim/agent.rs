@@ -84,10 +84,12 @@ impl Service {
         let created = outcome.map(|()| Created {
             call_id: CallId::parse(&format!("call-{number}")).expect("an identifier"),
             join_url: Secret::new(format!("wss://voice.ultravox.ai/calls/{number}")),
-            call: serde_json::json!({ "callId": format!("call-{number}") })
-                .as_object()
-                .expect("an object")
-                .clone(),
+            call: serde_json::json!({ "callId": format!("call-{number}"), "model": "ultravox-v0.7",
+                "temperature": 0.3, "languageHint": "de", "voice": "Susi", "externalVoice": null,
+                "voiceOverrides": { "elevenLabs": { "speed": 1.1 } } })
+            .as_object()
+            .expect("an object")
+            .clone(),
         });
         (latency, created)
     }

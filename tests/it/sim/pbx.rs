@@ -138,6 +138,8 @@ pub struct Caller {
     pub refers: Refers,
     /// Refer-To and Referred-By of each REFER that came.
     pub referred: Vec<(String, String)>,
+    /// `X-Team` of the REFERs themselves.
+    pub refer_teams: Vec<String>,
     pub phase: Phase,
     /// Status and To tag of each final answer to the first INVITE, copies among them.
     pub finals: Vec<(u16, String)>,
@@ -182,6 +184,7 @@ impl Caller {
             speaks: true,
             refers: Refers::default(),
             referred: Vec::new(),
+            refer_teams: Vec::new(),
             phase: Phase::Idle,
             finals: Vec::new(),
             rtp_received: 0,
@@ -490,6 +493,7 @@ impl Caller {
         }
         self.refer_cseq = Some(cseq);
         self.referred.push((value("Refer-To"), value("Referred-By")));
+        self.refer_teams.push(value("X-Team"));
         let Refers { answer: (ms, code), notifies, leaves } = self.refers.clone();
         let at = |ms: u64, wake: Wake| Out::Wake(Duration::from_millis(ms), wake);
         out.push(at(ms, Wake::Reply(reply(head, code))));
