@@ -380,9 +380,12 @@ impl Switchboard {
             UaEvent::NeverAcked { session } => {
                 self.on_session(now, session, |call, out| call.on_never_acked(now, session, out));
             }
-            UaEvent::Reoffered { session, token, method, body } => {
-                self.on_session(now, session, |call, out| {
-                    call.on_reoffered(now, session, (token, method), body, out);
+            UaEvent::Reoffered { session, fork, token, method, body } => {
+                self.on_session(now, session, |call, out| match (fork, &body) {
+                    (Some(fork), Some((_, offer))) => {
+                        call.on_early_offer(now, (session, &fork), token, offer, out);
+                    }
+                    (_, _) => call.on_reoffered(now, session, (token, method), body, out),
                 });
             }
             UaEvent::ReoffersAck { session, body } => {
@@ -423,9 +426,18 @@ impl Switchboard {
                     false => call.on_dial_failed(now, &fault, out),
                 });
             }
-            UaEvent::RequestAnswered { .. }
-            | UaEvent::ReofferAnswered { .. }
-            | UaEvent::ReofferRefused { .. } => {}
+            // What such an answer means for the session was decided already: NOTIFYs ask for no more.
+            UaEvent::RequestAnswered { .. } => {}
+            UaEvent::ReofferAnswered { session, body } => {
+                self.on_session(now, session, |call, out| {
+                    call.on_reoffer_answered(now, session, &body, out);
+                });
+            }
+            UaEvent::ReofferRefused { session, code, reason: _ } => {
+                self.on_session(now, session, |call, _| {
+                    call.on_reoffer_refused(now, session, code);
+                });
+            }
             UaEvent::ReferProgress { session, code, reason: _ } => {
                 self.on_session(now, session, |call, _| call.on_refer_progress(now, code));
             }

@@ -3,13 +3,44 @@
 //! The fork that described itself last is the one whose plan is in force, if any is: a proxy that
 //! goes from one phone to the next has given up the first. Whichever answers, its own description counts.
 
+use super::ladder::Lane;
 use super::leg::Leg;
+use super::{Act, Call};
+use crate::ground::Now;
 use crate::ground::limits::FORKS_MAX;
 use crate::media::plan::LegPlan;
-use crate::sdp::OfferAnswer;
-use crate::sip::ua::Body;
+use crate::sdp::{LocalMedia, OfferAnswer, OfferFault};
+use crate::sip::ua::{Body, RequestToken, SessionId};
 use bytes::Bytes;
 use std::net::IpAddr;
+
+impl Call {
+    /// An offer by UPDATE in an early dialog of a leg that we dial (RFC 3311 §5.2).
+    pub fn on_early_offer(
+        &mut self,
+        now: Now,
+        (session, fork): (SessionId, &str),
+        token: RequestToken,
+        offer: &Bytes,
+        out: &mut Vec<Act>,
+    ) {
+        let who = self.who(session);
+        self.note(now, Lane::Sip, format!("UPDATE  {who} → edge"));
+        let Some(local) = self.local_media_again(session) else { return };
+        let Some(leg) = self.leg_mut(session) else { return };
+        match leg.answer_fork(fork, offer, &local) {
+            Ok((description, Some(plan))) => {
+                self.apply(now, session, token, (plan, description), out);
+                self.hear_updated_target(now, session, out);
+            }
+            Ok((description, None)) => {
+                self.note(now, Lane::Sip, format!("200 OK  edge → {who}"));
+                out.push(Act::AnswerReoffer { token, description: Some(description) });
+            }
+            Err(fault) => self.reject(now, session, token, fault, out),
+        }
+    }
+}
 
 /// A provisional answer above 100 to an INVITE of ours.
 #[derive(Clone, Debug)]
@@ -27,6 +58,9 @@ pub struct EarlyDialog {
     fork: String,
     offer_answer: OfferAnswer,
     plan: LegPlan,
+    /// It made an offer of its own since, and has our answer: what its further answers to our INVITE
+    /// describe is out of date (RFC 6337 §3.1).
+    has_offered: bool,
 }
 
 impl Leg {
@@ -36,8 +70,10 @@ impl Leg {
         let (_, answer) = said.body.as_ref()?;
         let (offer_answer, plan) = self.read_answer(answer, said.source)?;
         let known = self.early.iter().position(|early| early.fork == said.fork);
-        let early = EarlyDialog { fork: said.fork.clone(), offer_answer, plan: plan.clone() };
+        let (fork, has_offered) = (said.fork.clone(), false);
+        let early = EarlyDialog { fork, offer_answer, plan: plan.clone(), has_offered };
         match known {
+            Some(index) if self.early[index].has_offered => None,
             Some(index) => {
                 let is_last = index + 1 == self.early.len();
                 let before = std::mem::replace(&mut self.early[index], early);
@@ -59,12 +95,36 @@ impl Leg {
         let source = self.flow.peer.ip();
         let early = std::mem::take(&mut self.early).into_iter().find(|early| early.fork == fork);
         let (offer_answer, plan) = match (body, early) {
+            (body, Some(early)) if early.has_offered || body.is_none() => {
+                (early.offer_answer, early.plan)
+            }
             (Some((_, answer)), _) => self.read_answer(answer, source)?,
-            (None, Some(early)) => (early.offer_answer, early.plan),
-            (None, None) => return None,
+            (None, _) => return None,
         };
         self.offer_answer = offer_answer;
         Some(LegPlan { signalling_source: source, ..plan })
+    }
+
+    /// Answers an offer that a fork makes after it has answered ours. Gives the description, and the plan
+    /// when that fork's is in force.
+    fn answer_fork(
+        &mut self,
+        fork: &str,
+        offer: &[u8],
+        local: &LocalMedia,
+    ) -> Result<(String, Option<LegPlan>), OfferFault> {
+        let last = self.early.len();
+        let found = self.early.iter().position(|early| early.fork == fork);
+        let index = found.ok_or(OfferFault::OfferPending)?;
+        let answered = self.early[index].offer_answer.answer(offer, local)?;
+        let plan = self.plan_of(&answered.agreed);
+        let early = &mut self.early[index];
+        let signalling_source = early.plan.signalling_source;
+        let plan = LegPlan { signalling_source, ..plan };
+        let before = std::mem::replace(&mut early.plan, plan.clone());
+        early.has_offered = true;
+        let in_force = index + 1 == last && self.plan.as_ref() == Some(&before);
+        Ok((answered.text, in_force.then_some(plan)))
     }
 
     /// Our offer goes out to somebody else: what its former forks said does not count any more.

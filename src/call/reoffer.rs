@@ -11,7 +11,7 @@ use crate::media::plan::LegPlan;
 use crate::refusal::Refusal;
 use crate::sdp::{DescriptionText, LocalMedia, OfferFault};
 use crate::sip::msg::Method;
-use crate::sip::ua::{RequestToken, SessionId};
+use crate::sip::ua::{Body, RequestToken, SessionId};
 use bytes::Bytes;
 
 /// A re-offer whose plan the shard has not acknowledged yet.
@@ -99,7 +99,7 @@ impl Call {
         Some(leg.local_media(codecs, &self.settings, srtp))
     }
 
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         now: Now,
         session: SessionId,
@@ -114,7 +114,7 @@ impl Call {
     }
 
     /// Answers at once when nothing changed; else when the shard has the new plan.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         now: Now,
         session: SessionId,
@@ -180,6 +180,48 @@ impl Call {
             Some(plan) if leg.plan.as_ref() == Some(&plan) => {}
             Some(plan) => self.take_plan(session, plan, out),
             None => self.on_leg_unusable(now, session, out),
+        }
+    }
+
+    /// The peer answered a description of ours that went out in a re-INVITE of ours: the one that holds,
+    /// when the session was refreshed (RFC 4028 §7.4). Its own side may have changed. An answer that
+    /// cannot be used changes nothing.
+    pub fn on_reoffer_answered(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        body: &Body,
+        out: &mut Vec<Act>,
+    ) {
+        let (Some((_, answer)), true) = (body, self.is_leg_up(session)) else { return };
+        let who = self.who(session);
+        let Some(local) = self.local_media_again(session) else { return };
+        let Some(leg) = self.leg_mut(session) else { return };
+        let agreed = match leg.offer_answer.awaits_answer() {
+            true => leg.offer_answer.accept_answer(answer),
+            false => leg.offer_answer.accept_refresh(answer, &local),
+        };
+        match agreed.map(|agreed| leg.plan_of(&agreed)) {
+            Ok(plan) if leg.plan.as_ref() == Some(&plan) => {}
+            Ok(plan) => {
+                let words = direction_words(&plan, who);
+                self.note(now, Lane::Media, format!("the {who} answers anew: {words}"));
+                self.take_plan(session, plan, out);
+            }
+            Err(fault) => {
+                let words = format!("answer of the {who} to our re-INVITE not used: {fault}");
+                self.note(now, Lane::Media, words);
+            }
+        }
+    }
+
+    /// A re-INVITE of ours was refused: all stays as it was (RFC 6141). Where that ends the session,
+    /// its end is told next.
+    pub fn on_reoffer_refused(&mut self, now: Now, session: SessionId, code: u16) {
+        let who = self.who(session);
+        self.note(now, Lane::Sip, format!("{code} to our re-INVITE  {who} → edge"));
+        if let Some(leg) = self.leg_mut(session) {
+            leg.offer_answer.withdraw();
         }
     }
 

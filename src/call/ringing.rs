@@ -16,6 +16,7 @@ use super::transfer::{Briefing, Manner};
 use super::{Act, Call};
 use crate::ground::Now;
 use crate::media::plan::{LegPlan, MediaCommand, Port, Scene};
+use crate::sip::ua::SessionId;
 
 /// `[transfers] while_ringing`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -64,6 +65,15 @@ impl Call {
         };
         if rings {
             self.hear_ringing(now, out);
+        }
+    }
+
+    /// A target that rings describes its media anew.
+    pub(super) fn hear_updated_target(&mut self, now: Now, session: SessionId, out: &mut Vec<Act>) {
+        let is_wanted = self.is_second(session) && self.while_ringing() == WhileRinging::Target;
+        let plan = self.leg(session).and_then(|leg| leg.plan.as_ref());
+        if is_wanted && plan.is_some_and(is_heard) {
+            self.hear_target(now, out);
         }
     }
 

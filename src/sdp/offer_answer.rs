@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!          answer(offer) ──▶ Answered           repeat() ──▶ our text again
-//! Stable ◀────────────────────────────┐
+//! Stable ◀────────────────────────────┐  accept_refresh(answer) when that went out as an offer
 //!    └── offer() ──▶ LocalOffer ── accept_answer(answer) ──▶ Agreed
 //! ```
 //!
@@ -14,6 +14,8 @@
 //! SRTP (RFC 4568) is agreed on the terms of [`LocalMedia::srtp`]: an encrypted section is preferred to
 //! a plain one, a plain profile with keys is answered with keys (RFC 8643), and what asks for SRTP is
 //! never answered with plain RTP. Our key stays as long as the peer's does.
+
+mod refresh;
 
 use super::control::{self, ExtendedReports};
 use super::crypto::{self, Crypto, KeySource, SrtpPolicy, SrtpTerms};

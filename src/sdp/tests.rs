@@ -10,6 +10,7 @@ use crate::media::plan::Direction;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+mod refresh;
 mod srtp;
 
 fn local() -> LocalMedia {

@@ -183,6 +183,12 @@ impl Dialog {
         self.flow_open
     }
 
+    /// The numbers of the early dialog that became this one go on.
+    pub fn follow(&mut self, early: &Dialog) {
+        self.local_cseq = self.local_cseq.max(early.local_cseq);
+        self.remote_cseq = self.remote_cseq.max(early.remote_cseq);
+    }
+
     /// A request of ours with this CSeq went out.
     pub fn sent(&mut self, cseq: u32) {
         self.local_cseq = self.local_cseq.max(cseq);

@@ -21,6 +21,7 @@ mod client;
 mod config;
 mod dialling;
 mod draft;
+mod early;
 mod errand;
 mod event;
 mod hops;
@@ -325,8 +326,9 @@ impl UserAgent {
             ServerMachine::Other(_) => {
                 self.counters.unanswered += 1;
                 let session = record.session;
-                if let Some(state) = self.sessions.get_mut(&session) {
-                    state.reoffer.take_if(|open| *open == token);
+                match self.sessions.get_mut(&session) {
+                    Some(state) => drop(state.reoffer.take_if(|open| *open == token)),
+                    None => self.close_early_offer(session, token, None),
                 }
             }
         }

@@ -6,6 +6,7 @@ mod fallback;
 mod hands;
 mod lost;
 mod outgoing;
+mod refreshing;
 mod ringing;
 mod transfers;
 

@@ -73,7 +73,7 @@ impl UserAgent {
                 if let Some(errand) = self.errands.get_mut(id) {
                     errand.step = Step::Over;
                 }
-                self.end_dial(id, Ending::Unsent, out);
+                self.end_dial(now, id, Ending::Unsent, out);
             }
             Step::Over => {}
         }
@@ -182,18 +182,21 @@ impl UserAgent {
             return;
         }
         let mut dialog = Dialog::calling(&response, flow, &request_uri);
-        let answered_early = fork.and_then(|fork| {
-            dialog.sent(fork.dialog.last_cseq());
-            fork.answer
-        });
+        let (mut reoffer, mut described) = (None, None);
+        if let Some(fork) = fork {
+            dialog.follow(&fork.dialog);
+            (reoffer, described) = (fork.reoffer, fork.description);
+        }
         self.send_ack(now, id, &dialog, attempt.repeated(), None, out);
         if is_current && phase == Phase::Calling {
-            let body = body_of(&response).or(answered_early);
+            let body = body_of(&response);
+            self.end_early_offers(now, id, out);
             self.finish_dial(id);
             let mut state = InviteSession::answered(dialog, credentials);
             state.peer.note(&response);
             state.own_contact = own_contact;
-            state.description = description;
+            state.description = described.or(description);
+            state.reoffer = reoffer;
             state.timer = SessionTimer::new(self.config.session_interval);
             state.timer.answered(now.at, &response);
             self.sessions.insert(session, Box::new(state));
@@ -201,12 +204,15 @@ impl UserAgent {
             let fork = fork_of(&response);
             return out.push(UaOutput::Event(UaEvent::Answered { session, flow, fork, body }));
         }
+        if let Some(token) = reoffer {
+            self.end(now, token, 487, &[], out);
+        }
         let cseq = dialog.next_cseq();
         dialog.sent(cseq);
         let draft = Draft::inside(&dialog, Method::Bye, cseq);
         self.begin_inside(now, Purpose::Farewell, draft, &dialog, credentials, out);
         if is_current && phase != Phase::Over {
-            self.end_dial(id, Ending::Refused(response), out);
+            self.end_dial(now, id, Ending::Refused(response), out);
         }
     }
 
@@ -283,7 +289,14 @@ impl UserAgent {
     }
 
     /// The dial is over without an answer that counts: whoever asked is told.
-    pub(super) fn end_dial(&mut self, id: ErrandId, ending: Ending, out: &mut Vec<UaOutput>) {
+    pub(super) fn end_dial(
+        &mut self,
+        now: Now,
+        id: ErrandId,
+        ending: Ending,
+        out: &mut Vec<UaOutput>,
+    ) {
+        self.end_early_offers(now, id, out);
         let Some(dial) = self.errands.get_mut(id).and_then(|errand| errand.dial_mut()) else {
             return;
         };

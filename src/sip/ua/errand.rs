@@ -8,7 +8,7 @@
 //! ```
 
 use super::draft::{Attempt, Draft};
-use super::event::Body;
+use super::event::RequestToken;
 use super::hops::DeadHops;
 use super::{RequestId, SessionId};
 use crate::ground::{Flow, Instant, Transport};
@@ -91,8 +91,13 @@ pub(super) struct Dial {
 #[derive(Debug)]
 pub(super) struct Fork {
     pub(super) dialog: Dialog,
-    /// The answer that a reliable provisional brought: the 2xx may leave it out (RFC 6337 §2.2).
-    pub(super) answer: Body,
+    /// A reliable provisional brought the answer to our offer: the next one may be the peer's
+    /// (RFC 3311 §5.1).
+    pub(super) is_settled: bool,
+    /// An offer of the peer's by UPDATE that the call has not answered yet.
+    pub(super) reoffer: Option<RequestToken>,
+    /// What we answered such an offer with: it holds in the place of our INVITE's.
+    pub(super) description: Option<Bytes>,
 }
 
 /// How far a dial is, for the call layer.

@@ -85,8 +85,15 @@ pub enum UaEvent {
     /// 64 × T1 without the ACK of a 2xx. The session stays: the call layer says `bye`.
     NeverAcked { session: SessionId },
     /// A re-INVITE or UPDATE. Without a body an UPDATE only refreshes and a re-INVITE wants our
-    /// offer. Answered with `answer` or `reject`.
-    Reoffered { session: SessionId, token: RequestToken, method: Method, body: Body },
+    /// offer. Answered with `answer` or `reject`. With `fork` it is an offer of that fork's, by UPDATE,
+    /// before anybody answered our INVITE: the fork has answered our own by then.
+    Reoffered {
+        session: SessionId,
+        fork: Option<String>,
+        token: RequestToken,
+        method: Method,
+        body: Body,
+    },
     /// The ACK of a re-INVITE's 2xx.
     ReoffersAck { session: SessionId, body: Body },
     /// Any other request in the dialog: INFO, REFER, MESSAGE, a NOTIFY that is not of our REFER.

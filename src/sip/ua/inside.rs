@@ -3,7 +3,7 @@
 
 use super::dialling::body_of;
 use super::outside::{OptionsAnswer, reason_of};
-use super::reply::{Extra, Part, push_answer};
+use super::reply::Extra;
 use super::table::{Arrival, ServerMachine};
 use super::{ByeOutcome, RequestToken, SessionId, UaEvent, UaOutput, UserAgent};
 use crate::ground::{Flow, Now};
@@ -16,9 +16,9 @@ use crate::sip::transaction::{Server, ServerKey};
 use std::sync::Arc;
 
 /// A request that passed the guards for dialog and CSeq.
-struct Inside {
+pub(super) struct Inside {
     session: SessionId,
-    token: RequestToken,
+    pub(super) token: RequestToken,
     request: Arc<Request>,
 }
 
@@ -40,7 +40,7 @@ impl UserAgent {
         out: &mut Vec<UaOutput>,
     ) {
         let Some(session) = self.session_of(&request) else {
-            return self.on_request_early((&request, &flow), out);
+            return self.on_request_early(now, (flow, key), request, out);
         };
         let is_bye = *request.method() == Method::Bye;
         let sequence = self.sessions.get(&session).map(|state| state.dialog.sequence_of(&request));
@@ -66,37 +66,6 @@ impl UserAgent {
         }
         let inside = self.receive_inside(now, session, (flow, key), request, out);
         self.on_inside(now, inside, out);
-    }
-
-    /// A request of the callee before it answered our INVITE (RFC 3311 §5.1): a refresh is granted, an
-    /// offer has to wait, since ours has no answer yet. Without state: copies are answered alike.
-    fn on_request_early(&mut self, (request, flow): (&Request, &Flow), out: &mut Vec<UaOutput>) {
-        let session = request.to().tag().and_then(|tag| self.dialogs.get(tag));
-        let dial = session.and_then(|session| self.errands.dial(*session));
-        let errand = dial.and_then(|id| self.errands.get(id));
-        let is_ours = errand.is_some_and(|errand| errand.draft.call_id == request.call_id());
-        match request.method() {
-            Method::Update if is_ours && request.body().is_empty() => {
-                let tag = request.to().tag().unwrap_or_default().to_owned();
-                let ok = StatusLine::of(200);
-                let builder = self.answer_to((request, flow), &ok, &tag, Part::Contact, &[]);
-                let bytes = self.seal(builder);
-                push_answer(*flow, bytes, out);
-            }
-            Method::Update if is_ours => {
-                let wait = self.retry_after();
-                let headers = [("Retry-After", wait.as_str())];
-                self.refuse_statelessly((request, flow), &StatusLine::of(500), &headers, out);
-            }
-            Method::Info | Method::Options if is_ours => {
-                let tag = request.to().tag().unwrap_or_default().to_owned();
-                let ok = StatusLine::of(200);
-                let builder = self.answer_to((request, flow), &ok, &tag, Part::Plain, &[]);
-                let bytes = self.seal(builder);
-                push_answer(*flow, bytes, out);
-            }
-            _ => self.refuse_statelessly((request, flow), &StatusLine::of(481), &[], out),
-        }
     }
 
     /// An ACK ends a non-2xx transaction, or the wait of a session for it, or is a copy.
@@ -174,7 +143,7 @@ impl UserAgent {
         state.dialog.is_for(request).then_some(session)
     }
 
-    fn receive_inside(
+    pub(super) fn receive_inside(
         &mut self,
         now: Now,
         session: SessionId,
@@ -285,7 +254,13 @@ impl UserAgent {
                 if method == Method::Invite || body.is_some() {
                     self.withdraw_offer(now, *session, out);
                 }
-                let event = UaEvent::Reoffered { session: *session, token: *token, method, body };
+                let event = UaEvent::Reoffered {
+                    session: *session,
+                    fork: None,
+                    token: *token,
+                    method,
+                    body,
+                };
                 out.push(UaOutput::Event(event));
             }
             Verdict::Refresh => {
@@ -306,7 +281,7 @@ impl UserAgent {
     }
 
     /// Ends a request of the peer with a status of the RFC.
-    fn end(
+    pub(super) fn end(
         &mut self,
         now: Now,
         token: RequestToken,

@@ -66,7 +66,7 @@ impl UserAgent {
         };
         let last = Final::of_fault(&fault);
         match &errand.purpose {
-            Purpose::Dial(_) => self.end_dial(id, Ending::Failed(fault), out),
+            Purpose::Dial(_) => self.end_dial(now, id, Ending::Failed(fault), out),
             Purpose::Send(request) => {
                 let request = *request;
                 out.push(UaOutput::Event(UaEvent::RequestFailed { request, fault }));
@@ -96,7 +96,7 @@ impl UserAgent {
         errand.step = Step::Over;
         errand.deadline = None;
         match &errand.purpose {
-            Purpose::Dial(_) => self.end_dial(id, Ending::Refused(answer.response), out),
+            Purpose::Dial(_) => self.end_dial(now, id, Ending::Refused(answer.response), out),
             Purpose::Send(request) => {
                 let (request, credentials) = (*request, errand.credentials.clone().map(Box::new));
                 let Answer { response, flow, hop } = answer;

@@ -2,7 +2,6 @@
 //! with the PRACK that acknowledges each; and the PRACKs that those of the peer want, in the dialog of
 //! the fork that sent them.
 
-use super::dialling::body_of;
 use super::draft::{Attempt, Draft, UNNUMBERED};
 use super::errand::{ErrandId, Fork, Purpose};
 use super::reply::Part;
@@ -121,14 +120,17 @@ impl UserAgent {
             Arrived::InOrder(number) => number,
         };
         let request_uri = errand.draft.request_uri.clone();
+        let answers = errand.draft.body.is_some() && !response.body().is_empty();
         let (credentials, cseq) = (errand.credentials.clone(), attempt.cseq);
         let (session, dialog) = match &mut errand.purpose {
             Purpose::Dial(dial) => {
                 let fork = dial.forks.entry(tag.to_owned()).or_insert_with(|| Fork {
                     dialog: Dialog::calling(response, flow, &request_uri),
-                    answer: None,
+                    is_settled: false,
+                    reoffer: None,
+                    description: None,
                 });
-                fork.answer = body_of(response).or(fork.answer.take());
+                fork.is_settled |= answers;
                 (None, fork.dialog.clone())
             }
             Purpose::Reoffer { session, dialog } => (Some(*session), dialog.as_ref().clone()),

@@ -2,6 +2,7 @@
 
 mod asking;
 mod client;
+mod early;
 mod inside_storm;
 mod referring;
 mod refreshing;
@@ -181,9 +182,10 @@ fn shown_event(event: &UaEvent) -> String {
             format!("Confirmed {} {}", session.0, if body.is_some() { "body" } else { "-" })
         }
         UaEvent::NeverAcked { session } => format!("NeverAcked {}", session.0),
-        UaEvent::Reoffered { session, token, method, body } => {
+        UaEvent::Reoffered { session, fork, token, method, body } => {
             let body = if body.is_some() { "body" } else { "-" };
-            format!("Reoffered {} {} {method} {body}", session.0, token.0)
+            let fork = fork.as_ref().map(|fork| format!(" of {fork}")).unwrap_or_default();
+            format!("Reoffered {} {} {method} {body}{fork}", session.0, token.0)
         }
         UaEvent::ReoffersAck { session, body } => {
             format!("ReoffersAck {} {}", session.0, if body.is_some() { "body" } else { "-" })

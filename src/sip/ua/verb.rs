@@ -91,9 +91,15 @@ impl UserAgent {
             let timer: Vec<(&str, &str)> = timer.iter().map(|(n, v)| (*n, v.as_str())).collect();
             self.finish_request(now, token, &StatusLine::of(200), &timer, body, out);
         }
-        if let Some(state) = self.sessions.get_mut(&session) {
-            state.reoffer = None;
-            state.dialog.refresh_target(&request);
+        match self.sessions.get_mut(&session) {
+            Some(state) => {
+                state.reoffer = None;
+                state.dialog.refresh_target(&request);
+            }
+            None => {
+                let description = body.map(|(_, text)| Bytes::copy_from_slice(text));
+                self.close_early_offer(session, token, Some((&request, description)));
+            }
         }
         Ok(())
     }
@@ -110,8 +116,9 @@ impl UserAgent {
         debug_assert!((300..700).contains(&status.code), "a refusal");
         let session = self.reoffered(token)?;
         self.finish_request(now, token, status, headers, None, out);
-        if let Some(state) = self.sessions.get_mut(&session) {
-            state.reoffer = None;
+        match self.sessions.get_mut(&session) {
+            Some(state) => state.reoffer = None,
+            None => self.close_early_offer(session, token, None),
         }
         Ok(())
     }
@@ -235,9 +242,12 @@ impl UserAgent {
     }
 
     /// The session in which this re-INVITE or UPDATE is open.
-    fn reoffered(&self, token: RequestToken) -> Result<SessionId, Gone> {
+    fn reoffered(&mut self, token: RequestToken) -> Result<SessionId, Gone> {
         let session = self.transactions.server(token).ok_or(Gone)?.session;
-        let state = self.sessions.get(&session).ok_or(Gone)?;
-        if state.reoffer == Some(token) { Ok(session) } else { Err(Gone) }
+        let is_open = match self.sessions.get(&session) {
+            Some(state) => state.reoffer == Some(token),
+            None => self.early_offer(session, token).is_some(),
+        };
+        if is_open { Ok(session) } else { Err(Gone) }
     }
 }

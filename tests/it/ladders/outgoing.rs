@@ -320,6 +320,7 @@ fn a_hundred_storms_leave_nothing() {
                 events: false,
                 other_fork: None,
                 reliable: false,
+                updates: None,
             });
             let mut outgoing = target();
             outgoing["to"] = format!("sip:{number}@192.0.2.{}", 100 + number).into();

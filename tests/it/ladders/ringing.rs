@@ -157,3 +157,26 @@ fn music_that_is_still_fetched_does_not_end_the_ringing_tone() {
     check("ringing_before_music", &mut world);
     assert_eq!(heard(&world), [TO_SOUND, TONE, BRIDGED, NOTHING]);
 }
+
+#[test]
+fn media_that_moves_by_update_before_the_answer_is_followed() {
+    // Our offer was answered reliably: the target may make one of its own (RFC 3311 §5.1).
+    let moves = Manner { reliable: true, updates: Some(900), rings: None, ..early() };
+    let mut world = cold(WhileRinging::Target, moves.clone());
+    world.callee_speaks(2_500, 0, 240);
+    let record = check("ringing_update", &mut world);
+    assert_eq!(told(&record).0, TransferOutcome::Bridged);
+    assert_eq!(world.callees[0].updated, ["200"]);
+    // What its 200 describes is older than its UPDATE: it changes nothing.
+    assert_eq!(world.ladder().matches("change leg 1").count(), 2);
+    assert!(world.callees[0].rtp_received > 140);
+    // The music plays on: nobody hears the target, and its offer is answered all the same.
+    let mut world = cold(WhileRinging::Music, moves.clone());
+    check("ringing_update_unheard", &mut world);
+    assert_eq!(world.callees[0].updated, ["200"]);
+    assert_eq!(world.ladder().matches("change leg 1").count(), 1);
+    // A provisional answer that may be lost has answered nothing yet: both offers cross.
+    let mut world = cold(WhileRinging::Target, Manner { reliable: false, ..moves });
+    check("ringing_update_crosses", &mut world);
+    assert_eq!(world.callees[0].updated, ["491"]);
+}

@@ -708,6 +708,7 @@ fn storm(seed: u64) -> World {
         early_media: (chance.below(3) == 0).then_some(100),
         other_fork: (chance.below(4) == 0).then(|| chance.below(2_000)),
         reliable: chance.below(2) == 0,
+        updates: (chance.below(4) == 0).then(|| chance.below(3_000)),
         answers: (chance.below(6) > 0)
             .then(|| (chance.below(4_000), codes[chance.below(6) as usize], "")),
         hangs_up: (chance.below(2) == 0).then(|| chance.below(12_000)),

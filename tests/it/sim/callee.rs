@@ -23,6 +23,8 @@ pub struct Manner {
     pub other_fork: Option<u64>,
     /// Provisional answers with a description want a PRACK (RFC 3262).
     pub reliable: bool,
+    /// UPDATE before the answer: its media moves to where the other fork's would come from.
+    pub updates: Option<u64>,
     /// The final answer: status and further headers.
     pub answers: Option<(u64, u16, &'static str)>,
     /// BYE so long after the ACK.
@@ -47,6 +49,7 @@ impl Default for Manner {
             early_media: None,
             other_fork: None,
             reliable: false,
+            updates: None,
             answers: Some((2_000, 200, "")),
             hangs_up: None,
             answers_at_cancel: false,
@@ -70,6 +73,9 @@ pub enum Wake {
     Early {
         branch: String,
         fork: Fork,
+    },
+    Update {
+        branch: String,
     },
     Answer {
         branch: String,
@@ -119,6 +125,8 @@ pub struct Callee {
     pub bye_answered: bool,
     /// The final answers to our re-INVITEs.
     pub reoffered: Vec<String>,
+    /// The final answers to our UPDATEs.
+    pub updated: Vec<String>,
     cseq: u32,
     version: u32,
 }
@@ -140,6 +148,7 @@ impl Callee {
             said_bye: false,
             bye_answered: false,
             reoffered: Vec::new(),
+            updated: Vec::new(),
             cseq: 0,
             version: 1,
         }
@@ -168,6 +177,7 @@ impl Callee {
     pub fn wake(&mut self, wake: Wake, out: &mut Vec<Out>) {
         match wake {
             Wake::Ring { branch } => self.ring(&branch, out),
+            Wake::Update { branch } => self.update(&branch, out),
             Wake::Early { branch, fork } => self.describe_early(&branch, fork, out),
             Wake::Answer { branch, code, extra } => self.answer(&branch, code, extra, out),
             Wake::Again { branch, interval, waited } => {
@@ -207,6 +217,7 @@ impl Callee {
         for (early, fork) in [(manner.early_media, Fork::Own), (manner.other_fork, Fork::Other)] {
             out.extend(early.map(|ms| at(ms, Wake::Early { branch: branch.clone(), fork })));
         }
+        out.extend(manner.updates.map(|ms| at(ms, Wake::Update { branch: branch.clone() })));
         if let Some((ms, code, extra)) = manner.answers {
             out.push(at(ms, Wake::Answer { branch, code, extra }));
         }
@@ -252,15 +263,23 @@ impl Callee {
         let bytes = match fork {
             Fork::Own => self.reply(&invited.head, 183, extra, Some(self.sdp())),
             Fork::Other => {
-                let own = format!("m=audio {}", self.media.port());
-                let other = format!("m=audio {}", self.other_media.port());
-                let sdp = self.sdp().replace(&own, &other);
+                let sdp = self.other_sdp();
                 let text = self.reply(&invited.head, 183, extra, Some(sdp));
                 let text = String::from_utf8(text).expect("our own text");
                 text.replace(&self.tag(), &format!("other-{}", self.name)).into_bytes()
             }
         };
         out.push(Out::Send(bytes));
+    }
+
+    /// An offer in the early dialog. It is not repeated.
+    fn update(&mut self, branch: &str, out: &mut Vec<Out>) {
+        let Some(head) = self.unanswered(branch).map(|invited| invited.head.clone()) else {
+            return;
+        };
+        self.version += 1;
+        let sdp = self.other_sdp();
+        out.push(Out::Send(self.request_in(&head, "UPDATE", Some(sdp))));
     }
 
     fn unanswered(&self, branch: &str) -> Option<&Invited> {
@@ -306,6 +325,9 @@ impl Callee {
     fn on_response(&mut self, head: &str, out: &mut Vec<Out>) {
         let cseq = header(head, "CSeq").unwrap_or_default().to_owned();
         self.bye_answered |= cseq.ends_with("BYE");
+        if cseq.ends_with("UPDATE") {
+            self.updated.push(head.get(8..11).unwrap_or_default().to_owned());
+        }
         if !cseq.ends_with("INVITE") || head.starts_with("SIP/2.0 1") {
             return;
         }
@@ -327,9 +349,15 @@ impl Callee {
 
     /// A request in the dialog, its roles turned round.
     fn request(&mut self, method: &str, body: Option<String>) -> Option<Vec<u8>> {
+        let invited = self.invites.iter().find(|one| one.acked && one.answer.is_some());
+        let head = invited?.head.clone();
+        Some(self.request_in(&head, method, body))
+    }
+
+    /// A request in the dialog of this INVITE.
+    fn request_in(&mut self, head: &str, method: &str, body: Option<String>) -> Vec<u8> {
         self.cseq += 1;
-        let invited = self.invites.iter().find(|one| one.acked && one.answer.is_some())?;
-        let value = |name| header(&invited.head, name).unwrap_or_default();
+        let value = |name| header(head, name).unwrap_or_default();
         let contact = value("Contact").trim_matches(['<', '>']).to_owned();
         let kind = if body.is_some() { "Content-Type: application/sdp\r\n" } else { "" };
         let body = body.unwrap_or_default();
@@ -346,7 +374,7 @@ impl Callee {
             self.address,
             body.len(),
         );
-        Some(text.into_bytes())
+        text.into_bytes()
     }
 
     fn tag(&self) -> String {
@@ -376,6 +404,12 @@ impl Callee {
             body.len()
         )
         .into_bytes()
+    }
+
+    fn other_sdp(&self) -> String {
+        let own = format!("m=audio {}", self.media.port());
+        let other = format!("m=audio {}", self.other_media.port());
+        self.sdp().replace(&own, &other)
     }
 
     fn sdp(&self) -> String {

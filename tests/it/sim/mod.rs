@@ -1142,7 +1142,8 @@ impl World {
         }
         for to in sent {
             let caller = self.callers.iter().position(|caller| caller.media == to);
-            let callee = self.callees.iter().position(|callee| callee.media == to);
+            let listens = |callee: &Callee| [callee.media, callee.other_media].contains(&to);
+            let callee = self.callees.iter().position(listens);
             for wait in self.network.arrivals(self.network.media).into_iter().flatten() {
                 match (caller, callee) {
                     (Some(to), _) => self.enter_in(wait, Item::RtpToPbx { to }),

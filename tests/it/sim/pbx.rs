@@ -119,6 +119,20 @@ struct Invited {
     late: bool,
 }
 
+/// How a re-INVITE of the edge is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refreshed {
+    /// With this refusal.
+    Refused(u16),
+    /// Media goes to and comes from this port of ours from now on.
+    Moves(u16),
+    /// With this direction; holding stops the voice.
+    Turns(&'static str),
+    /// With this instead of a description.
+    Nonsense(&'static str),
+    Silence,
+}
+
 /// One call of the PBX.
 pub struct Caller {
     pub name: String,
@@ -136,6 +150,9 @@ pub struct Caller {
     pub answers_bye: bool,
     pub speaks: bool,
     pub refers: Refers,
+    /// What re-INVITEs of the edge are answered with, in turn; 200 without a change when there is no
+    /// more.
+    pub refreshed: Vec<Refreshed>,
     /// Refer-To and Referred-By of each REFER that came.
     pub referred: Vec<(String, String)>,
     /// `X-Team` of the REFERs themselves.
@@ -183,6 +200,7 @@ impl Caller {
             answers_bye: true,
             speaks: true,
             refers: Refers::default(),
+            refreshed: Vec::new(),
             referred: Vec::new(),
             refer_teams: Vec::new(),
             phase: Phase::Idle,
@@ -480,8 +498,34 @@ impl Caller {
                 out.push(Out::Send(reply(head, 200)));
             }
             "REFER" => self.on_refer(head, out),
+            "INVITE" => self.on_reinvite(head, out),
             _ => out.push(Out::Send(reply(head, 200))),
         }
+    }
+
+    /// An offer of the edge: its own description once more.
+    fn on_reinvite(&mut self, head: &str, out: &mut Vec<Out>) {
+        if self.refreshed.first() == Some(&Refreshed::Silence) {
+            return;
+        }
+        let how = (!self.refreshed.is_empty()).then(|| self.refreshed.remove(0));
+        let mut body = None;
+        match how {
+            Some(Refreshed::Silence) | None => {}
+            Some(Refreshed::Refused(code)) => return out.push(Out::Send(reply(head, code))),
+            Some(Refreshed::Moves(port)) => self.media.set_port(port),
+            Some(Refreshed::Turns(direction)) => self.turn(direction, out),
+            Some(Refreshed::Nonsense(text)) => body = Some(text.to_owned()),
+        }
+        self.version += 1;
+        let body = body.unwrap_or_else(|| self.sdp("0 101"));
+        let text = String::from_utf8(reply(head, 200)).expect("our own text");
+        let sdp = format!(
+            "Require: timer\r\nSession-Expires: 90;refresher=uac\r\n\
+             Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        out.push(Out::Send(text.replace("Content-Length: 0\r\n\r\n", &sdp).into_bytes()));
     }
 
     /// A REFER: the first copy of it counts.

@@ -285,7 +285,7 @@ fn early_requests_of_the_callee_do_not_end_the_call() {
     caller.world.flow = flow;
     for (method, body, expected) in [
         ("UPDATE", "", "200 UPDATE"),
-        ("UPDATE", "v=0", "500 UPDATE"),
+        ("UPDATE", "v=0", "491 UPDATE"),
         ("INFO", "", "200 INFO"),
         ("BYE", "", "481 BYE"),
     ] {
