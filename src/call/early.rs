@@ -9,7 +9,7 @@ use super::{Act, Call};
 use crate::ground::Now;
 use crate::ground::limits::FORKS_MAX;
 use crate::media::plan::LegPlan;
-use crate::sdp::{LocalMedia, OfferAnswer, OfferFault};
+use crate::sdp::{DescriptionText, LocalMedia, OfferAnswer, OfferFault};
 use crate::sip::ua::{Body, RequestToken, SessionId};
 use bytes::Bytes;
 use std::net::IpAddr;
@@ -43,7 +43,7 @@ impl Call {
 }
 
 /// A provisional answer above 100 to an INVITE of ours.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Provisional {
     /// Names the early dialog.
     pub fork: String,
@@ -112,7 +112,7 @@ impl Leg {
         fork: &str,
         offer: &[u8],
         local: &LocalMedia,
-    ) -> Result<(String, Option<LegPlan>), OfferFault> {
+    ) -> Result<(DescriptionText, Option<LegPlan>), OfferFault> {
         let last = self.early.len();
         let found = self.early.iter().position(|early| early.fork == fork);
         let index = found.ok_or(OfferFault::OfferPending)?;
@@ -124,7 +124,7 @@ impl Leg {
         let before = std::mem::replace(&mut early.plan, plan.clone());
         early.has_offered = true;
         let in_force = index + 1 == last && self.plan.as_ref() == Some(&before);
-        Ok((answered.text, in_force.then_some(plan)))
+        Ok((answered.text.into(), in_force.then_some(plan)))
     }
 
     /// Our offer goes out to somebody else: what its former forks said does not count any more.
