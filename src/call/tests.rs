@@ -85,3 +85,18 @@ fn messages_print_neither_keys_nor_credentials() {
     assert_silent(&message, &secrets);
     assert!(format!("{message:?}").contains("7 INVITE"));
 }
+
+#[test]
+fn a_key_never_prints() {
+    use crate::call::tool::ToolCall;
+    use crate::media::plan::{Key, MediaEvent};
+    let keys = vec![Key('7'), Key('#')];
+    let (leg, second) = (LegId::CALLER, Duration::from_secs(1));
+    let pressed = MediaEvent::Digit { leg, digit: Key('7'), duration_ms: 100 };
+    let sent = MediaCommand::SendKeys { leg, keys: keys.clone(), tone: second, gap: second };
+    let asked = ToolCall::Keys { keys, tone: second, gap: second };
+    for what in [&pressed as &dyn Debug, &sent, &asked, &Act::Media(sent.clone())] {
+        let printed = format!("{what:?}");
+        assert!(!printed.contains(['7', '#']), "{printed}");
+    }
+}

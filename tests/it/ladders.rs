@@ -2,6 +2,7 @@
 //! `fixtures/ladders/`. `VOXEDGE_LADDERS=write` writes them anew; read the difference.
 
 mod agent_calls;
+mod bounds;
 mod fallback;
 mod hands;
 mod lost;
