@@ -42,7 +42,12 @@ impl Agents {
 
     /// A daemon that may call this port, with more sections of its configuration.
     pub fn edge(&self, target: u16, more: &str) -> Edge {
-        let more = format!("[outgoing]\nallowed_hosts = [\"127.0.0.1:{target}\"]\n{more}");
+        self.edge_for(&format!("127.0.0.1:{target}"), more)
+    }
+
+    /// The same with an address.
+    pub fn edge_for(&self, target: &str, more: &str) -> Edge {
+        let more = format!("[outgoing]\nallowed_hosts = [\"{target}\"]\n{more}");
         let (base_url, root) = (self.standin.base_url(), self.standin.root_certificate());
         Edge::start_so(&Start { base_url, root, more: &more, ..Start::default() })
     }
@@ -84,7 +89,12 @@ pub fn agent(tool: Value, steps: Vec<Step>) -> AgentScript {
 
 /// A tool that passes the caller on to this port; `how` are more of its fixed parameters.
 pub fn tool(name: &str, target: u16, how: Value) -> Value {
-    let mut fixed = json!({"target": format!("sip:sales@127.0.0.1:{target}")});
+    tool_to(name, &format!("127.0.0.1:{target}"), how)
+}
+
+/// The same to an address.
+pub fn tool_to(name: &str, target: &str, how: Value) -> Value {
+    let mut fixed = json!({"target": format!("sip:sales@{target}")});
     let (Some(members), Value::Object(how)) = (fixed.as_object_mut(), how) else {
         panic!("parameters are an object")
     };

@@ -115,7 +115,7 @@ impl Phone {
         }
     }
 
-    /// The end of a call that never came up, in baresip's words.
+    /// The end of a call, in baresip's words.
     fn await_closed(&mut self) -> String {
         loop {
             let message = self.message();
@@ -379,6 +379,53 @@ fn keys_of_a_softphone_reach_the_agent_as_one_message_and_the_agents_keys_the_so
     phone.await_event("CALL_CLOSED");
     assert_answered(&edge.measured()[0], &PCMU);
     assert_eq!(agents.told(), ["1#5"]);
+}
+
+#[test]
+fn bridged_softphones_hold_resume_and_press_keys_to_each_other() {
+    if !has("baresip") {
+        return;
+    }
+    let port = free_port();
+    let cold = tool("coldTransfer", port, json!({"sipVerb": "INVITE"}));
+    let agents = Agents::start(vec![agent(cold, uses("coldTransfer", json!({}), FAILED))]);
+    let edge = agents.edge(port, "");
+    let mut target = Phone::start_as(&edge, &PCMU, "udp", port, ";answermode=auto");
+    let mut caller = Phone::start(&edge, &PCMU, "udp");
+    caller.command("dial", &uri(&edge, AGENT, "udp"));
+    caller.await_event("CALL_ESTABLISHED");
+    target.await_event("CALL_ESTABLISHED");
+    let bridged = |list: &[Cdr]| {
+        let transfers = list.first().map(|record| record.transfers.as_slice());
+        transfers.is_some_and(|all| all.iter().any(|one| one.outcome == TransferOutcome::Bridged))
+    };
+    edge.records_when(bridged);
+    target.await_event("CALL_RTPESTAB");
+    // Keys of either reach the other, before and after a hold.
+    press(&mut caller, &mut target, "4");
+    press(&mut target, &mut caller, "#");
+    for command in ["hold", "resume"] {
+        caller.command(command, "");
+        // It tells the answer to its re-INVITE so.
+        caller.await_event("CALL_REMOTE_SDP");
+    }
+    press(&mut caller, &mut target, "2");
+    press(&mut target, &mut caller, "7");
+    caller.command("hangup", "");
+    caller.await_closed();
+    target.await_closed();
+    let record = &edge.measured()[0];
+    assert_eq!(record.transfers[0].outcome, TransferOutcome::Bridged, "{record:#?}");
+    assert_eq!(record.ended_by, Some(EndedBy::Caller), "{record:#?}");
+    assert_eq!((record.keys.rfc4733, record.keys.passed_on), (4, 4), "{record:#?}");
+    assert_eq!(agents.told(), [""; 0]);
+}
+
+/// One softphone presses a key, the other hears it.
+fn press(from: &mut Phone, to: &mut Phone, key: &str) {
+    from.command("sndcode", key);
+    assert_eq!(to.await_event("CALL_DTMF_START")["param"], key, "{}", to.log());
+    to.await_event("CALL_DTMF_END");
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! SIPp as the caller and SIPp as whom the agent passes it on to: both legs are the daemon's. What each
 //! of the two hears is heard by the test, which speaks for them too.
 
-use super::agents::{AGENT, Agents, FAILED, accepts, agent, briefer, invoke, texts, tool, uses};
+use super::agents::{
+    AGENT, Agents, FAILED, accepts, agent, briefer, invoke, texts, tool, tool_to, uses,
+};
 use super::ear::{AGENT_HZ, Ear};
+use super::kamailio::{self, Kamailio};
 use super::phone::Phone;
 use super::rig::{Edge, Start, has};
 use serde_json::json;
@@ -12,7 +15,7 @@ use voxedge::billing::{Cdr, EndedBy, TransferKind, TransferOutcome};
 use voxedge::standin::AgentScript;
 use voxedge::standin::script::Step;
 use voxedge::standin::sound::Sound;
-use voxedge::ultravox::tool::REFUSE;
+use voxedge::ultravox::tool::{ACCEPT, REFUSE};
 
 const CALLER_HZ: u32 = 500;
 const TARGET_HZ: u32 = 750;
@@ -23,6 +26,8 @@ struct Bridge {
     edge: Edge,
     caller: (Phone, Ear),
     target: (Phone, Ear),
+    /// Between the daemon and the target, where there is one.
+    _gateway: Option<Kamailio>,
 }
 
 impl Bridge {
@@ -36,23 +41,45 @@ impl Bridge {
     ) -> Bridge {
         let ears = (Ear::new(), Ear::new());
         let phone = Phone::heard(target, ears.1.port);
+        let place = format!("127.0.0.1:{}", phone.port);
+        Bridge::set_up(caller, (phone, place, None), ears, (name, how), more)
+    }
+
+    /// The same with a proxy that records its route before the target.
+    fn begin_behind_a_proxy(
+        target: &str,
+        name: &str,
+        how: serde_json::Value,
+        more: Vec<AgentScript>,
+    ) -> Bridge {
+        let ears = (Ear::new(), Ear::new());
+        let phone = Phone::heard(target, ears.1.port);
+        let (gateway, place) = Kamailio::gateway_to(phone.port);
+        Bridge::set_up("heard_caller", (phone, place, Some(gateway)), ears, (name, how), more)
+    }
+
+    fn set_up(
+        caller: &str,
+        (phone, place, gateway): (Phone, String, Option<Kamailio>),
+        ears: (Ear, Ear),
+        (name, how): (&str, serde_json::Value),
+        more: Vec<AgentScript>,
+    ) -> Bridge {
+        let target = phone.scenario();
         let failed = if target == "operator_waits" { "did not take the call" } else { FAILED };
         let parameters = json!({"context": "The caller is Ada and wants to pay."});
-        let passes_on = agent(tool(name, phone.port, how), uses(name, parameters, failed));
+        let passes_on = agent(tool_to(name, &place, how), uses(name, parameters, failed));
         let agents = Agents::start([vec![passes_on], more].concat());
-        let edge = agents.edge(phone.port, "[transfers]\nring_timeout_s = 5\n");
+        let edge = agents.edge_for(&place, "[transfers]\nring_timeout_s = 5\n");
         let call = Phone::heard_call(caller, "u1", ears.0.port, AGENT, edge.port);
-        Bridge { agents, edge, caller: (call, ears.0), target: (phone, ears.1) }
+        let (caller, target) = ((call, ears.0), (phone, ears.1));
+        Bridge { agents, edge, caller, target, _gateway: gateway }
     }
 
     /// The caller hears music; then both hear each other.
     fn talk(&mut self) {
         self.caller.1.await_sound();
-        let content = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| self.target.1.talk(TARGET_HZ, CALLER_HZ, &content));
-            self.caller.1.talk(CALLER_HZ, TARGET_HZ, &content);
-        });
+        talk_both(&mut self.caller.1, &mut self.target.1);
     }
 
     /// Both telephones saw what they want; gives the record.
@@ -63,6 +90,15 @@ impl Bridge {
         assert_eq!(record.transfers.len(), 1, "{record:#?}");
         (record, self.agents)
     }
+}
+
+/// Until both hear each other.
+fn talk_both(caller: &mut Ear, target: &mut Ear) {
+    let content = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| target.talk(TARGET_HZ, CALLER_HZ, &content));
+        caller.talk(CALLER_HZ, TARGET_HZ, &content);
+    });
 }
 
 /// Both legs went on here, and are billed to their ends, the agent's time only until the bridge.
@@ -239,6 +275,71 @@ fn the_agent_itself_asks_the_operator_in_a_stage_of_its_own() {
     let stages = texts(&seen[0], "forced_agent_message", "type").len();
     assert_eq!(stages, 2, "into the operator's stage, and back: {:#?}", seen[0].texts);
     assert_eq!(seen[0].text_problems, [""; 0]);
+}
+
+#[test]
+fn the_agent_itself_bridges_an_operator_who_accepts_in_a_stage() {
+    if !has("sipp") {
+        return;
+    }
+    let (mut ear, mut target_ear) = (Ear::new(), Ear::new());
+    let target = Phone::heard("operator_stays", target_ear.port);
+    let briefs = vec![
+        Step::AwaitMessage { name: "forced_agent_message".into() },
+        Step::Wait { ms: 300 },
+        Step::InvokeTool { tool: ACCEPT.to_owned(), parameters: json!({}) },
+    ];
+    let moment = vec![Step::Wait { ms: 500 }];
+    let warm = invoke("warmTransfer", json!({"context": "The caller is Ada."}));
+    let tool = tool("warmTransfer", target.port, json!({"transferType": "BRIDGE"}));
+    let agents = Agents::start(vec![agent(tool, [moment, warm, briefs].concat())]);
+    let edge = agents.edge(target.port, "[transfers]\nwarm = \"stage\"\n");
+    let caller = Phone::heard_call("heard_caller", "u1", ear.port, AGENT, edge.port);
+    ear.await_sound();
+    talk_both(&mut ear, &mut target_ear);
+    caller.assert_content();
+    target.assert_content();
+    let record = edge.closed(1).remove(0);
+    assert_bridged(&record, TransferKind::WarmBridge, EndedBy::Target);
+    assert_eq!(record.transfers[0].operator_call_id, None, "one agent call did it all");
+    let seen = agents.seen_when(|seen| seen.len() == 1 && seen[0].end_reason.is_some());
+    let stages = texts(&seen[0], "forced_agent_message", "type").len();
+    assert_eq!(stages, 1, "into the operator's stage: {:#?}", seen[0].texts);
+    assert_eq!(seen[0].text_problems, [""; 0]);
+}
+
+#[test]
+fn a_target_behind_a_proxy_that_stays_on_the_way_is_bridged() {
+    if !kamailio::installed() {
+        return;
+    }
+    let invite = json!({"sipVerb": "INVITE"});
+    let mut bridge =
+        Bridge::begin_behind_a_proxy("routed_operator", "coldTransfer", invite, vec![]);
+    bridge.talk();
+    let (record, _) = bridge.end();
+    assert_bridged(&record, TransferKind::ColdInvite, EndedBy::Target);
+    let how = json!({"transferType": "BRIDGE"});
+    let mut bridge =
+        Bridge::begin_behind_a_proxy("routed_operator", "warmTransfer", how, vec![accepts()]);
+    bridge.talk();
+    let (record, agents) = bridge.end();
+    assert_bridged(&record, TransferKind::WarmBridge, EndedBy::Target);
+    assert_briefed(&record, &agents);
+}
+
+#[test]
+fn session_timers_are_refreshed_on_both_legs_of_a_bridge() {
+    if !has("sipp") {
+        return;
+    }
+    let invite = json!({"sipVerb": "INVITE"});
+    let mut bridge =
+        Bridge::begin("timed_caller", "timed_operator", "coldTransfer", invite, vec![]);
+    // They hear each other before, while and after their timers are refreshed.
+    bridge.talk();
+    let (record, _) = bridge.end();
+    assert_bridged(&record, TransferKind::ColdInvite, EndedBy::Target);
 }
 
 #[test]

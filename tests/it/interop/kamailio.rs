@@ -39,7 +39,7 @@ fn filled_in(template: &str, words: &[(&str, String)]) -> String {
 }
 
 /// A running Kamailio, ended when dropped.
-struct Kamailio {
+pub(super) struct Kamailio {
     child: Child,
     folder: Folder,
     port: u16,
@@ -78,6 +78,15 @@ impl Kamailio {
     /// One that passes on and stays on the way of the dialog, at [`PROXY`].
     fn record_routing_proxy() -> Kamailio {
         Kamailio::proxy_by(include_str!("../../../fixtures/kamailio/record_route.cfg"))
+    }
+
+    /// One that passes new calls for itself on to this telephone, and stays on the way; where it is.
+    pub(super) fn gateway_to(target: u16) -> (Kamailio, String) {
+        let template = include_str!("../../../fixtures/kamailio/gateway.cfg");
+        let kamailio =
+            Kamailio::proxy_by(&filled_in(template, &[("@target@", target.to_string())]));
+        let place = format!("{PROXY}:{}", kamailio.port);
+        (kamailio, place)
     }
 
     fn proxy_by(template: &str) -> Kamailio {
@@ -247,7 +256,7 @@ impl Drop for Kamailio {
     }
 }
 
-fn installed() -> bool {
+pub(super) fn installed() -> bool {
     has("kamailio") && has("sipp")
 }
 

@@ -71,6 +71,10 @@ impl Phone {
         Phone { child, folder, scenario: scenario.to_owned(), port }
     }
 
+    pub fn scenario(&self) -> String {
+        self.scenario.clone()
+    }
+
     /// Its scenario came to its end as it wants it.
     pub fn assert_content(mut self) {
         let status = self.child.wait().expect("it runs");
