@@ -387,7 +387,8 @@ fn bridged_softphones_hold_resume_and_press_keys_to_each_other() {
         return;
     }
     let port = free_port();
-    let cold = tool("coldTransfer", port, json!({"sipVerb": "INVITE"}));
+    let target = format!("sip:test@127.0.0.1:{port}");
+    let cold = tool("coldTransfer", port, json!({"sipVerb": "INVITE", "target": target}));
     let agents = Agents::start(vec![agent(cold, uses("coldTransfer", json!({}), FAILED))]);
     let edge = agents.edge(port, "");
     let mut target = Phone::start_as(&edge, &PCMU, "udp", port, ";answermode=auto");
