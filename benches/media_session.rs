@@ -66,6 +66,7 @@ impl Call {
             rtp_timeout: Duration::from_secs(30),
             rtcp_only_max: Duration::from_secs(600),
             hold_max: Duration::from_secs(1_800),
+            jitter: Default::default(),
             outgoing: false,
             cname: "c".into(),
         };

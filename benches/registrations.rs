@@ -144,6 +144,7 @@ fn settings() -> Settings {
             hands: Default::default(),
             rtcp_only_max: limits::RTCP_ONLY_MAX,
             hold_max: limits::HOLD_MAX,
+            jitter: Default::default(),
         },
         media_v4: Some(MediaAddress { bind: address, advertise: address }),
         media_v6: None,

@@ -335,6 +335,7 @@ fn settings(address: IpAddr) -> Settings {
             rtp_timeout: limits::RTP_TIMEOUT,
             rtcp_only_max: limits::RTCP_ONLY_MAX,
             hold_max: limits::HOLD_MAX,
+            jitter: Default::default(),
             refusals: RefusalPolicy::default(),
             hands: Default::default(),
         },

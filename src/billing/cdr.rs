@@ -249,6 +249,14 @@ pub struct MediaSummary {
     pub concealed_ms: u64,
     pub jitter_us: u32,
     pub jitter_max_us: u32,
+    /// What packets waited in the jitter buffer: mean and longest; and its target, last and largest.
+    pub jitter_wait_us: u32,
+    pub jitter_wait_max_us: u32,
+    pub jitter_target_us: u32,
+    pub jitter_target_max_us: u32,
+    /// By how much audio was made shorter and longer to follow the clock.
+    pub shortened_ms: u64,
+    pub lengthened_ms: u64,
     pub round_trip_us: u32,
     /// How the far end sounds to us, and we to it: mean opinion scores, 1 to 4.41 (E-model). `None`:
     /// nothing came; the far end never reported.
@@ -321,6 +329,12 @@ impl From<&MediaReport> for MediaSummary {
             concealed_ms: report.concealed_ms,
             jitter_us: report.jitter_us,
             jitter_max_us: report.jitter_max_us,
+            jitter_wait_us: report.jitter_wait_us,
+            jitter_wait_max_us: report.jitter_wait_max_us,
+            jitter_target_us: report.jitter_target_us,
+            jitter_target_max_us: report.jitter_target_max_us,
+            shortened_ms: report.shortened_ms,
+            lengthened_ms: report.lengthened_ms,
             round_trip_us: report.round_trip_us,
             mos_received: report.mos_received,
             mos_sent: report.mos_sent,

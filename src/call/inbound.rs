@@ -52,6 +52,7 @@ impl Call {
             rtp_timeout: self.settings.rtp_timeout,
             rtcp_only_max: self.settings.rtcp_only_max,
             hold_max: self.settings.hold_max,
+            jitter: self.settings.jitter,
             outgoing: self.outgoing.is_some(),
             cname,
         };

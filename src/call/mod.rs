@@ -47,7 +47,9 @@ use crate::context::Caller;
 use crate::fallback::Question;
 use crate::ground::ports::RtpPort;
 use crate::ground::{CallKey, Flow, Instant, JobId, LegId, Now, Secret, StreamId};
-use crate::media::plan::{AgentClose, AgentRates, EarlyMedia, MediaCommand, MediaReport};
+use crate::media::plan::{
+    AgentClose, AgentRates, DelayBounds, EarlyMedia, MediaCommand, MediaReport,
+};
 use crate::outgoing::DialRefusal;
 use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
@@ -237,6 +239,7 @@ pub struct CallSettings {
     pub rtp_timeout: Duration,
     pub rtcp_only_max: Duration,
     pub hold_max: Duration,
+    pub jitter: DelayBounds,
     pub refusals: RefusalPolicy,
     /// Tools, transfers, keys, and a lost agent.
     pub hands: Arc<HandSettings>,

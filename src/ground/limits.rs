@@ -160,6 +160,9 @@ pub const RTP_TIMEOUT: Duration = Duration::from_secs(30);
 pub const RTCP_ONLY_MAX: Duration = Duration::from_secs(600);
 /// A call on hold whose peer sends nothing for this long is ended.
 pub const HOLD_MAX: Duration = Duration::from_secs(30 * 60);
+/// Bounds of how much later than the fastest packets may come and still be waited for.
+pub const JITTER_MIN: Duration = Duration::from_millis(20);
+pub const JITTER_MAX: Duration = Duration::from_millis(200);
 /// How long the agent's first word waits for the caller's first packet.
 pub const PATH_CONFIRM: Duration = Duration::from_millis(400);
 /// When it is judged whether media comes from the peer of a leg that is up.

@@ -12,11 +12,18 @@ use std::time::Duration;
 pub(super) struct Ticks(u64);
 
 const TICKS_HZ: u32 = 48_000;
+/// Ticks in a millisecond.
+pub(super) const TICKS_MS: i64 = TICKS_HZ as i64 / 1_000;
 
 impl Ticks {
     /// `samples` of a rate that divides 48,000.
     pub(super) fn of(samples: usize, rate_hz: u32) -> Ticks {
         Ticks(samples as u64 * u64::from(TICKS_HZ / rate_hz.clamp(1, TICKS_HZ)))
+    }
+
+    /// In ticks.
+    pub(super) fn count(self) -> u64 {
+        self.0
     }
 
     /// Whole milliseconds.
@@ -51,17 +58,21 @@ impl SampleClock {
 
     /// How many samples the uplink is behind real time; negative when it is ahead.
     pub(super) fn lag(&self, now: Instant) -> i64 {
-        let nanos = now.since(self.origin).as_nanos();
-        let due = nanos * u128::from(TICKS_HZ) / 1_000_000_000;
-        let ticks = i64::try_from(due).unwrap_or(i64::MAX) - self.pushed.0 as i64;
-        ticks.div_euclid(i64::from(TICKS_HZ / self.rate_hz))
+        self.lag_ticks(now).div_euclid(i64::from(TICKS_HZ / self.rate_hz))
+    }
+
+    /// As [`SampleClock::lag`], in ticks.
+    pub(super) fn lag_ticks(&self, now: Instant) -> i64 {
+        let nanos = now.as_nanos().saturating_sub(self.origin.as_nanos());
+        // 48,000 / 1,000,000,000, without an overflow for a century.
+        let due = nanos.saturating_mul(6) / 125_000;
+        due as i64 - self.pushed.0 as i64
     }
 
     /// When the uplink will be `lag` samples behind, if nothing more is pushed.
     pub(super) fn when_lagging(&self, lag: usize) -> Instant {
-        let ticks = u128::from(self.pushed.0 + Ticks::of(lag, self.rate_hz).0);
-        let nanos = (ticks * 1_000_000_000).div_ceil(u128::from(TICKS_HZ));
-        self.origin + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        let ticks = self.pushed.0 + Ticks::of(lag, self.rate_hz).0;
+        self.origin + Duration::from_nanos(ticks.saturating_mul(125_000).div_ceil(6))
     }
 
     pub(super) fn push(&mut self, samples: usize) {

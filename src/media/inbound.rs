@@ -2,20 +2,30 @@
 //! second of the call a second of audio. Sequence numbers give the order, timestamps the size of a
 //! gap, and the clock the amount: whatever timestamps say, no more is filled than is missing.
 //!
-//! | what is missing | what is heard |
+//! | what is missing, or too much | what is heard |
 //! |---|---|
 //! | a packet, after the jitter target | FEC or concealment, then the packets that waited |
-//! | packets, none behind them | concealment for 60 ms, then silence |
+//! | packets, none behind them, after the patience | concealment for 60 ms, then silence |
 //! | comfort noise (RFC 3389), the codec's own pause | noise as the sender described it |
 //! | telephone-event, hold | silence |
-//! | nothing: packets come after their place was filled | nothing; they are late |
+//! | nothing: packets come little after their place was filled | they, and less of what follows |
+//! | nothing: they come long after it | nothing; they are late |
+//! | more than the clock asks for, or soon less | shorter or longer audio, by a pitch period |
+//!
+//! Nothing is delayed that need not be: packets in order go on as they come. So the target is no delay of
+//! the audio; it says how late packets may come before something is made up.
 
+use super::balance::{Balance, Way};
 use super::bridge::Bridge;
-use super::clock::{SampleClock, Ticks};
+use super::clock::{SampleClock, TICKS_MS, Ticks};
+use super::delay::TargetDelay;
 use super::jitter::{Arrival, JitterBuffer};
 use super::key_ear::KeyEar;
-use super::plan::{CodecPlan, ComfortNoisePlan, LegPlan, PausePlan, TelephoneEventPlan};
+use super::plan::{
+    CodecPlan, ComfortNoisePlan, DelayBounds, LegPlan, PausePlan, TelephoneEventPlan,
+};
 use super::stream::Stream;
+use super::stretch::Stretch;
 use super::uplink::FRAME_MS;
 use crate::codec::comfort_noise;
 use crate::codec::resample::{GROWTH_MAX, Resampler};
@@ -24,8 +34,20 @@ use crate::ground::{Instant, LegId};
 use crate::rtp::packet::RtpHeader;
 use std::time::Duration;
 
-/// How long a gap in the sequence waits for its packet, and how far the uplink may fall behind.
-pub(super) const JITTER_TARGET: Duration = Duration::from_millis(60);
+/// How far the uplink may fall behind before it is filled, at least, and a packet more.
+const PATIENCE_MIN: Duration = Duration::from_millis(60);
+/// The patience takes packets for no longer than this.
+const PACKET_MS_USUAL: u32 = 60;
+/// What a packet may come later than the target expects, before its place is filled.
+const RESERVE_MS: i64 = 10;
+/// Packets whose place was filled are still played when they come no later than this after it.
+const LATE_MS_MAX: u32 = 160;
+/// The uplink is never further ahead of real time; packets that would put it there are not played.
+const SURPLUS_MS_MAX: i64 = 240;
+/// How far ahead a lost packet may be concealed whole.
+const SURPLUS_MS_USUAL: u32 = 30;
+/// The longest period by which audio is made longer.
+const PERIOD_MS_MAX: usize = 15;
 /// Comfort noise (RFC 3389), agreed or not.
 const COMFORT_NOISE: u8 = 13;
 /// Concealment for one gap; silence follows.
@@ -62,9 +84,24 @@ pub(super) enum Content {
 pub(super) struct InboundCounters {
     pub(super) concealed: Ticks,
     pub(super) silent: Ticks,
+    /// By how much audio was made shorter and longer.
+    pub(super) shortened: Ticks,
+    pub(super) lengthened: Ticks,
+    /// What packets that were played waited for others, together and at most.
+    pub(super) waited: Duration,
+    pub(super) waited_max: Duration,
+    pub(super) played: u64,
     pub(super) late: u64,
     pub(super) duplicate: u64,
     pub(super) refused: u64,
+}
+
+impl InboundCounters {
+    /// What a packet waited in the mean of all that were played.
+    pub(super) fn mean_wait(&self) -> Duration {
+        let count = u32::try_from(self.played).unwrap_or(u32::MAX);
+        self.waited.checked_div(count).unwrap_or_default()
+    }
 }
 
 /// Who hears a leg: agents that hear it alone, and the bridge.
@@ -94,7 +131,17 @@ impl Hearers<'_> {
 /// The receiving half of a leg.
 pub(super) struct Inbound {
     jitter: JitterBuffer,
+    delay: TargetDelay,
     speech: Speech,
+}
+
+/// What becomes of a packet's audio.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    Dropped,
+    Played,
+    /// Played, and made shorter or longer as far as it can be.
+    Stretched,
 }
 
 /// Decoding and time, behind the jitter buffer. All is counted in samples of the codec; what goes to
@@ -113,9 +160,12 @@ struct Speech {
     /// Rate of the agent's stream, with what leads to it when it is another.
     agent_hz: u32,
     resampler: Option<Resampler>,
+    /// How much later than the fastest packets may come.
     target: Duration,
     /// Runs from the agent's join.
     clock: Option<SampleClock>,
+    balance: Balance,
+    stretch: Stretch,
     /// RTP timestamp that follows the last packet without a gap.
     expected: Option<u32>,
     /// Samples that were made up since the last packet.
@@ -132,9 +182,15 @@ struct Speech {
 }
 
 impl Inbound {
-    /// `noise`: the seed of the noise in pauses.
-    pub(super) fn new(leg: &LegPlan, agent_hz: u32, noise: u32) -> Result<Inbound, CodecFault> {
+    /// `bounds`: how late its packets may come. `noise`: the seed of the noise in pauses.
+    pub(super) fn new(
+        leg: &LegPlan,
+        agent_hz: u32,
+        bounds: DelayBounds,
+        noise: u32,
+    ) -> Result<Inbound, CodecFault> {
         let plan = &leg.codec;
+        let delay = TargetDelay::new(bounds, plan.kind.rtp_clock_hz());
         let rate_hz = plan.kind.pcm_rate(agent_hz);
         let speech = Speech {
             plan: *plan,
@@ -146,8 +202,10 @@ impl Inbound {
             rate_hz,
             agent_hz,
             resampler: resampler(rate_hz, agent_hz)?,
-            target: JITTER_TARGET,
+            target: delay.target(),
             clock: None,
+            balance: Balance::new(),
+            stretch: Stretch::new(rate_hz),
             expected: None,
             filled: 0,
             stall_until: None,
@@ -156,7 +214,7 @@ impl Inbound {
             packet_samples: samples(FRAME_MS, rate_hz),
             counters: InboundCounters::default(),
         };
-        Ok(Inbound { jitter: JitterBuffer::new(JITTER_TARGET), speech })
+        Ok(Inbound { jitter: JitterBuffer::new(delay.target()), delay, speech })
     }
 
     /// What a payload number stands for by the plan; `None` when it is not agreed. The peer's own
@@ -171,7 +229,10 @@ impl Inbound {
     /// audio.
     pub(super) fn set_heard(&mut self, now: Instant, heard: bool) {
         self.speech.clock = match (heard, self.speech.clock) {
-            (true, None) => Some(SampleClock::start(now, self.speech.rate_hz)),
+            (true, None) => {
+                self.speech.balance = Balance::new();
+                Some(SampleClock::start(now, self.speech.rate_hz))
+            }
             (true, running) => running,
             (false, _) => None,
         };
@@ -180,9 +241,15 @@ impl Inbound {
         }
     }
 
-    /// How long the jitter buffer lets a packet wait.
+    /// How much later than the fastest a packet may come.
     pub(super) fn target(&self) -> Duration {
         self.speech.target
+    }
+
+    /// The target now, and the largest so far; `None` before a packet was played.
+    pub(super) fn targets(&self) -> Option<(Duration, Duration)> {
+        let played = self.speech.counters.played > 0;
+        played.then(|| (self.delay.target(), self.delay.target_max()))
     }
 
     /// Samples a second of what is decoded.
@@ -196,6 +263,7 @@ impl Inbound {
         let before = &self.speech.plan;
         if (plan.kind, plan.format) != (before.kind, before.format) {
             self.speech.change_codec(plan)?;
+            self.delay.restart(plan.kind.rtp_clock_hz());
             let before = self.speech.plan.receive_payload_type;
             self.speech.previous = Some((before, now + CHANGEOVER));
         }
@@ -221,7 +289,9 @@ impl Inbound {
         payload: &[u8],
         out: &mut Hearers<'_>,
     ) {
-        match self.jitter.arrive(now, header, payload) {
+        let arrival = self.jitter.arrive(now, header, payload);
+        self.measure(now, arrival, header);
+        match arrival {
             Arrival::InOrder { restarted } => {
                 if restarted {
                     self.speech.restart();
@@ -241,8 +311,11 @@ impl Inbound {
         }
     }
 
-    /// Gives gaps up whose time has come, and fills what is missing by the clock.
+    /// Gives gaps up whose time has come, or when the patience is over, and fills what is missing by the clock.
     pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Hearers<'_>) {
+        if self.speech.dry_at().is_some_and(|at| at <= now) {
+            self.jitter.give_up();
+        }
         self.release(now, out);
         if self.jitter.is_empty() {
             self.speech.fill(now, out);
@@ -250,8 +323,8 @@ impl Inbound {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let gap = self.jitter.deadline();
-        gap.or_else(|| self.speech.clock.map(|clock| clock.when_lagging(self.speech.patience())))
+        let deadlines = [self.jitter.deadline(), self.speech.dry_at()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The mode that the peer last asked us to send in.
@@ -261,6 +334,23 @@ impl Inbound {
 
     pub(super) fn counters(&self) -> &InboundCounters {
         &self.speech.counters
+    }
+
+    /// Takes the packet's delay into the target. Keys and comfort noise do not tell by their timestamps
+    /// when they were sent.
+    fn measure(&mut self, now: Instant, arrival: Arrival, header: RtpHeader) {
+        match arrival {
+            Arrival::Duplicate | Arrival::Probation => return,
+            Arrival::InOrder { restarted: true } => {
+                self.delay.restart(self.speech.plan.kind.rtp_clock_hz());
+            }
+            Arrival::InOrder { .. } | Arrival::Waits | Arrival::Late | Arrival::Full => {}
+        }
+        if self.speech.content(header.payload_type) == Some(Content::Audio) {
+            self.delay.observe(now, header.timestamp);
+            self.speech.target = self.delay.target();
+            self.jitter.set_target(self.delay.gap(now));
+        }
     }
 
     /// After a gap was given up there is place: at most half of what waited is left.
@@ -285,6 +375,9 @@ impl Inbound {
 
     fn release(&mut self, now: Instant, out: &mut Hearers<'_>) {
         while let Some(ready) = self.jitter.pop(now) {
+            let counters = &mut self.speech.counters;
+            counters.waited += ready.waited;
+            counters.waited_max = counters.waited_max.max(ready.waited);
             self.speech.play(now, ready.header, ready.lost, ready.payload, out);
         }
     }
@@ -313,9 +406,24 @@ impl Speech {
         self.pauses.comfort_noise.as_ref().is_some_and(numbers)
     }
 
-    /// How far the uplink may fall behind before it is filled.
+    /// How far the uplink may fall behind before it is filled: until a packet that comes as late as it
+    /// may is played.
     fn patience(&self) -> usize {
-        samples(self.target.as_millis() as u32 + FRAME_MS, self.rate_hz)
+        let span = self.target.max(PATIENCE_MIN).as_millis() as u32;
+        samples(span, self.rate_hz)
+            + self.packet_samples.min(samples(PACKET_MS_USUAL, self.rate_hz))
+    }
+
+    /// When the patience is over: what waits behind a gap is better than what is made up.
+    fn dry_at(&self) -> Option<Instant> {
+        self.clock.map(|clock| clock.when_lagging(self.patience()))
+    }
+
+    /// How far behind, in ticks, the soonest packets may find the uplink, that the latest of those that
+    /// the target waits for do not come after the patience.
+    fn behind_max(&self) -> i64 {
+        let patience = Ticks::of(self.patience(), self.rate_hz).count() as i64;
+        patience - (self.target.as_millis() as i64 + RESERVE_MS) * TICKS_MS
     }
 
     /// Decodes another codec from now on. A gap that is being filled ends with the old one.
@@ -326,6 +434,7 @@ impl Speech {
             self.resampler = resampler(rate_hz, self.agent_hz)?;
             self.conceal_left = self.conceal_left * rate_hz as usize / self.rate_hz as usize;
             self.rate_hz = rate_hz;
+            self.stretch = Stretch::new(rate_hz);
             self.packet_samples = samples(FRAME_MS, rate_hz);
             self.noise.change_rate(rate_hz);
             (self.filled, self.stall_until) = (0, None);
@@ -383,6 +492,7 @@ impl Speech {
         let ticks = (ticks / u64::from(self.rate_hz)) as u32;
         self.expected = Some(header.timestamp.wrapping_add(ticks));
         self.packet_samples = spoken;
+        self.counters.played += 1;
     }
 
     /// Samples between the last packet's end and this one, by timestamps; `None` when they say
@@ -417,7 +527,8 @@ impl Speech {
         out: &mut Hearers<'_>,
     ) {
         let early = samples(EARLY_GAP_MS, self.rate_hz) as i64;
-        let room = self.clock.map_or(early, |clock| clock.lag(now).max(0));
+        let ahead = if lost > 0 { samples(SURPLUS_MS_USUAL, self.rate_hz) as i64 } else { 0 };
+        let room = self.clock.map_or(early, |clock| (clock.lag(now) + ahead).max(0));
         let missing = match gap {
             Some(gap) => (gap - self.filled).clamp(0, room),
             None if self.clock.is_some() && self.expected.is_none() => room,
@@ -457,8 +568,10 @@ impl Speech {
     ) -> Option<usize> {
         let mut pcm = [0; PACKET_SAMPLES_MAX];
         let count = self.decoder.decode(payload, &mut pcm).ok()?;
-        if self.takes(now, count, late) {
-            self.push(&pcm[..count], out);
+        match self.turn(now, count, late) {
+            Turn::Dropped => {}
+            Turn::Played => self.push(&pcm[..count], out),
+            Turn::Stretched => self.push_stretched(now, &pcm[..count], out),
         }
         Some(count)
     }
@@ -475,35 +588,43 @@ impl Speech {
         if whole == 0 {
             return None;
         }
-        let takes = self.takes(now, whole, late);
+        let turn = self.turn(now, whole, late);
         for piece in payload.chunks(PIECE_BYTES) {
             let mut pcm = [0; PIECE_SAMPLES];
             let count = self.decoder.decode(piece, &mut pcm).ok()?;
-            if takes {
-                self.push(&pcm[..count], out);
+            match turn {
+                Turn::Dropped => {}
+                Turn::Played => self.push(&pcm[..count], out),
+                Turn::Stretched => self.push_stretched(now, &pcm[..count], out),
             }
         }
         Some(whole)
     }
 
-    /// Whether `count` samples of a packet are played: not when silence stands in their place
-    /// already, and not when they would put the uplink ahead of real time beyond the bound.
-    fn takes(&mut self, now: Instant, count: usize, late: Option<i64>) -> bool {
+    /// Whether `count` samples of a packet are played: not when silence stands in their place and has
+    /// for long, and not when the uplink is ahead of real time beyond the bound.
+    fn turn(&mut self, now: Instant, count: usize, late: Option<i64>) -> Turn {
+        let late_max = samples(LATE_MS_MAX, self.rate_hz) as i64;
         if let Some(gap) = late
-            && gap + count as i64 <= self.filled
+            && gap + count as i64 + late_max <= self.filled
         {
             self.filled -= gap + count as i64;
             self.counters.late += 1;
-            return false;
+            return Turn::Dropped;
         }
         self.end_gap();
-        let target = samples(self.target.as_millis() as u32, self.rate_hz);
-        let surplus = |clock: &SampleClock| -clock.lag(now) > target as i64;
-        if self.clock.as_ref().is_some_and(surplus) {
+        let Some(clock) = &self.clock else { return Turn::Played };
+        let lag = clock.lag_ticks(now);
+        let ahead = Ticks::of(count, self.rate_hz).count() as i64 - lag;
+        if ahead > SURPLUS_MS_MAX * TICKS_MS {
             self.counters.late += 1;
-            return false;
+            return Turn::Dropped;
         }
-        true
+        self.balance.observe(now, lag);
+        match self.balance.wanted(now, self.behind_max()) {
+            None => Turn::Played,
+            Some(_) => Turn::Stretched,
+        }
     }
 
     /// The caller is heard again.
@@ -567,12 +688,51 @@ impl Speech {
         }
     }
 
-    fn push(&mut self, pcm: &[i16], out: &mut Hearers<'_>) {
-        if let Some(bridge) = &mut out.bridge {
-            bridge.push(out.now, out.speaker, pcm);
+    /// Audio of which there is too much or too little, frame by frame, until there is not.
+    #[inline(never)]
+    fn push_stretched(&mut self, now: Instant, pcm: &[i16], out: &mut Hearers<'_>) {
+        let frame = samples(FRAME_MS, self.rate_hz).min(CONCEAL_SAMPLES);
+        let most = PERIOD_MS_MAX * self.rate_hz as usize / 1_000;
+        for piece in pcm.chunks(frame) {
+            let mut buffer = [0; CONCEAL_SAMPLES * 2];
+            buffer[..piece.len()].copy_from_slice(piece);
+            let wanted = self.balance.wanted(now, self.behind_max());
+            let (count, moved) = match wanted {
+                None => (piece.len(), 0),
+                Some(Way::Shorter) => {
+                    let taken = self.stretch.shorten(&mut buffer[..piece.len()], most);
+                    self.counters.shortened += Ticks::of(taken, self.rate_hz);
+                    (piece.len() - taken, taken)
+                }
+                Some(Way::Longer) => {
+                    let added = self.stretch.lengthen(&mut buffer, piece.len(), most);
+                    self.counters.lengthened += Ticks::of(added, self.rate_hz);
+                    (piece.len() + added, added)
+                }
+            };
+            if let Some(way) = wanted.filter(|_| moved > 0) {
+                self.balance.correct(now, way, Ticks::of(moved, self.rate_hz).count() as i64);
+            }
+            self.listen(piece, out);
+            self.push_on(&buffer[..count], out);
         }
+    }
+
+    fn push(&mut self, pcm: &[i16], out: &mut Hearers<'_>) {
+        self.listen(pcm, out);
+        self.push_on(pcm, out);
+    }
+
+    /// Keys are heard in the audio as it was sent.
+    fn listen(&self, pcm: &[i16], out: &mut Hearers<'_>) {
         if let Some(ear) = &mut out.ear {
             ear.hear(pcm);
+        }
+    }
+
+    fn push_on(&mut self, pcm: &[i16], out: &mut Hearers<'_>) {
+        if let Some(bridge) = &mut out.bridge {
+            bridge.push(out.now, out.speaker, pcm);
         }
         match &mut self.resampler {
             None => out.push(pcm),

@@ -38,6 +38,8 @@ pub struct Ready<'a> {
     pub header: RtpHeader,
     /// Packets before it that never came in time.
     pub lost: u16,
+    /// How long it waited for them.
+    pub waited: Duration,
     pub payload: &'a [u8],
 }
 
@@ -57,7 +59,7 @@ impl Entry {
 }
 
 /// Packets that may wait behind a gap.
-pub const WAITING_MAX: usize = 16;
+pub const WAITING_MAX: usize = 32;
 /// Payload bytes that may wait behind a gap.
 pub const WAITING_BYTES_MAX: usize = 4 * 1024;
 /// A jump of the sequence number by more than this is a new stream, not a loss.
@@ -141,7 +143,7 @@ impl JitterBuffer {
 
     /// Gives the gap at the front up now, whatever its deadline.
     pub fn give_up(&mut self) {
-        self.given_up = true;
+        self.given_up = !self.waiting.is_empty();
     }
 
     /// The next packet whose turn has come, by order or since its gap was given up.
@@ -157,7 +159,8 @@ impl JitterBuffer {
         self.waiting.remove(0);
         self.step(lost);
         let payload = self.bytes.get(entry.place())?;
-        Some(Ready { header: entry.header, lost, payload })
+        let waited = now.since(entry.arrived);
+        Some(Ready { header: entry.header, lost, waited, payload })
     }
 
     fn start(&mut self, header: RtpHeader) -> Arrival {

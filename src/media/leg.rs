@@ -11,8 +11,8 @@ use super::key_ear::KeyEar;
 use super::latch::SourceLatch;
 use super::outbound::Outbound;
 use super::plan::{
-    AgentRates, Direction, EarlyFigures, EarlyMedia, Key, LegPlan, LegView, MediaEvent,
-    MediaReport, OneWay, RemoteMedia,
+    AgentRates, DelayBounds, Direction, EarlyFigures, EarlyMedia, Key, LegPlan, LegView,
+    MediaEvent, MediaReport, OneWay, RemoteMedia,
 };
 use super::quality::{self, Loss};
 use super::session::{Channel, Events, Transmit};
@@ -40,12 +40,14 @@ enum Early {
 }
 
 /// How long a leg may be silent before it is told: in a call, without RTP or without any sign of life,
-/// and on hold.
+/// and on hold; and how late its packets may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     pub(super) rtp_timeout: Duration,
     pub(super) rtcp_only_max: Duration,
     pub(super) hold_max: Duration,
+    /// How much later than others its packets may come.
+    pub(super) jitter: DelayBounds,
 }
 
 /// The media of one leg.
@@ -122,7 +124,7 @@ impl Leg {
         let mut control = Control::new(cname, outbound.ssrc(), clock_hz, entropy);
         control.change(now.at, plan.control);
         let noise = outbound.ssrc();
-        let inbound = Inbound::new(plan, agent.input_hz, noise)?;
+        let inbound = Inbound::new(plan, agent.input_hz, patience.jitter, noise)?;
         Ok(Leg {
             id,
             plan: plan.clone(),
@@ -418,6 +420,7 @@ impl Leg {
         let account = self.control.account();
         let bursts = account.tally().bursts;
         let burst_ms = bursts.mean_packets() * u64::from(self.plan.codec.ptime_ms);
+        let (target, target_max) = self.inbound.targets().unwrap_or_default();
         MediaReport {
             packets_received: self.counters.packets_received,
             packets_sent: self.counters.packets_sent,
@@ -433,6 +436,12 @@ impl Leg {
             silence_ms: inbound.silent.milliseconds(),
             jitter_us: micros(account.jitter()),
             jitter_max_us: micros(account.jitter_max()),
+            jitter_wait_us: micros(inbound.mean_wait()),
+            jitter_wait_max_us: micros(inbound.waited_max),
+            jitter_target_us: micros(target),
+            jitter_target_max_us: micros(target_max),
+            shortened_ms: inbound.shortened.milliseconds(),
+            lengthened_ms: inbound.lengthened.milliseconds(),
             round_trip_us: micros(self.control.round_trip()),
             mos_received: self.mos_received(),
             mos_sent: self.mos_sent(),
@@ -502,13 +511,15 @@ impl Leg {
     }
 
     fn manner(&self) -> Manner {
-        let target = self.inbound.target();
+        let nominal = self.inbound.target();
+        let maximum = self.inbound.targets().map_or(nominal, |(_, most)| most);
+        let absolute = self.patience.jitter.max;
         Manner {
             kind: self.plan.codec.kind,
             packet: Duration::from_millis(self.plan.codec.ptime_ms.into()),
             delay: self.delay(),
             own_delay: self.own_delay(),
-            buffer: Buffer { nominal: target, maximum: target, absolute: target, adaptive: false },
+            buffer: Buffer { nominal, maximum, absolute, adaptive: true },
         }
     }
 

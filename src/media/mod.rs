@@ -6,6 +6,9 @@
 //! caller ◀─RTP─ latch ◀─ pacer  ◀─ encode ◀─ PlayoutQueue ◀─ (shard) ◀────────── agent
 //! ```
 //!
+//! How late packets may come follows the network (`delay`); where the caller's clock and ours part, audio
+//! is made shorter or longer (`balance`, `stretch`).
+//!
 //! That is the usual call. Where legs hear each other, an agent hears several, or a sound is played,
 //! it goes by the bridge:
 //!
@@ -21,9 +24,11 @@
 //! Nothing here allocates, locks, logs or makes a system call once a session is built; signalling
 //! and SDP are never seen: `plan` is the whole vocabulary.
 
+mod balance;
 mod bridge;
 mod clock;
 mod control;
+pub mod delay;
 mod early;
 mod guard;
 mod inbound;

@@ -14,7 +14,7 @@
 //! ```
 
 use crate::codec::{CodecFormat, CodecKind};
-use crate::ground::limits::{CLIENT_BUFFER_MS, PLAYOUT_BYTES_MAX};
+use crate::ground::limits::{CLIENT_BUFFER_MS, JITTER_MAX, JITTER_MIN, PLAYOUT_BYTES_MAX};
 use crate::ground::{CallKey, LegId, Secret, StreamId};
 use crate::rtp::rtcp::extended::VoipMetrics;
 use crate::rtp::srtp::{MasterKey, Mki};
@@ -209,6 +209,20 @@ pub fn playout_bytes_in_second(kind: CodecKind, output_hz: u32) -> u64 {
     }
 }
 
+/// Bounds of how much later than the fastest packets may come and still be waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DelayBounds {
+    pub min: Duration,
+    /// At most 500 ms; what is longer counts as so long.
+    pub max: Duration,
+}
+
+impl Default for DelayBounds {
+    fn default() -> DelayBounds {
+        DelayBounds { min: JITTER_MIN, max: JITTER_MAX }
+    }
+}
+
 /// What a media session is opened with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MediaPlan {
@@ -221,6 +235,8 @@ pub struct MediaPlan {
     /// Silence for this long on hold is reported once: a peer that died while it held the call says
     /// nothing, and neither does one that lives.
     pub hold_max: Duration,
+    /// Between which bounds each leg's jitter buffer follows its network.
+    pub jitter: DelayBounds,
     /// We dialled: what the peer plays before the agent joins (ringing, announcements) is not the
     /// agent's to hear, and kept for diagnosis. An incoming caller's first words are kept for the
     /// agent.
@@ -559,6 +575,18 @@ pub struct MediaReport {
     /// Interarrival jitter (RFC 3550 §6.4.1) in microseconds, the last value and the largest.
     pub jitter_us: u32,
     pub jitter_max_us: u32,
+    /// What packets waited in the jitter buffer for others, in microseconds: the mean of all that were
+    /// played, and the longest.
+    pub jitter_wait_us: u32,
+    pub jitter_wait_max_us: u32,
+    /// How much later than the fastest packets may come and still be waited for, in microseconds: the
+    /// last value and the largest.
+    pub jitter_target_us: u32,
+    pub jitter_target_max_us: u32,
+    /// Milliseconds by which audio was made shorter and longer, without a change of pitch, since the
+    /// sender's clock is another or packets came after their place was filled.
+    pub shortened_ms: u64,
+    pub lengthened_ms: u64,
     /// Round trip from RTCP, microseconds; zero when never measured.
     pub round_trip_us: u32,
     /// How the peer sounds to us, and we to it: a mean opinion score (`media::quality`), 1 to 4.41.

@@ -103,6 +103,7 @@ impl MediaSession {
             rtp_timeout: plan.rtp_timeout,
             rtcp_only_max: plan.rtcp_only_max,
             hold_max: plan.hold_max,
+            jitter: plan.jitter,
         };
         let making = Making {
             id: LegId::CALLER,

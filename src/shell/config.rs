@@ -24,6 +24,7 @@ use crate::account::{CidrRange, RegistrationDocument, SipConfig};
 use crate::call::settings::{HandSettings, SrtpSettings};
 use crate::codec::CodecKind;
 use crate::ground::Secret;
+use crate::media::plan::DelayBounds;
 use crate::outgoing::OutgoingPolicy;
 use crate::sdp::ExtendedReports;
 use crate::switchboard::CreationLimits;
@@ -140,6 +141,8 @@ pub struct Media {
     pub rtcp_xr: ExtendedReports,
     /// Pauses of ours are told, not sent, where the peer takes that.
     pub silence_suppression: bool,
+    /// Bounds of the jitter buffer's target.
+    pub jitter: DelayBounds,
 }
 
 /// `[ultravox]`: the service that the agents live in.

@@ -641,6 +641,9 @@ impl Totals {
 
     fn add_media(&mut self, media: &MediaSummary) {
         self.media.packets_lost += media.packets_lost;
+        self.media.packets_late += media.packets_late;
+        self.media.shortened_ms += media.shortened_ms;
+        self.media.lengthened_ms += media.lengthened_ms;
         self.media.packets_refused += media.packets_refused;
         self.media.srtp_failures += media.srtp_failures;
         self.media.concealed_ms += media.concealed_ms;

@@ -101,6 +101,7 @@ impl World {
             rtp_timeout,
             rtcp_only_max: rtp_timeout,
             hold_max: rtp_timeout,
+            jitter: Default::default(),
             outgoing: false,
             cname: "x".into(),
         };

@@ -119,7 +119,8 @@ fn both_ends_tell_how_they_hear_each_other_with_and_without_srtp() {
         assert!(first.mos_listening < second.mos_listening, "{first:?}");
         // Each way is looked at every 10 ms.
         assert!((60..=80).contains(&first.round_trip_ms), "{first:?}");
-        assert_eq!(first.end_system_ms, 80, "{first:?}");
+        // A packet, and the target on a clean network.
+        assert_eq!(first.end_system_ms, 40, "{first:?}");
         assert_eq!((first.gmin, first.signal_level, first.external_r_factor), (16, None, None));
         let report = pair.ends[1].session.report();
         assert_eq!((report.burst_density, report.burst_ms, report.bursts), (192, 80, 30));

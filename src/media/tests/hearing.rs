@@ -79,10 +79,17 @@ fn ladders() {
             "1 _ _ _ _ _ _ _ _ _ _ _ _ _ _ 3 4",
         ),
         (
-            "a stall of 200 ms: what comes in the place of concealment is late",
+            "a stall of 200 ms: all is heard a little late, and a little shorter",
             "0/1 20/2 240/3 240/4 240/5 240/6 240/7 240/8 240/9 240/10 240/11 240/12 240/13 260/14",
             260,
-            "1 2 ~ ~ ~ _ _ _ _ 10 11 12 13 14",
+            "1 2 ~ ~ ~ _ _ _ _ 3 4 5 6 7 9 10 11 12 13 14 14",
+        ),
+        (
+            "a stall of 400 ms: what is older than 160 ms is late",
+            "0/1 20/2 440/3 440/4 440/5 440/6 440/7 440/8 440/9 440/10 440/11 440/12 440/13 440/14 \
+             440/15 440/16 440/17 440/18 440/19 440/20 440/21 440/22 440/23",
+            440,
+            "1 2 ~ ~ ~ _ _ _ _ _ _ _ _ _ _ _ _ _ _ 12 13 14 15 16 18 19 20 21 22 23 23",
         ),
         (
             "timestamps that stood still over a pause: speech is back within 100 ms",
@@ -105,9 +112,13 @@ fn ladders() {
 
 /// Samples pushed against time: never more than the target and a frame behind, nor ahead.
 fn assert_on_time(scene: &Scene, at: &str) {
-    let elapsed = Scene::ms(scene.now.at) as i64 * 8;
-    let behind = elapsed - scene.heard.len() as i64;
+    let behind = behind(scene);
     assert!((-640..=800).contains(&behind), "{at}: {behind} samples behind");
+}
+
+fn behind(scene: &Scene) -> i64 {
+    let elapsed = Scene::ms(scene.now.at) as i64 * 8;
+    elapsed - scene.heard.len() as i64
 }
 
 #[test]
@@ -139,39 +150,14 @@ fn a_burst_after_silence_makes_no_surplus() {
     run(&mut scene, "0/1 20/2", 2_000);
     let burst: Vec<String> = (3..101).map(|number| format!("2000/{number}")).collect();
     run(&mut scene, &burst.join(" "), 2_000);
-    assert_on_time(&scene, "burst with its own timestamps");
+    // 160 ms of what is late, less what it was made shorter by.
+    assert!((-1_280..=-640).contains(&behind(&scene)), "{}", behind(&scene));
     // The same burst without timestamps to tell its place: the bound on the surplus holds.
     let burst: Vec<String> =
         (101..180).map(|number| format!("4000/{number}/{}", (number - 101) * 160)).collect();
     run(&mut scene, &burst.join(" "), 4_000);
-    assert_on_time(&scene, "burst after a jump back");
+    assert!((-2_160..=-640).contains(&behind(&scene)), "{}", behind(&scene));
     assert!(scene.session.report().packets_late > 100);
-}
-
-#[test]
-fn drift_of_200_ppm_stays_bounded_for_an_hour() {
-    for ppm in [-200i64, 200] {
-        let mut scene = Scene::joined(&plan(CodecKind::Pcmu, 20));
-        let frame_nanos = (20_000_000 - 20 * ppm) as u64;
-        for number in 0..180_000u64 {
-            let at = Instant::from_nanos(3_000_000_000 + number * frame_nanos);
-            while let Some(next) = scene.session.poll_timeout().filter(|next| *next <= at) {
-                scene.now = scene.now.later(next.since(scene.now.at));
-                scene.session.handle_timeout(scene.now);
-                scene.drain();
-            }
-            scene.now = scene.now.later(at.since(scene.now.at));
-            let timestamp = number as u32 * 160;
-            let sequence = number as u16;
-            scene.give(audio(sequence, timestamp), &[level(1).0; 160]);
-            scene.sent.clear();
-            let elapsed = scene.now.at.since(Instant::from_nanos(3_000_000_000)).as_nanos();
-            let behind = elapsed as i64 * 8 / 1_000_000 - scene.heard.len() as i64;
-            assert!((-640..=640).contains(&behind), "{ppm} ppm, {number}: {behind} samples");
-        }
-        let report = scene.session.report();
-        assert!(report.packets_late + report.concealed_ms / 20 <= 40, "{report:?}");
-    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod arranging;
 mod control;
 mod extended;
 mod hearing;
+mod networks;
 mod one_way;
 mod rates;
 mod speaking;
@@ -81,6 +82,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
         rtp_timeout: Duration::from_secs(30),
         rtcp_only_max: Duration::from_secs(600),
         hold_max: Duration::from_secs(1_800),
+        jitter: Default::default(),
         outgoing: false,
         cname: "c7f3".into(),
     }

@@ -55,13 +55,13 @@ fn flight(chance: &mut Entropy, seconds: u64, kind: CodecKind) -> Vec<Flying> {
     flying
 }
 
-/// Samples pushed against time. Behind: the target, a frame, and what waits behind a gap for the
-/// target once more; ahead: the target and one packet.
+/// Samples pushed against time. Behind: the largest target and a long packet; ahead: the bound on the
+/// surplus.
 fn assert_on_time(scene: &Scene, rate_hz: u32, seed: u64) {
     let elapsed = scene.now.at.since(Instant::from_nanos(3_000_000_000)).as_micros() as i64;
     let heard = scene.heard.len() as i64 * 1_000_000 / i64::from(rate_hz);
     let behind = elapsed - heard;
-    assert!((-185_000..=165_000).contains(&behind), "seed {seed}: {behind} µs behind");
+    assert!((-241_000..=261_000).contains(&behind), "seed {seed}: {behind} µs behind");
 }
 
 fn assert_paced(scene: &Scene, ticks: u32, seed: u64) {

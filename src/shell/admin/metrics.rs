@@ -79,6 +79,11 @@ pub struct MediaFigures {
     pub packets_sent: u64,
     /// Of closed calls, as are the figures that follow.
     pub packets_lost: u64,
+    /// Came too late to be played.
+    pub packets_late: u64,
+    /// By how much audio was made shorter and longer to follow the clock.
+    pub shortened: Duration,
+    pub lengthened: Duration,
     pub packets_refused: u64,
     pub srtp_failures: u64,
     pub concealed: Duration,
@@ -271,6 +276,11 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
     page.counter("rtp_received_total", "RTP packets accepted.", media.packets_received);
     page.counter("rtp_sent_total", "RTP packets sent.", media.packets_sent);
     page.counter("rtp_lost_total", "RTP packets that never came.", media.packets_lost);
+    page.counter("rtp_late_total", "RTP packets too late to be played.", media.packets_late);
+    let shortened = media.shortened.as_secs_f64();
+    page.counter("rtp_shortened_seconds_total", "Time by which audio was shortened.", shortened);
+    let lengthened = media.lengthened.as_secs_f64();
+    page.counter("rtp_lengthened_seconds_total", "Time by which it was lengthened.", lengthened);
     let help = "RTP packets dropped: wrong source, wrong payload number, malformed.";
     page.counter("rtp_refused_total", help, media.packets_refused);
     let help = "Packets dropped since SRTP did not verify them: plain, forged, replayed.";

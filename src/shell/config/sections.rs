@@ -289,6 +289,7 @@ fn read_media(
     let rtcp_xr = section.word("rtcp_xr", &EXTENDED_REPORTS, report).unwrap_or_default();
     let words = [("off", false), ("on", true)];
     let silence_suppression = section.word("silence_suppression", &words, report).unwrap_or(false);
+    let jitter = read_jitter(section, report);
     section.finish(report);
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let own = (!address.is_unspecified()).then_some(address);
@@ -305,7 +306,32 @@ fn read_media(
         ptime_ms,
         rtcp_xr,
         silence_suppression,
+        jitter,
     }
+}
+
+/// How much later than others packets may come: the least and the most that is waited for.
+fn read_jitter(section: &mut Section<'_>, report: &mut Report) -> DelayBounds {
+    let mut bound = |key, default: Duration| {
+        let found = section.integer(key, 0..=500, report);
+        (found.as_ref().map(|found| found.span.clone()), found.map_or(default, milliseconds))
+    };
+    let (least_at, min) = bound("jitter_min_ms", limits::JITTER_MIN);
+    let (most_at, max) = bound("jitter_max_ms", limits::JITTER_MAX);
+    if min <= max {
+        return DelayBounds { min, max };
+    }
+    if let Some(span) = most_at.or(least_at) {
+        let (least, most) = (min.as_millis(), max.as_millis());
+        let what = format!("{least} ms at least, but jitter_max_ms is {most} ms at most");
+        let fix = format!("set jitter_max_ms = {least} or more, or jitter_min_ms to less");
+        report.error(&span, "media.jitter_min_ms", what, fix);
+    }
+    DelayBounds::default()
+}
+
+fn milliseconds(found: Found<u64>) -> Duration {
+    Duration::from_millis(found.value)
 }
 
 fn ip(

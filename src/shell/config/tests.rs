@@ -175,6 +175,21 @@ f.toml:15: error: admin.listen: 127.0.0.1:8080 is used for SIP as well
 }
 
 #[test]
+fn the_bounds_of_the_jitter_buffer_are_read_and_must_be_in_order() {
+    let with = |keys: &str| GOOD.replace("[ultravox]", &format!("[media]\n{keys}\n[ultravox]"));
+    let text = with("jitter_min_ms = 0\njitter_max_ms = 500");
+    let (loaded, problems) = read("f.toml", &text, Path::new(""), &machine());
+    assert_eq!(problems.to_string(), "");
+    let jitter = loaded.expect("a sound file").media.jitter;
+    assert_eq!((jitter.min.as_millis(), jitter.max.as_millis()), (0, 500));
+    let told = report(&with("jitter_min_ms = 300"));
+    assert!(told.contains("jitter_min_ms: 300 ms at least, but jitter_max_ms is 200 ms"), "{told}");
+    assert!(told.contains("fix: set jitter_max_ms = 300 or more"), "{told}");
+    let told = report(&with("jitter_max_ms = 501"));
+    assert!(told.contains("jitter_max_ms: 501 is out of bounds"), "{told}");
+}
+
+#[test]
 fn reserved_ports_are_not_contested() {
     let text = GOOD.replace("[ultravox]", "[media]\nports = \"40000-49999\"\n[ultravox]");
     let reserved = vec![5_000..=5_001, 40_000..=49_999];

@@ -31,6 +31,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
             rtp_timeout: config.limits.rtp_timeout,
             rtcp_only_max: config.limits.rtcp_only_max,
             hold_max: config.limits.hold_max,
+            jitter: config.media.jitter,
             refusals: RefusalPolicy { no_match_status: config.sip.no_match_status },
             hands: Arc::new(HandSettings { sounds: sounds(), ..config.hands.clone() }),
         },

@@ -554,6 +554,7 @@ mod tests {
             rtp_timeout,
             rtcp_only_max: rtp_timeout,
             hold_max: rtp_timeout,
+            jitter: Default::default(),
             outgoing: false,
             cname: "x".into(),
         });

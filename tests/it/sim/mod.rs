@@ -224,6 +224,7 @@ pub fn settings() -> Settings {
             rtp_timeout: limits::RTP_TIMEOUT,
             rtcp_only_max: limits::RTCP_ONLY_MAX,
             hold_max: limits::HOLD_MAX,
+            jitter: Default::default(),
             refusals: RefusalPolicy::default(),
             hands: Default::default(),
         },
