@@ -112,6 +112,8 @@ mod tests {
             mos_received_now: Some(4.41),
             mos_sent: None,
             mos_sent_now: None,
+            agent_queue_ms: 0,
+            agent_wait_median_ms: 0,
             far_end: None,
         };
         let target = LiveLeg {

@@ -39,6 +39,8 @@ mod lane;
 pub mod latch;
 mod leg;
 mod outbound;
+mod pace;
+mod pause;
 pub mod plan;
 mod player;
 pub mod playout;
@@ -50,6 +52,8 @@ mod stream;
 pub mod stretch;
 mod supply;
 pub mod uplink;
+mod voice;
+mod waits;
 mod witness;
 
 #[cfg(test)]

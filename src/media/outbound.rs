@@ -19,9 +19,13 @@ use super::bridge::Bridge;
 use super::clock::{Ticks, samples_in};
 use super::keys::{Keypad, Press, Slot};
 use super::lane::FADE_MS;
+use super::pace::{Pace, Wish};
+use super::pause::Pause;
 use super::plan::{CodecPlan, PausePlan, Port, TelephoneEventPlan};
 use super::supply::{Successor, Supply, law};
-use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings, amr_wb, comfort_noise};
+use super::voice::{FRAME_SAMPLES_MAX, Voice};
+use super::waits::Waits;
+use crate::codec::{CodecFault, amr_wb, comfort_noise};
 use crate::ground::{Entropy, Instant, LegId, StreamId};
 use crate::rtp::packet::RtpHeader;
 use crate::rtp::telephone_event::{EVENT_BYTES, EventPacket};
@@ -31,19 +35,10 @@ use std::time::Duration;
 const MARGIN_FRAMES_MAX: u32 = 3;
 /// Audio that comes this soon after the queue ran empty means that it ran empty too early.
 const UNDERRUN: Duration = Duration::from_millis(100);
-/// Samples of the longest frame: 60 ms at 48 kHz.
-const FRAME_SAMPLES_MAX: usize = 2_880;
-/// Frames of silence that are encoded as they come. After them the far decoder has come to rest, and
-/// one frame serves for all that follow.
-const SETTLED_FRAMES: u32 = 3;
-/// The same in milliseconds for G.722, whose predictors take their time.
-const SETTLED_G722_MS: u32 = 400;
-/// A pause that is told by comfort noise is told again after this long.
-const NOISE_INTERVAL: Duration = Duration::from_secs(1);
-/// Opus tells of a pause by a frame in twenty of the usual length (RFC 7587 §3.1.3).
-const OPUS_INTERVAL: Duration = Duration::from_millis(400);
 /// Level of our pauses in −dBov: the hiss of a line that is open.
 const NOISE_LEVEL: u8 = 70;
+/// Far more than fits into the queue.
+const FRAMES_WAITING_MAX: u32 = 100_000;
 const HEADER_BYTES: usize = 12;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,46 +51,6 @@ enum Talk {
     Speaking { next: Instant },
 }
 
-/// How the peer learns of our pauses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Pause {
-    /// Silence is sent.
-    Sent,
-    /// Comfort noise under this number, now and then.
-    Noise { payload_type: u8 },
-    /// A frame of the codec's silence, now and then.
-    Sparse,
-}
-
-impl Pause {
-    fn of(plan: &CodecPlan, pauses: PausePlan) -> Pause {
-        let noise = pauses.comfort_noise.map(|noise| noise.send_payload_type);
-        match (plan.kind, noise) {
-            _ if !pauses.suppress => Pause::Sent,
-            (CodecKind::Opus, _) if plan.format.opus().dtx => Pause::Sparse,
-            // Its pauses need frames of their own (SID), which the silence of ours is not.
-            (CodecKind::Opus | CodecKind::AmrWb, _) => Pause::Sent,
-            (
-                CodecKind::Pcmu
-                | CodecKind::Pcma
-                | CodecKind::G722
-                | CodecKind::Ilbc
-                | CodecKind::G7221,
-                Some(payload_type),
-            ) => Pause::Noise { payload_type },
-            (_, None) => Pause::Sent,
-        }
-    }
-
-    fn interval(self) -> Duration {
-        match self {
-            Pause::Sent => Duration::ZERO,
-            Pause::Noise { .. } => NOISE_INTERVAL,
-            Pause::Sparse => OPUS_INTERVAL,
-        }
-    }
-}
-
 /// What was done with agent audio, and with frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OutboundCounters {
@@ -103,25 +58,17 @@ pub(super) struct OutboundCounters {
     pub(super) played: Ticks,
     pub(super) cleared: Ticks,
     pub(super) dropped: Ticks,
+    /// What a paced stream was made shorter and longer by.
+    pub(super) shortened: Ticks,
+    pub(super) lengthened: Ticks,
+    /// Talk spurts that ran empty and went on at once.
+    pub(super) underruns: u32,
+    pub(super) waits: Waits,
     /// How long the first word waited for the caller's path.
     pub(super) held: Duration,
     pub(super) frames_late: u64,
     pub(super) packets: u32,
     pub(super) payload_bytes: u32,
-}
-
-/// The encoder's side of a plan; made anew when the codec changes.
-pub(super) struct Voice {
-    plan: CodecPlan,
-    encoder: Encoder,
-    /// One frame of silence, encoded after so many that nothing changes any more.
-    silence: Box<[u8]>,
-    /// Frames of silence until then, and the encoder as it was then.
-    settled_frames: u32,
-    settled: Option<Encoder>,
-    frame: Duration,
-    frame_samples: usize,
-    frame_ticks: u32,
 }
 
 /// A frame as its packet's header says it.
@@ -151,6 +98,10 @@ pub(super) struct Outbound {
     keypad: Option<Box<Keypad>>,
     event: Option<TelephoneEventPlan>,
     talk: Talk,
+    /// Whether the agent's stream is paced, by which the queue is kept short.
+    pace: Pace,
+    /// The last frame was filled up: the words ended, or did not come in time.
+    filled_up: bool,
     /// No talk spurt begins before this time.
     held_until: Option<Instant>,
     /// Grid time of `timestamp`: when silence of this timestamp leaves.
@@ -192,6 +143,8 @@ impl Outbound {
             keypad: None,
             event: None,
             talk: Talk::Quiet { ended: None },
+            pace: Pace::default(),
+            filled_up: false,
             held_until: None,
             slot: now,
             timestamp: entropy.u32(),
@@ -233,6 +186,7 @@ impl Outbound {
             Talk::Quiet { .. } | Talk::Starting { .. } => 0,
         };
         self.counters.dropped += self.supply.clear();
+        self.pace.forget();
         self.supply.rise();
         self.talk = Talk::Quiet { ended: None };
         self.agent = agent;
@@ -276,18 +230,48 @@ impl Outbound {
 
     /// Takes agent audio: 16-bit little-endian samples in pieces of any length.
     pub(super) fn handle_audio(&mut self, now: Instant, bytes: &[u8]) {
+        let before = self.supply.len();
+        let slack = self.slack(now, before);
         let taken = self.supply.push(bytes);
         self.counters.received += taken.received;
         self.counters.dropped += taken.dropped;
+        self.pace.receive(now, taken.received, slack, self.voice.frame * self.margin);
         if !self.supply.is_empty() {
             self.on_audio_queued(now);
         }
+        let next = match self.talk {
+            Talk::Speaking { next } => next,
+            Talk::Starting { at } => self.start(at),
+            Talk::Quiet { .. } => return,
+        };
+        if self.open && !self.muted {
+            let before = Duration::from_secs(before as u64) / self.supply.rate_hz();
+            self.counters.waits.on_piece(next.since(now) + before);
+        }
+    }
+
+    /// How long before it is needed the next of the agent's words comes; none where the last frame had
+    /// to be filled up.
+    fn slack(&mut self, now: Instant, waiting: usize) -> Option<Duration> {
+        let Talk::Speaking { next } = self.talk else { return None };
+        if std::mem::take(&mut self.filled_up) {
+            self.counters.underruns += 1;
+            return Some(Duration::ZERO);
+        }
+        let frames = u32::try_from(waiting / self.voice.frame_samples).unwrap_or(u32::MAX);
+        Some(next.since(now) + self.voice.frame * frames.min(FRAMES_WAITING_MAX))
+    }
+
+    /// What waits of the agent's words.
+    pub(super) fn waiting(&self) -> Ticks {
+        Ticks::of(self.supply.len(), self.supply.rate_hz())
     }
 
     /// Empties the queue; the next packet is silence, and nothing of the old words is left in the
     /// encoder.
     pub(super) fn clear(&mut self) {
         self.counters.cleared += self.supply.clear();
+        self.pace.forget();
         self.talk = Talk::Quiet { ended: None };
         if !self.accompanied {
             self.voice.encoder.reset();
@@ -448,6 +432,7 @@ impl Outbound {
         if let Talk::Quiet { ended } = self.talk {
             if ended.is_some_and(|ended| now.since(ended) <= UNDERRUN) {
                 self.margin = (self.margin + 1).min(MARGIN_FRAMES_MAX);
+                self.counters.underruns += 1;
             }
             let margin = self.voice.frame * self.margin + self.supply.held_back();
             self.talk = Talk::Starting { at: now + margin };
@@ -567,6 +552,7 @@ impl Outbound {
         let Talk::Speaking { .. } = self.talk else {
             return self.write_quiet(out);
         };
+        self.keep_pace();
         if self.supply.len() < self.voice.frame_samples {
             self.supply.finish_spurt();
         }
@@ -575,6 +561,7 @@ impl Outbound {
             return self.write_quiet(out);
         }
         let (taken, len) = self.write_speech(out);
+        self.filled_up = taken < self.voice.frame_samples;
         self.counters.played += Ticks::of(taken, self.supply.rate_hz());
         len
     }
@@ -598,6 +585,30 @@ impl Outbound {
         }
         let encoded = self.voice.encoder.encode(pcm, out);
         (taken, encoded.unwrap_or_else(|_| self.voice.write_silence(out)))
+    }
+
+    /// Before a frame is taken: the queue of a paced stream is made shorter or longer where it has to
+    /// be. One that the agent fills ahead of time is never touched.
+    fn keep_pace(&mut self) {
+        let (waiting, rate_hz) = (self.supply.len(), self.supply.rate_hz());
+        if waiting > 0 {
+            self.counters.waits.on_frame(Ticks::of(waiting, rate_hz));
+        }
+        let changed = match self.pace.on_frame() {
+            Wish::Nothing => return,
+            Wish::Shorter(most) => {
+                let most = most.as_micros() * u128::from(rate_hz) / 1_000_000;
+                let changed = self.supply.shorten(usize::try_from(most).unwrap_or(usize::MAX));
+                self.counters.shortened += Ticks::of(changed, rate_hz);
+                changed
+            }
+            Wish::Longer => {
+                let changed = self.supply.lengthen();
+                self.counters.lengthened += Ticks::of(changed, rate_hz);
+                changed
+            }
+        };
+        self.pace.on_change(Duration::from_secs(changed as u64) / rate_hz);
     }
 
     /// A frame of the agent's words is silent, or is not.
@@ -664,6 +675,7 @@ impl Outbound {
     /// The agent's next frame, while it speaks.
     fn pop_speech(&mut self, now: Instant, frame: &mut [i16]) -> bool {
         let Talk::Speaking { .. } = self.talk else { return false };
+        self.keep_pace();
         if self.supply.len() < frame.len() {
             self.supply.finish_spurt();
         }
@@ -672,64 +684,8 @@ impl Outbound {
             return false;
         }
         let taken = self.supply.pop(frame);
+        self.filled_up = taken < frame.len();
         self.counters.played += Ticks::of(taken, self.supply.rate_hz());
         true
     }
-}
-
-impl Voice {
-    fn new(plan: &CodecPlan, rate_hz: u32) -> Result<Voice, CodecFault> {
-        let frame_ms = frame_ms(plan);
-        let frame_samples = samples_in(frame_ms, rate_hz).min(FRAME_SAMPLES_MAX);
-        let settings = EncoderSettings::default();
-        let mut encoder = Encoder::with_format(plan.kind, plan.format, rate_hz, settings)?;
-        let (pcm, mut encoded) = ([0; FRAME_SAMPLES_MAX], [0; 1_400]);
-        let mut len = 0;
-        let follows = plan.kind == CodecKind::G722;
-        let settled_frames =
-            if follows { SETTLED_G722_MS.div_ceil(frame_ms) } else { SETTLED_FRAMES };
-        for _ in 0..=settled_frames {
-            len = encoder.encode(&pcm[..frame_samples], &mut encoded)?;
-        }
-        let silence = encoded[..len].into();
-        let settled = if follows {
-            let fresh = Encoder::with_format(plan.kind, plan.format, rate_hz, settings)?;
-            Some(std::mem::replace(&mut encoder, fresh))
-        } else {
-            encoder.reset();
-            None
-        };
-        Ok(Voice {
-            plan: *plan,
-            encoder,
-            silence,
-            settled_frames,
-            settled,
-            frame: Duration::from_millis(u64::from(frame_ms)),
-            frame_samples,
-            frame_ticks: samples_in(frame_ms, plan.kind.rtp_clock_hz()) as u32,
-        })
-    }
-
-    fn write_silence(&self, out: &mut [u8]) -> usize {
-        let len = self.silence.len().min(out.len());
-        out[..len].copy_from_slice(&self.silence[..len]);
-        len
-    }
-
-    /// The frame of silence of this number since the last word. The first of them carry what the
-    /// encoder looked ahead, and bring the far decoder to rest.
-    fn write_quiet(&mut self, number: u32, out: &mut [u8]) -> usize {
-        if law(self.plan.kind).is_some() || number > self.settled_frames {
-            return self.write_silence(out);
-        }
-        let pcm = [0; FRAME_SAMPLES_MAX];
-        let encoded = self.encoder.encode(&pcm[..self.frame_samples], out);
-        encoded.unwrap_or_else(|_| self.write_silence(out))
-    }
-}
-
-/// Frame time: the plan's packet time, in what lengths the codec has.
-fn frame_ms(plan: &CodecPlan) -> u32 {
-    plan.format.packet_ms(plan.kind, u32::from(plan.ptime_ms)).into()
 }

@@ -608,6 +608,20 @@ pub struct MediaReport {
     pub agent_dropped_ms: u64,
     /// Milliseconds that the agent's first word waited for a sign of the caller's media path.
     pub agent_held_ms: u64,
+    /// Milliseconds of agent audio that wait now, and that waited as frames left: mean and most. Long
+    /// where the agent sends ahead of real time.
+    pub agent_queue_ms: u32,
+    pub agent_queue_mean_ms: u32,
+    pub agent_queue_max_ms: u32,
+    /// From the stream to the wire in milliseconds: half of the agent's audio waited no longer (to the
+    /// bound of a bucket), and the longest.
+    pub agent_wait_median_ms: u32,
+    pub agent_wait_max_ms: u32,
+    /// Times that the agent's words ran out and went on within 100 ms.
+    pub agent_underruns: u32,
+    /// Milliseconds by which a stream in real time was made shorter, and longer, to keep its delay.
+    pub agent_shortened_ms: u64,
+    pub agent_lengthened_ms: u64,
     /// Uplink frames dropped since the agent's socket did not take them.
     pub uplink_dropped_frames: u64,
     /// Frames that missed their deadline and were skipped, never sent in a burst.

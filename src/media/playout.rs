@@ -52,6 +52,35 @@ impl PlayoutQueue {
         count
     }
 
+    /// Copies up to `out.len()` bytes of what waits; gives how many. They wait on.
+    pub fn peek(&self, out: &mut [u8]) -> usize {
+        let count = out.len().min(self.len());
+        out[..count].copy_from_slice(&self.bytes[self.played..self.played + count]);
+        count
+    }
+
+    /// Puts `bytes` in the place of the first `count` that wait. False when there is no room for more.
+    pub fn replace_front(&mut self, count: usize, bytes: &[u8]) -> bool {
+        let count = count.min(self.len());
+        let lacking = bytes.len().saturating_sub(self.played + count);
+        if self.bytes.len() + lacking > self.limit {
+            return false;
+        }
+        if lacking > 0 {
+            let end = self.bytes.len();
+            self.bytes.resize(end + lacking, 0);
+            self.bytes.copy_within(self.played + count..end, self.played + count + lacking);
+            self.touched = self.touched.max(self.bytes.len());
+        }
+        let start = self.played + count + lacking - bytes.len();
+        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        self.played = start;
+        if self.is_empty() {
+            self.clear();
+        }
+        true
+    }
+
     /// Drops up to `count` bytes unplayed; gives how many.
     pub fn skip(&mut self, count: usize) -> usize {
         let count = count.min(self.len());
@@ -137,6 +166,33 @@ mod tests {
             queue.push(&[0; 160], 1);
             queue.skip(160);
             assert!(queue.bytes.len() <= COMPACT_BYTES + 640);
+        }
+    }
+
+    #[test]
+    fn what_is_in_front_is_replaced_by_less_as_much_or_more() {
+        for played in [0, 2, 9] {
+            for (count, bytes, expected) in [
+                (3, &b"xy"[..], Some(&b"xydef"[..])),
+                (3, b"xyz", Some(b"xyzdef")),
+                (3, b"vwxyz", Some(b"vwxyzdef")),
+                (9, b"x", Some(b"x")),
+                (6, b"", Some(b"")),
+                (0, b"12345678", Some(b"12345678abcdef")),
+                (0, b"0123456789abcdef", None),
+            ] {
+                let mut queue = PlayoutQueue::new(20);
+                queue.push(&vec![b'-'; played], 1);
+                queue.push(b"abcdef", 1);
+                queue.skip(played);
+                let mut out = [0; 20];
+                assert_eq!(queue.peek(&mut out[..4]), 4);
+                assert_eq!((&out[..4], queue.len()), (&b"abcd"[..], 6));
+                assert_eq!(queue.replace_front(count, bytes), expected.is_some(), "{bytes:?}");
+                let len = queue.pop(&mut out);
+                assert_eq!(&out[..len], expected.unwrap_or(b"abcdef"), "{played} {bytes:?}");
+                assert_eq!(queue.bytes.capacity(), 20);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use super::clock::{Ticks, samples_in};
 use super::lane::{FADE_MS, scaled};
 use super::plan::playout_bytes_in_second;
 use super::playout::PlayoutQueue;
+use super::stretch::Stretch;
 use crate::codec::g711::Law;
 use crate::codec::resample::{GROWTH_MAX, Resampler};
 use crate::codec::{CodecFault, CodecKind};
@@ -18,6 +19,12 @@ use std::time::Duration;
 const PIECE_SAMPLES: usize = 160;
 /// Samples that one piece can become.
 const GROWN_SAMPLES: usize = PIECE_SAMPLES * GROWTH_MAX;
+
+/// What is looked at when the queue is made shorter or longer, and by how much at most.
+const STRETCHED_MS: u32 = 30;
+const CHANGE_MS_MAX: u32 = 15;
+/// Samples of both at 48 kHz.
+const STRETCHED_SAMPLES: usize = 48 * (STRETCHED_MS + CHANGE_MS_MAX) as usize;
 
 /// What became of agent audio that was pushed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,6 +45,8 @@ pub(super) struct Supply {
     resampler: Option<Resampler>,
     /// First byte of a sample whose second byte has not come yet.
     odd: Option<u8>,
+    /// For a stream that is paced by another clock.
+    stretch: Stretch,
     /// Samples of the codec's rate until a word that was cut into is at its full level.
     rising: usize,
 }
@@ -70,7 +79,8 @@ impl Supply {
             false => Some(Resampler::of_spurts(agent_hz, rate_hz)?),
         };
         let queue = PlayoutQueue::new(limit);
-        Ok(Supply { queue, kind, agent_hz, rate_hz, resampler, odd: None, rising: 0 })
+        let stretch = Stretch::new(rate_hz);
+        Ok(Supply { queue, kind, agent_hz, rate_hz, resampler, odd: None, stretch, rising: 0 })
     }
 
     /// Samples a second of what is queued.
@@ -148,6 +158,63 @@ impl Supply {
             };
         }
         taken
+    }
+
+    /// Takes up to `most` samples out of what waits next, where it is not heard; gives how many.
+    pub(super) fn shorten(&mut self, most: usize) -> usize {
+        let mut pcm = [0; STRETCHED_SAMPLES];
+        let count = self.peek(&mut pcm);
+        let most = most.min(samples_in(CHANGE_MS_MAX, self.rate_hz));
+        let changed = self.stretch.shorten(&mut pcm[..count], most);
+        if changed == 0 || !self.replace(count, &pcm[..count - changed]) {
+            return 0;
+        }
+        changed
+    }
+
+    /// Makes what waits next longer by some milliseconds, where it is not heard; gives by how many
+    /// samples.
+    pub(super) fn lengthen(&mut self) -> usize {
+        let mut pcm = [0; STRETCHED_SAMPLES];
+        let count = self.peek(&mut pcm);
+        let most = samples_in(CHANGE_MS_MAX, self.rate_hz);
+        let changed = self.stretch.lengthen(&mut pcm, count, most);
+        if changed == 0 || !self.replace(count, &pcm[..count + changed]) {
+            return 0;
+        }
+        changed
+    }
+
+    /// What waits next, as linear samples at the front of `pcm`; gives how many.
+    fn peek(&self, pcm: &mut [i16; STRETCHED_SAMPLES]) -> usize {
+        let unit = self.unit();
+        let mut bytes = [0; 2 * STRETCHED_SAMPLES];
+        let wanted = samples_in(STRETCHED_MS, self.rate_hz).min(STRETCHED_SAMPLES) * unit;
+        let count = self.queue.peek(&mut bytes[..wanted]);
+        match law(self.kind) {
+            Some(law) => law.decode(&bytes[..count], pcm).unwrap_or(0),
+            None => read_samples(&bytes[..count], pcm),
+        }
+    }
+
+    /// Puts `pcm` in the place of the first `count` samples; false where there is no room.
+    fn replace(&mut self, count: usize, pcm: &[i16]) -> bool {
+        let mut bytes = [0; 2 * STRETCHED_SAMPLES];
+        let len = self.write_samples(pcm, &mut bytes);
+        self.queue.replace_front(count * self.unit(), &bytes[..len])
+    }
+
+    /// `pcm` in the queue's form at the front of `bytes`; gives its length.
+    fn write_samples(&self, pcm: &[i16], bytes: &mut [u8]) -> usize {
+        match law(self.kind) {
+            Some(law) => law.encode(pcm, bytes).unwrap_or(0),
+            None => {
+                for (pair, sample) in bytes.chunks_exact_mut(2).zip(pcm) {
+                    pair.copy_from_slice(&sample.to_le_bytes());
+                }
+                pcm.len() * 2
+            }
+        }
     }
 
     /// The next audio may begin within a word: it rises from nothing.
@@ -273,15 +340,7 @@ impl Supply {
         let mut stored = 0;
         for piece in pcm.chunks(PIECE_SAMPLES) {
             let mut bytes = [0; PIECE_SAMPLES * 2];
-            let len = match law(self.kind) {
-                Some(law) => law.encode(piece, &mut bytes).unwrap_or(0),
-                None => {
-                    for (pair, sample) in bytes.chunks_exact_mut(2).zip(piece) {
-                        pair.copy_from_slice(&sample.to_le_bytes());
-                    }
-                    piece.len() * 2
-                }
-            };
+            let len = self.write_samples(piece, &mut bytes);
             stored += self.queue.push(&bytes[..len], unit) / unit;
         }
         stored

@@ -649,6 +649,9 @@ impl Totals {
         self.media.concealed_ms += media.concealed_ms;
         self.media.frames_late += media.frames_late;
         self.media.uplink_dropped_frames += media.uplink_dropped_frames;
+        self.media.agent_underruns = self.media.agent_underruns.wrapping_add(media.agent_underruns);
+        self.media.agent_shortened_ms += media.agent_shortened_ms;
+        self.media.agent_lengthened_ms += media.agent_lengthened_ms;
         media.mos_received.into_iter().for_each(|score| self.mos_received.add(score));
         media.mos_sent.into_iter().for_each(|score| self.mos_sent.add(score));
         let told = media.far_end.and_then(|far_end| far_end.mos_conversation);

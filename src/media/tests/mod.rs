@@ -8,6 +8,7 @@ mod extended;
 mod hearing;
 mod networks;
 mod one_way;
+mod pacing;
 mod rates;
 mod speaking;
 mod srtp;
@@ -197,7 +198,12 @@ impl Scene {
 
     /// Lets time pass, waking exactly when the session asks for it.
     fn run_to(&mut self, ms: u64) {
-        let end = Instant::from_nanos(3_000_000_000) + milliseconds(ms);
+        self.run_until(milliseconds(ms));
+    }
+
+    /// As `run_to`, for a time since the scene began.
+    fn run_until(&mut self, since: Duration) {
+        let end = Instant::from_nanos(3_000_000_000) + since;
         loop {
             let next = self.session.poll_timeout().map_or(end, |at| at.max(self.now.at));
             if next > end {

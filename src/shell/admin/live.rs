@@ -54,6 +54,9 @@ pub struct LiveLeg {
     pub mos_received_now: Option<f32>,
     pub mos_sent: Option<f32>,
     pub mos_sent_now: Option<f32>,
+    /// Milliseconds of the agent's audio that wait to be sent to it, and the median wait so far.
+    pub agent_queue_ms: u32,
+    pub agent_wait_median_ms: u32,
     /// How it hears us by its extended reports.
     pub far_end: Option<FarEnd>,
 }
@@ -121,6 +124,8 @@ impl From<&LegView> for LiveLeg {
             mos_received_now: view.mos_received_now,
             mos_sent: report.mos_sent,
             mos_sent_now: view.mos_sent_now,
+            agent_queue_ms: report.agent_queue_ms,
+            agent_wait_median_ms: report.agent_wait_median_ms,
             far_end: report.far_end.as_ref().map(FarEnd::from),
         }
     }

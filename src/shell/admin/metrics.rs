@@ -90,6 +90,11 @@ pub struct MediaFigures {
     /// Frames that missed their deadline and were skipped.
     pub frames_late: u64,
     pub uplink_dropped_frames: u64,
+    /// Times that agents' words ran out and went on at once.
+    pub agent_underruns: u64,
+    /// What streams in real time were made shorter and longer by, to keep their delay.
+    pub agent_shortened: Duration,
+    pub agent_lengthened: Duration,
     /// Directions of legs that carried nothing, by kind.
     pub one_way: BTreeMap<&'static str, u64>,
     /// How legs of closed calls sounded to us, and we to them.
@@ -291,6 +296,12 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
     page.counter("rtp_frames_late_total", help, media.frames_late);
     let help = "Frames dropped since the agent's socket did not take them.";
     page.counter("uplink_dropped_frames_total", help, media.uplink_dropped_frames);
+    let help = "Times that agents' words ran out and went on within 100 ms.";
+    page.counter("agent_underruns_total", help, media.agent_underruns);
+    let help = "Agents' streams in real time made shorter, to keep their delay.";
+    page.counter("agent_shortened_seconds_total", help, media.agent_shortened.as_secs_f64());
+    let help = "Agents' streams in real time made longer, to keep their delay.";
+    page.counter("agent_lengthened_seconds_total", help, media.agent_lengthened.as_secs_f64());
     let help = "Directions of legs that carried nothing two seconds after the answer, by kind.";
     page.head("media_one_way_total", help, "counter");
     for (kind, count) in &media.one_way {
