@@ -39,6 +39,7 @@ use agents::AgentCache;
 use creations::Creations;
 use registrations::Registrations;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ pub struct Settings {
     /// Where media is bound and what descriptions say, by address family.
     pub media_v4: Option<MediaAddress>,
     pub media_v6: Option<MediaAddress>,
+    /// What the descriptions of a listener's calls say in its place: bound address and what is given
+    /// out, one for each family.
+    pub advertised: Vec<(SocketAddr, IpAddr)>,
     /// First and last port of the media range.
     pub ports: (u16, u16),
     pub calls_max: usize,

@@ -26,11 +26,8 @@ pub struct SrtpSettings {
 impl SrtpSettings {
     /// The terms of a leg whose signalling goes this way.
     pub fn terms(&self, flow: Flow) -> SrtpTerms {
-        let is_heard = |(at, _): &&(SocketAddr, SrtpPolicy)| {
-            let any = at.ip().is_unspecified() && at.is_ipv4() == flow.local.is_ipv4();
-            at.port() == flow.local.port() && (any || at.ip() == flow.local.ip())
-        };
-        let own = self.listeners.iter().find(is_heard).map(|(_, policy)| *policy);
+        let own = self.listeners.iter().find(|(listener, _)| flow.is_of(*listener));
+        let own = own.map(|(_, policy)| *policy);
         let keys_are_safe = flow.transport == Transport::Tls || self.insecure_signalling;
         SrtpTerms { policy: own.unwrap_or(self.policy), keys_are_safe }
     }

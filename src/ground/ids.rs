@@ -107,6 +107,14 @@ pub struct Flow {
     pub peer: SocketAddr,
 }
 
+impl Flow {
+    /// Whether it came in by a listener that is bound to this address, or belongs to it.
+    pub fn is_of(self, listener: SocketAddr) -> bool {
+        let any = listener.ip().is_unspecified() && listener.is_ipv4() == self.local.is_ipv4();
+        listener.port() == self.local.port() && (any || listener.ip() == self.local.ip())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 //! `reader` turns the TOML into sections that remember their lines, `sections` reads each section
 //! (`sip` the account's), `checks` compares sections with each other and with the machine, `problem` is the report.
 
+mod advertise;
 mod checks;
 mod fallback;
 mod hands;
@@ -17,6 +18,7 @@ mod sections;
 mod sip;
 mod srtp;
 
+pub use advertise::{Advertised, ListenerAdvertised};
 pub use checks::Machine;
 pub use problem::{Problem, Report, Severity};
 
@@ -74,9 +76,11 @@ pub struct Listen {
     pub udp: Vec<SocketAddr>,
     pub tcp: Vec<SocketAddr>,
     pub tls: Vec<SocketAddr>,
-    /// Host that peers reach us at (an address or a name), for Contact; the local address of the
-    /// flow when absent.
-    pub advertise: Option<String>,
+    /// Hosts that peers reach us at (addresses, or a name), for Contact; the local address of the
+    /// flow where there is none.
+    pub advertise: Advertised,
+    /// Listeners with others.
+    pub listeners: Vec<ListenerAdvertised>,
 }
 
 /// `[tls]`: PEM files. Present whenever `listen.tls` is not empty; TCP listeners then serve a TLS
@@ -117,13 +121,20 @@ pub struct Dns {
     pub servers: Vec<SocketAddr>,
 }
 
+/// Addresses that media sockets are bound to. A family without one is served on the address of its
+/// SIP listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Bind {
+    pub v4: Option<IpAddr>,
+    pub v6: Option<IpAddr>,
+}
+
 /// `[media]`: where RTP is heard, and what is agreed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Media {
-    /// Address that media sockets are bound to.
-    pub address: IpAddr,
-    /// Address written into SDP; the local address of the call's signalling when absent.
-    pub advertise: Option<IpAddr>,
+    pub bind: Bind,
+    /// Addresses written into SDP; the local address of the call's signalling where there is none.
+    pub advertise: Advertised,
     pub ports: RangeInclusive<u16>,
     /// Media threads; `None`: one per core.
     pub shards: Option<usize>,

@@ -239,7 +239,14 @@ impl Switchboard {
     }
 
     fn addresses_for(&self, flow: Flow) -> [Option<MediaAddress>; 2] {
-        let (v4, v6) = (self.settings.media_v4, self.settings.media_v6);
+        let given = |address: MediaAddress| {
+            let own = self.settings.advertised.iter().find(|(listener, given)| {
+                given.is_ipv4() == address.bind.is_ipv4() && flow.is_of(*listener)
+            });
+            let advertise = own.map_or(address.advertise, |(_, given)| *given);
+            MediaAddress { advertise, ..address }
+        };
+        let (v4, v6) = (self.settings.media_v4.map(given), self.settings.media_v6.map(given));
         if flow.peer.is_ipv4() { [v4, v6] } else { [v6, v4] }
     }
 

@@ -2,6 +2,7 @@
 //! says what would go wrong in service, and the fix.
 
 use super::problem::Report;
+use super::reader::Found;
 use super::sections::Draft;
 use crate::billing::cdr::rfc3339;
 use crate::codec::CodecKind;
@@ -69,19 +70,18 @@ pub fn check(draft: &mut Draft, machine: &Machine, report: &mut Report) {
 fn check_advertise(draft: &Draft, report: &mut Report) {
     let (config, places) = (&draft.config, &draft.places);
     let all = places.udp.iter().chain(&places.tcp).chain(&places.tls);
-    let wildcard = all.into_iter().find(|found| found.value.ip().is_unspecified());
-    if let (Some(found), None) = (wildcard, &config.listen.advertise) {
+    let mut wildcard = all.into_iter().filter(|found| found.value.ip().is_unspecified());
+    let given = |found: &&Found<SocketAddr>| {
+        let own = config.listen.listeners.iter().any(|listener| listener.listen == found.value);
+        own || config.listen.advertise.host(found.value.is_ipv4()).is_some()
+    };
+    if let Some(found) = wildcard.find(|found| !given(found)) {
         let what = format!("is missing while {} listens on every address", found.value);
         let fix = "add advertise = \"<the address that your PBX reaches>\" under [listen]; \
                    without it each answer names the local address of its packet, which is wrong \
                    behind NAT"
             .to_owned();
         report.warning(&found.span, "listen.advertise", what, fix);
-    }
-    if config.media.advertise.is_some_and(|address| address.is_unspecified()) {
-        let what = "cannot be sent to a caller".to_owned();
-        let fix = "give the address that callers reach, such as \"203.0.113.5\"".to_owned();
-        report.error(&places.media_address, "media.advertise", what, fix);
     }
 }
 

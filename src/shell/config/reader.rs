@@ -150,6 +150,19 @@ impl<'d> Section<'d> {
         Some(texts)
     }
 
+    /// One text, or a list of them; none is an empty list.
+    pub fn text_or_texts(&mut self, key: &'static str, report: &mut Report) -> Vec<Found<String>> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        match value.get_ref() {
+            DeValue::String(_) => self.text(key, report).into_iter().collect(),
+            DeValue::Array(_) => self.texts(key, report).unwrap_or_default(),
+            _ => {
+                self.wrong_type(key, value, "a text or a list of texts", "\"…\"", report);
+                Vec::new()
+            }
+        }
+    }
+
     /// True or false.
     pub fn boolean(&mut self, key: &'static str, report: &mut Report) -> Option<bool> {
         let value = self.value(key)?;

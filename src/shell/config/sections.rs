@@ -94,19 +94,14 @@ fn read_listen(section: &mut Section<'_>, places: &mut Places, report: &mut Repo
         let fix = "add udp = [\"0.0.0.0:5060\"] under [listen]".to_owned();
         report.error(section.span(), "listen", "names no address to hear SIP on".into(), fix);
     }
-    let advertise = section.text("advertise", report).and_then(|found| {
-        if is_host(&found.value) {
-            return Some(found.value);
-        }
-        let what = format!("\"{}\" is no host", found.value);
-        let fix = "give an address or a name without a port: advertise = \"203.0.113.5\"".into();
-        report.error(&found.span, "listen.advertise", what, fix);
-        None
-    });
-    section.finish(report);
+    let advertise = advertise::read(section, true, report);
     let plain = |found: &[Found<SocketAddr>]| found.iter().map(|one| one.value).collect();
-    let (udp, tcp, tls) = (plain(&places.udp), plain(&places.tcp), plain(&places.tls));
-    Listen { udp, tcp, tls, advertise }
+    let (udp, tcp, tls): (Vec<_>, Vec<_>, Vec<_>) =
+        (plain(&places.udp), plain(&places.tcp), plain(&places.tls));
+    let heard = [udp.as_slice(), &tcp, &tls].concat();
+    let listeners = advertise::read_listeners(section, &heard, report);
+    section.finish(report);
+    Listen { udp, tcp, tls, advertise, listeners }
 }
 
 /// A list of `address:port` texts.
@@ -249,11 +244,8 @@ fn read_media(
     places: &mut Places,
     report: &mut Report,
 ) -> Media {
-    let listed = listen.advertise.as_deref().and_then(|host| host.parse().ok());
-    let address =
-        section.text("address", report).and_then(|found| ip(found, section, "address", report));
-    let advertise =
-        section.text("advertise", report).and_then(|found| ip(found, section, "advertise", report));
+    let bind = read_bind(section, report);
+    let own = advertise::read(section, false, report);
     places.media_address = section.key_span("address").unwrap_or(section.span().clone());
     let ports = read_ports(section, report);
     places.ports = section.key_span("ports").unwrap_or(section.span().clone());
@@ -291,11 +283,13 @@ fn read_media(
     let silence_suppression = section.word("silence_suppression", &words, report).unwrap_or(false);
     let jitter = read_jitter(section, report);
     section.finish(report);
-    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let own = (!address.is_unspecified()).then_some(address);
-    let advertise = advertise.or(listed).or(own);
+    let of_family = |v4: bool| {
+        let bound = if v4 { bind.v4 } else { bind.v6 }.filter(|address| !address.is_unspecified());
+        own.address(v4).or(listen.advertise.address(v4)).or(bound)
+    };
+    let advertise = Advertised { name: None, v4: of_family(true), v6: of_family(false) };
     Media {
-        address,
+        bind,
         advertise,
         ports,
         shards,
@@ -334,19 +328,31 @@ fn milliseconds(found: Found<u64>) -> Duration {
     Duration::from_millis(found.value)
 }
 
-fn ip(
-    found: Found<String>,
-    section: &Section<'_>,
-    key: &str,
-    report: &mut Report,
-) -> Option<IpAddr> {
-    let parsed = found.value.parse().ok();
-    if parsed.is_none() {
-        let what = format!("\"{}\" is no IP address", found.value);
-        let fix = format!("write {key} = \"203.0.113.5\"; names and ports do not go here");
-        report.error(&found.span, &section.path(key), what, fix);
+/// `address`: one, or one for each family. Without any it is all of IPv4's.
+fn read_bind(section: &mut Section<'_>, report: &mut Report) -> Bind {
+    let mut bind = Bind::default();
+    let path = section.path("address");
+    for found in section.text_or_texts("address", report) {
+        let fix = "write address = \"192.0.2.10\", or one for each family: \
+                   [\"192.0.2.10\", \"2001:db8::10\"]; names and ports do not go here";
+        let Ok(address) = found.value.parse::<IpAddr>() else {
+            let what = format!("\"{}\" is no IP address", found.value);
+            report.error(&found.span, &path, what, fix.to_owned());
+            continue;
+        };
+        let (place, family) = match address {
+            IpAddr::V4(_) => (&mut bind.v4, "IPv4"),
+            IpAddr::V6(_) => (&mut bind.v6, "IPv6"),
+        };
+        if place.replace(address).is_some() {
+            let what = format!("has a second {family} address");
+            report.error(&found.span, &path, what, fix.to_owned());
+        }
     }
-    parsed
+    if bind == Bind::default() {
+        bind.v4 = Some(Ipv4Addr::UNSPECIFIED.into());
+    }
+    bind
 }
 
 fn read_ports(section: &mut Section<'_>, report: &mut Report) -> RangeInclusive<u16> {

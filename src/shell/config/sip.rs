@@ -28,7 +28,7 @@ pub fn read(
     let first = listen.udp.iter().chain(&listen.tcp).chain(&listen.tls).next();
     document.domain = domain
         .map(|found| found.value)
-        .or(listen.advertise.clone())
+        .or(listen.advertise.any_host())
         .or(first.map(|address| address.ip().to_string()))
         .unwrap_or_default();
     places.cidr_ranges = section.key_span("allowed_cidr_ranges").unwrap_or(section.span().clone());

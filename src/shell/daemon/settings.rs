@@ -7,7 +7,7 @@ use crate::ground::{Transport, limits};
 use crate::media::sound::{self, Ringback};
 use crate::refusal::RefusalPolicy;
 use crate::shell::clock::Clock;
-use crate::shell::config::Config;
+use crate::shell::config::{Advertised, Config};
 use crate::sip::transaction::Timing;
 use crate::sip::ua::UaConfig;
 use crate::switchboard::Settings;
@@ -37,6 +37,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
         },
         media_v4,
         media_v6,
+        advertised: listeners_advertised(config, bound),
         ports: (*config.media.ports.start(), *config.media.ports.end()),
         calls_max: config.limits.calls_max,
         creations: config.ultravox.creations,
@@ -57,12 +58,11 @@ fn sounds() -> Sounds {
 
 fn ua(config: &Config, bound: &[(Transport, SocketAddr)]) -> UaConfig {
     let contact = |address: &SocketAddr| {
-        // An advertised address speaks for its own family; a name for both.
-        let advertise = config.listen.advertise.as_ref().filter(|host| {
-            host.parse::<IpAddr>().map_or(true, |ip| ip.is_ipv4() == address.is_ipv4())
-        });
+        let own = config.listen.listeners.iter().find(|listener| listener.is(*address));
+        let own = own.and_then(|listener| listener.advertise.host(address.is_ipv4()));
+        let advertise = own.or_else(|| config.listen.advertise.host(address.is_ipv4()));
         let host = match (advertise, address.ip().is_unspecified()) {
-            (Some(host), _) => bracketed(host),
+            (Some(host), _) => bracketed(&host),
             (None, true) => bracketed(&primary_address(address.is_ipv4()).to_string()),
             (None, false) => bracketed(&address.ip().to_string()),
         };
@@ -70,7 +70,8 @@ fn ua(config: &Config, bound: &[(Transport, SocketAddr)]) -> UaConfig {
     };
     UaConfig {
         contacts: bound.iter().map(|(kind, at)| ((*kind, *at), contact(at))).collect(),
-        advertise: config.listen.advertise.as_deref().map(bracketed),
+        advertise_v4: config.listen.advertise.host(true).as_deref().map(bracketed),
+        advertise_v6: config.listen.advertise.host(false).as_deref().map(bracketed),
         domain: Some(config.sip.account.domain().to_owned()),
         early_calls_per_source_max: config.limits.early_calls_per_source_max,
         session_interval: config.limits.session_interval,
@@ -90,16 +91,16 @@ fn timing() -> Timing {
     })
 }
 
-/// `media.address` serves its own family. The other family is served where SIP is heard in it, on
-/// the listener's address.
+/// Each address of `media.address` serves its own family. Another family is served where SIP is heard
+/// in it, on the listener's address.
 fn media_addresses(
     config: &Config,
     bound: &[(Transport, SocketAddr)],
 ) -> (Option<MediaAddress>, Option<MediaAddress>) {
     let of_family = |v4: bool| {
         let listener = bound.iter().map(|(_, address)| address.ip()).find(|ip| ip.is_ipv4() == v4);
-        let configured = Some(config.media.address).filter(|ip| ip.is_ipv4() == v4);
-        let advertise = config.media.advertise.filter(|ip| ip.is_ipv4() == v4);
+        let configured = if v4 { config.media.bind.v4 } else { config.media.bind.v6 };
+        let advertise = config.media.advertise.address(v4);
         configured.or(listener).map(|bind| MediaAddress {
             bind,
             advertise: advertise.unwrap_or_else(|| match bind.is_unspecified() {
@@ -109,6 +110,20 @@ fn media_addresses(
         })
     };
     (of_family(true), of_family(false))
+}
+
+/// What the descriptions of one listener's calls say, where it has addresses of its own.
+fn listeners_advertised(
+    config: &Config,
+    bound: &[(Transport, SocketAddr)],
+) -> Vec<(SocketAddr, IpAddr)> {
+    let mut advertised = Vec::new();
+    for (_, address) in bound {
+        let own = config.listen.listeners.iter().find(|listener| listener.is(*address));
+        let Some(Advertised { v4, v6, .. }) = own.map(|own| &own.advertise) else { continue };
+        advertised.extend([v4, v6].into_iter().flatten().map(|given| (*address, *given)));
+    }
+    advertised
 }
 
 fn bracketed(host: &str) -> String {

@@ -27,9 +27,10 @@ pub struct UaConfig {
     /// `host:port` (IPv6 in brackets) that peers reach us at, by listener: transport and bound
     /// address. For a connection the listener with its port counts, also one bound to all addresses.
     pub contacts: BTreeMap<(Transport, SocketAddr), String>,
-    /// The host, when no entry of `contacts` fits, with the flow's local port. `None`: the flow's
-    /// local address.
-    pub advertise: Option<String>,
+    /// The host of each address family, when no entry of `contacts` fits, with the flow's local port.
+    /// `None`: the flow's local address.
+    pub advertise_v4: Option<String>,
+    pub advertise_v6: Option<String>,
     /// Our domain, for the From of calls of our own.
     pub domain: Option<String>,
     pub timing: Timing,
@@ -64,7 +65,8 @@ impl Default for UaConfig {
             user_agent: format!("voxedge/{}", env!("CARGO_PKG_VERSION")),
             contact_user: None,
             contacts: BTreeMap::new(),
-            advertise: None,
+            advertise_v4: None,
+            advertise_v6: None,
             domain: None,
             timing: Timing::default(),
             silence: limits::INVITE_SILENCE,
@@ -104,12 +106,16 @@ impl UaConfig {
             IpAddr::V4(_) => IpAddr::from([0; 4]),
             IpAddr::V6(_) => IpAddr::from([0; 16]),
         };
+        let advertise = match flow.local.is_ipv4() {
+            true => &self.advertise_v4,
+            false => &self.advertise_v6,
+        };
         let port = flow.local.port();
         let dual = SocketAddr::new(IpAddr::from([0; 16]), port);
         [flow.local, SocketAddr::new(any, port), dual]
             .into_iter()
             .find_map(|local| self.contacts.get(&(flow.transport, local)).cloned())
-            .unwrap_or_else(|| match &self.advertise {
+            .unwrap_or_else(|| match advertise {
                 Some(host) => format!("{host}:{port}"),
                 None => flow.local.to_string(),
             })
@@ -149,7 +155,7 @@ mod tests {
         let mut config = UaConfig::default();
         let (udp, tcp) = (flow("203.0.113.9:5060"), stream("203.0.113.9:40000"));
         assert_eq!(config.contact(&udp, false), "<sip:192.0.2.10:5060;transport=udp>");
-        config.advertise = Some("198.51.100.1".into());
+        config.advertise_v4 = Some("198.51.100.1".into());
         assert_eq!(config.contact(&tcp, false), "<sip:198.51.100.1:5060;transport=tcp>");
         let any = "0.0.0.0:5060".parse().expect("an address");
         config.contacts.insert((Transport::Tcp, any), "sip.example.com:5090".into());
