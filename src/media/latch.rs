@@ -7,10 +7,12 @@
 //! | the anchor, port and all | always; it displaces a stranger |
 //! | another port of the anchor's IP | within 1 s of that IP's first packet |
 //! | the signalling's IP | at once while the anchor was never heard, unless one of that IP was taken |
-//! | another IP | only while the anchor was never heard, after 5 packets in sequence of one SSRC, once for each offer |
+//! | another IP | only while the anchor was never heard, after 5 packets in sequence of one SSRC that come at the pace of speech, once for each offer |
 //! | anything else | never |
 //!
-//! Without a signalled address the anchor is the IP of the signalling.
+//! Without a signalled address the anchor is the IP of the signalling. Another IP may prove itself only
+//! once the leg is live, so that nobody is there before the peer; and where the description names an
+//! address that can be reached, which needs no other, a second after that.
 
 use crate::ground::Instant;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +22,10 @@ use std::time::Duration;
 pub const PORT_LEARNING: Duration = Duration::from_secs(1);
 /// Packets in sequence that a stranger has to show.
 pub const PROBATION_PACKETS: u8 = 5;
+/// The least time that these packets take: a burst is no speech.
+pub const PROBATION_SPAN: Duration = Duration::from_millis(60);
+/// How long an address that can be reached is waited for.
+pub const STRANGER_WAIT: Duration = Duration::from_secs(1);
 /// Packets that go to an address which never answered and is not the signalling's.
 pub const UNHEARD_PACKETS_MAX: u32 = 50;
 
@@ -36,6 +42,8 @@ struct Candidate {
     ssrc: u32,
     sequence: u16,
     in_sequence: u8,
+    /// When those in sequence began, and the last of them came.
+    since: Instant,
     last: Instant,
 }
 
@@ -52,6 +60,8 @@ pub struct SourceLatch {
     /// A stranger was accepted since the last offer.
     stranger_taken: bool,
     candidates: [Option<Candidate>; CANDIDATES_MAX],
+    /// From when on strangers may prove themselves; `None` before the leg is live.
+    strangers_from: Option<Instant>,
     sent_unheard: u32,
 }
 
@@ -65,8 +75,18 @@ impl SourceLatch {
             anchor_last: None,
             stranger_taken: false,
             candidates: [None; CANDIDATES_MAX],
+            strangers_from: None,
             sent_unheard: 0,
         }
+    }
+
+    /// The leg is live: a peer that comes from where nobody expects it may prove itself.
+    pub fn open(&mut self, now: Instant) {
+        let wait = match self.signalled {
+            Some(named) if is_reachable(named.ip()) => STRANGER_WAIT,
+            Some(_) | None => Duration::ZERO,
+        };
+        self.strangers_from = Some(now + wait);
     }
 
     /// An offer/answer exchange ended: learning is open once more, unless the address is the old one
@@ -92,7 +112,11 @@ impl SourceLatch {
         let recent = |last: &Instant| same && now.since(*last) <= PORT_LEARNING;
         let anchor_last = self.anchor_last.filter(recent);
         let anchor_heard = self.anchor_heard.filter(|_| anchor_last.is_some());
+        let is_live = self.strangers_from.is_some();
         *self = SourceLatch { latched, sent_unheard, anchor_heard, anchor_last, ..fresh };
+        if is_live {
+            self.open(now);
+        }
     }
 
     /// Whether a well-formed packet of an agreed payload number, from `source`, is the caller's.
@@ -113,7 +137,8 @@ impl SourceLatch {
             self.latch(source);
             return true;
         }
-        if self.stranger_taken || !self.proves_itself(now, source, ssrc, sequence) {
+        let may_prove = self.strangers_from.is_some_and(|from| from <= now);
+        if self.stranger_taken || !may_prove || !self.proves_itself(now, source, ssrc, sequence) {
             return false;
         }
         self.stranger_taken = true;
@@ -184,14 +209,21 @@ impl SourceLatch {
         ssrc: u32,
         sequence: u16,
     ) -> bool {
-        let fresh = Candidate { source, ssrc, sequence, in_sequence: 1, last: now };
+        let fresh = Candidate { source, ssrc, sequence, in_sequence: 1, since: now, last: now };
         let mut known = self.candidates.iter_mut().flatten();
         if let Some(candidate) = known.find(|candidate| candidate.source == source) {
             let ahead = sequence.wrapping_sub(candidate.sequence);
+            let goes_on = now.since(candidate.last) <= CANDIDATE_IDLE;
             let sane = candidate.ssrc == ssrc && (1..=CANDIDATE_GAP_MAX).contains(&ahead);
-            let in_sequence = if sane { candidate.in_sequence + 1 } else { 1 };
-            *candidate = Candidate { in_sequence, ..fresh };
-            return in_sequence >= PROBATION_PACKETS;
+            *candidate = match goes_on && sane {
+                true => {
+                    let in_sequence = candidate.in_sequence.saturating_add(1);
+                    Candidate { in_sequence, since: candidate.since, ..fresh }
+                }
+                false => fresh,
+            };
+            let span = now.since(candidate.since);
+            return candidate.in_sequence >= PROBATION_PACKETS && span >= PROBATION_SPAN;
         }
         let idle = |place: &&mut Option<Candidate>| {
             place.is_none_or(|candidate| now.since(candidate.last) > CANDIDATE_IDLE)
@@ -215,6 +247,18 @@ fn is_sendable(address: SocketAddr) -> bool {
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
+/// An address that a peer can be reached at from anywhere: none of a private network.
+fn is_reachable(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let is_shared = first == 100 && (64..128).contains(&second);
+            !(ip.is_private() || ip.is_link_local() || is_shared)
+        }
+        IpAddr::V6(ip) => !(ip.is_unique_local() || ip.is_unicast_link_local()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +274,7 @@ mod tests {
         let parse = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let signalling = "203.0.113.9".parse().expect("an address");
         let mut latch = SourceLatch::new(signalled.map(parse), signalling);
+        latch.open(at(0));
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let words: Vec<&str> = line.split_whitespace().collect();
             let now = at(words[0].parse().expect("milliseconds"));
@@ -266,14 +311,14 @@ mod tests {
     fn a_stranger_needs_five_packets_in_sequence_and_yields_to_the_anchor() {
         run(
             Some(ANCHOR),
-            "0   203.0.113.7:700 1/10 no  192.0.2.1:4000
-             20  203.0.113.7:700 1/11 no  192.0.2.1:4000
-             40  203.0.113.7:700 1/13 no  192.0.2.1:4000
-             60  203.0.113.7:700 1/14 no  192.0.2.1:4000
-             80  203.0.113.7:700 1/15 yes 203.0.113.7:700
-             90  198.51.100.1:9  7/1  no  203.0.113.7:700
-             99  192.0.2.1:4000  5/1  yes 192.0.2.1:4000
-             100 203.0.113.7:700 1/16 no  192.0.2.1:4000",
+            "1000 203.0.113.7:700 1/10 no  192.0.2.1:4000
+             1020 203.0.113.7:700 1/11 no  192.0.2.1:4000
+             1040 203.0.113.7:700 1/13 no  192.0.2.1:4000
+             1060 203.0.113.7:700 1/14 no  192.0.2.1:4000
+             1080 203.0.113.7:700 1/15 yes 203.0.113.7:700
+             1090 198.51.100.1:9  7/1  no  203.0.113.7:700
+             1099 192.0.2.1:4000  5/1  yes 192.0.2.1:4000
+             1100 203.0.113.7:700 1/16 no  192.0.2.1:4000",
         );
     }
 
@@ -281,18 +326,65 @@ mod tests {
     fn another_ssrc_or_a_jump_begins_the_probation_again() {
         run(
             Some(ANCHOR),
-            "0  203.0.113.7:700 1/10 no  192.0.2.1:4000
-             20 203.0.113.7:700 1/11 no  192.0.2.1:4000
-             40 203.0.113.7:700 2/12 no  192.0.2.1:4000
-             60 203.0.113.7:700 2/13 no  192.0.2.1:4000
-             61 203.0.113.7:700 2/13 no  192.0.2.1:4000
-             80 203.0.113.7:700 2/14 no  192.0.2.1:4000
-             81 203.0.113.7:700 2/90 no  192.0.2.1:4000
-             82 203.0.113.7:700 2/91 no  192.0.2.1:4000
-             83 203.0.113.7:700 2/92 no  192.0.2.1:4000
-             84 203.0.113.7:700 2/93 no  192.0.2.1:4000
-             85 203.0.113.7:700 2/94 yes 203.0.113.7:700",
+            "1000 203.0.113.7:700 1/10 no  192.0.2.1:4000
+             1020 203.0.113.7:700 1/11 no  192.0.2.1:4000
+             1040 203.0.113.7:700 2/12 no  192.0.2.1:4000
+             1060 203.0.113.7:700 2/13 no  192.0.2.1:4000
+             1061 203.0.113.7:700 2/13 no  192.0.2.1:4000
+             1080 203.0.113.7:700 2/14 no  192.0.2.1:4000
+             1100 203.0.113.7:700 2/90 no  192.0.2.1:4000
+             1120 203.0.113.7:700 2/91 no  192.0.2.1:4000
+             1140 203.0.113.7:700 2/92 no  192.0.2.1:4000
+             1160 203.0.113.7:700 2/93 no  192.0.2.1:4000
+             1180 203.0.113.7:700 2/94 yes 203.0.113.7:700",
         );
+    }
+
+    #[test]
+    fn a_burst_proves_nothing_nor_do_packets_that_come_now_and_then() {
+        run(
+            Some(ANCHOR),
+            "1000 203.0.113.7:700 1/10 no  192.0.2.1:4000
+             1010 203.0.113.7:700 1/11 no  192.0.2.1:4000
+             1020 203.0.113.7:700 1/12 no  192.0.2.1:4000
+             1030 203.0.113.7:700 1/13 no  192.0.2.1:4000
+             1059 203.0.113.7:700 1/14 no  192.0.2.1:4000
+             1260 203.0.113.7:700 1/15 no  192.0.2.1:4000
+             1461 203.0.113.7:700 1/16 no  192.0.2.1:4000
+             1662 203.0.113.7:700 1/17 no  192.0.2.1:4000
+             1682 203.0.113.7:700 1/18 no  192.0.2.1:4000
+             1702 203.0.113.7:700 1/19 no  192.0.2.1:4000
+             1721 203.0.113.7:700 1/20 no  192.0.2.1:4000
+             1722 203.0.113.7:700 1/21 yes 203.0.113.7:700",
+        );
+    }
+
+    #[test]
+    fn nobody_proves_himself_before_the_leg_is_live_nor_while_a_reachable_address_may_still_come() {
+        let stranger: SocketAddr = "198.51.100.66:9".parse().expect("an address");
+        for (signalled, live_ms, accepted_ms) in [
+            (Some("192.0.2.1:4000"), 2_000, 3_080),
+            (Some("[2001:db8::1]:4000"), 2_000, 3_080),
+            (Some("10.0.0.5:4000"), 2_000, 2_080),
+            (Some("100.64.0.5:4000"), 2_000, 2_080),
+            (Some("[fd00::5]:4000"), 2_000, 2_080),
+            (None, 2_000, 2_080),
+        ] {
+            let signalled = signalled.map(|text| text.parse().expect("an address"));
+            let signalling = "203.0.113.9".parse().expect("an address");
+            let mut latch = SourceLatch::new(signalled, signalling);
+            let mut accepted = None;
+            for packet in 0..200_u16 {
+                let now = u64::from(packet) * 20;
+                if now == live_ms {
+                    latch.open(at(now));
+                }
+                if latch.accepts(at(now), stranger, 7, packet) {
+                    accepted = accepted.or(Some(now));
+                }
+            }
+            assert_eq!(accepted, Some(accepted_ms), "{signalled:?}");
+        }
     }
 
     #[test]
@@ -354,12 +446,12 @@ mod tests {
         run(
             Some("10.0.0.5:4000"),
             "0   198.51.100.66:9  7/1 no  10.0.0.5:4000
-             1   198.51.100.66:9  7/2 no  10.0.0.5:4000
-             2   198.51.100.66:9  7/3 no  10.0.0.5:4000
-             3   198.51.100.66:9  7/4 no  10.0.0.5:4000
-             4   198.51.100.66:9  7/5 yes 198.51.100.66:9
-             5   203.0.113.9:700  1/1 yes 203.0.113.9:700
-             6   198.51.100.66:9  7/6 no  203.0.113.9:700",
+             20  198.51.100.66:9  7/2 no  10.0.0.5:4000
+             40  198.51.100.66:9  7/3 no  10.0.0.5:4000
+             60  198.51.100.66:9  7/4 no  10.0.0.5:4000
+             80  198.51.100.66:9  7/5 yes 198.51.100.66:9
+             81  203.0.113.9:700  1/1 yes 203.0.113.9:700
+             82  198.51.100.66:9  7/6 no  203.0.113.9:700",
         );
     }
 
@@ -394,9 +486,10 @@ mod tests {
         let mut latch =
             SourceLatch::new("10.0.0.5:4000".parse().ok(), "203.0.113.9".parse().unwrap());
         let caller: SocketAddr = "203.0.113.7:700".parse().unwrap();
+        latch.open(at(0));
         let mut accepted = 0;
         for packet in 0..2_000u32 {
-            let now = at(u64::from(packet / 50));
+            let now = at(u64::from(packet / 10));
             let sprayer = SocketAddr::new("198.51.100.66".parse().unwrap(), 40_000);
             assert!(!latch.accepts(now, sprayer, packet.wrapping_mul(2_654_435_761), 7));
             if packet % 200 == 100 {

@@ -274,6 +274,7 @@ impl Leg {
             events.tell(MediaEvent::EarlyMedia(early));
         }
         (self.last_heard, self.last_packet) = (now.at, now.at);
+        self.latch.open(now.at);
         self.control.start(now.at);
         self.watch(now.at);
         if !self.heard && self.plan.direction.receives() {
