@@ -13,7 +13,7 @@ use crate::media::plan::{
 };
 use crate::outgoing::Callee;
 use crate::sdp::payload::{self, Encoding};
-use crate::sdp::{Agreed, DescriptionText, LocalMedia, OfferAnswer, SrtpTerms};
+use crate::sdp::{Agreed, DescriptionText, LocalMedia, OfferAnswer, SrtpPolicy, SrtpTerms};
 use crate::sip::digest::DigestClient;
 use crate::sip::ua::SessionId;
 use std::fmt;
@@ -32,6 +32,8 @@ pub struct Leg {
     /// The codec that was agreed first; until then, the one that is expected.
     pub kind: CodecKind,
     pub media_address: MediaAddress,
+    /// We called a peer that has a policy of its own for SRTP.
+    pub target_srtp: Option<SrtpPolicy>,
     pub port: RtpPort,
     pub ports_tried: u8,
     /// A re-offer of the peer whose plan the shard has not acknowledged.

@@ -53,7 +53,7 @@ use crate::media::plan::{
 use crate::outgoing::DialRefusal;
 use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
-use crate::sdp::{Agreed, DescriptionText, ExtendedReports, OfferAnswer};
+use crate::sdp::{Agreed, DescriptionText, ExtendedReports, OfferAnswer, SrtpPolicy};
 use crate::sip::status::StatusLine;
 use crate::sip::ua::{RequestToken, SessionId};
 use crate::ultravox::CallId;
@@ -328,6 +328,8 @@ pub struct Negotiated {
     /// The codec that was agreed, or of a late offer the one that we like best.
     pub kind: CodecKind,
     pub address: MediaAddress,
+    /// The policy for SRTP of the peer that we call, where it has one of its own.
+    pub target_srtp: Option<SrtpPolicy>,
 }
 
 /// What a call is made of: each part was decided by its own room.
@@ -372,6 +374,7 @@ impl Call {
                 plan: None,
                 kind: negotiated.kind,
                 media_address: negotiated.address,
+                target_srtp: negotiated.target_srtp,
                 port: opening.port,
                 ports_tried: 0,
                 pending_reoffer: None,

@@ -333,9 +333,11 @@ impl Call {
         }
         let keeps_keys =
             self.first.offer_answer.offers_keys() && !self.settings.srtp.insecure_signalling;
+        let (srtp, target_srtp) = (&self.settings.srtp, self.first.target_srtp);
         let next = by_preference(contacts).into_iter().find_map(|uri| {
             let callee = outgoing.policy.admit(&uri, true).ok()?;
-            let is_safe = needs_tls(&callee.uri) || !keeps_keys;
+            let is_safe = (needs_tls(&callee.uri) || !keeps_keys)
+                && srtp.policy_towards(&callee.uri) == target_srtp;
             (is_safe && !outgoing.tried.contains(&callee.uri)).then_some(callee)
         });
         let Some(callee) = next else {

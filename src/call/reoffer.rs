@@ -95,7 +95,7 @@ impl Call {
     pub(super) fn local_media_again(&self, session: SessionId) -> Option<LocalMedia> {
         let leg = self.leg(session)?;
         let codecs = self.codecs_for_reoffer(leg.plan.as_ref().map(|plan| plan.codec.kind));
-        let srtp = self.settings.srtp.terms(leg.flow);
+        let srtp = self.settings.srtp.terms(leg.flow, leg.target_srtp);
         Some(leg.local_media(codecs, &self.settings, srtp))
     }
 

@@ -98,9 +98,12 @@ impl Call {
         }
         let keeps_keys =
             second.leg.offer_answer.offers_keys() && !self.settings.srtp.insecure_signalling;
+        let (srtp, target_srtp) = (&self.settings.srtp, second.leg.target_srtp);
         let next = by_preference(contacts).into_iter().find_map(|uri| {
             let callee = policy.admit(&uri, true).ok()?;
-            let is_safe = needs_tls(&callee.uri) || !keeps_keys;
+            // Our offer was made on the terms of the first target.
+            let is_safe = (needs_tls(&callee.uri) || !keeps_keys)
+                && srtp.policy_towards(&callee.uri) == target_srtp;
             (is_safe && !errand.tried.contains(&callee.uri)).then_some(callee)
         });
         let Some(callee) = next else {

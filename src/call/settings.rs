@@ -4,7 +4,7 @@
 use super::ringing::WhileRinging;
 use super::sound::Sounds;
 use crate::ground::{Flow, Transport};
-use crate::outgoing::OutgoingPolicy;
+use crate::outgoing::{HostRule, OutgoingPolicy};
 use crate::sdp::{SrtpPolicy, SrtpTerms};
 use crate::ultravox::data_message::Urgency;
 use crate::ultravox::tool::GivenTools;
@@ -19,15 +19,25 @@ pub struct SrtpSettings {
     pub policy: SrtpPolicy,
     /// `[[srtp.listeners]]`: the address as `[listen]` has it.
     pub listeners: Vec<(SocketAddr, SrtpPolicy)>,
+    /// `[[srtp.targets]]`: peers with a policy of their own, the first that fits.
+    pub targets: Vec<(HostRule, SrtpPolicy)>,
     /// Keys may go through signalling that is not TLS.
     pub insecure_signalling: bool,
 }
 
 impl SrtpSettings {
-    /// The terms of a leg whose signalling goes this way.
-    pub fn terms(&self, flow: Flow) -> SrtpTerms {
-        let own = self.listeners.iter().find(|(listener, _)| flow.is_of(*listener));
-        let own = own.map(|(_, policy)| *policy);
+    /// The policy of its own that a peer whom we call has.
+    pub fn policy_towards(&self, uri: &str) -> Option<SrtpPolicy> {
+        self.targets.iter().find(|(rule, _)| rule.names(uri)).map(|(_, policy)| *policy)
+    }
+
+    /// The terms of a leg whose signalling goes this way; `target`: the policy of the peer whom we
+    /// called. A peer that calls has a policy of its own where it is named by its address.
+    pub fn terms(&self, flow: Flow, target: Option<SrtpPolicy>) -> SrtpTerms {
+        let peer = self.targets.iter().find(|(rule, _)| rule.holds(flow.peer.ip()));
+        let listener = self.listeners.iter().find(|(listener, _)| flow.is_of(*listener));
+        let peer = target.or(peer.map(|(_, policy)| *policy));
+        let own = peer.or(listener.map(|(_, policy)| *policy));
         let keys_are_safe = flow.transport == Transport::Tls || self.insecure_signalling;
         SrtpTerms { policy: own.unwrap_or(self.policy), keys_are_safe }
     }
@@ -135,5 +145,57 @@ impl Default for LostSettings {
             within: Duration::from_secs(15),
             failover: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::FlowId;
+    use SrtpPolicy::{Allowed, Off, Required};
+
+    fn settings() -> SrtpSettings {
+        let rule = |text| HostRule::parse(text).expect("a host");
+        SrtpSettings {
+            policy: Allowed,
+            listeners: vec![("0.0.0.0:5061".parse().expect("an address"), Required)],
+            targets: vec![
+                (rule("trunk.example.com"), Required),
+                (rule("*.example.com"), Off),
+                (rule("198.51.100.0/24"), Off),
+            ],
+            insecure_signalling: false,
+        }
+    }
+
+    #[test]
+    fn a_peer_goes_before_its_listener_and_that_before_the_rest() {
+        let settings = settings();
+        for (uri, policy) in [
+            ("sips:1@trunk.example.com", Some(Required)),
+            ("sip:1@TRUNK.example.com:5061;transport=tls", Some(Required)),
+            ("sip:1@other.example.com", Some(Off)),
+            ("sip:1@198.51.100.9", Some(Off)),
+            ("sip:1@other.example.com:6000", None),
+            ("sip:1@elsewhere.example", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(settings.policy_towards(uri), policy, "{uri}");
+        }
+        for (transport, port, peer, target, policy, keys_are_safe) in [
+            (Transport::Udp, 5060, "192.0.2.7:5060", None, Allowed, false),
+            (Transport::Tls, 5061, "192.0.2.7:40000", None, Required, true),
+            (Transport::Tls, 5061, "198.51.100.7:40000", None, Off, true),
+            (Transport::Tls, 5061, "198.51.100.7:40000", Some(Allowed), Allowed, true),
+            (Transport::Udp, 5060, "192.0.2.7:5060", Some(Required), Required, false),
+        ] {
+            let local = SocketAddr::from(([192, 0, 2, 1], port));
+            let peer = peer.parse().expect("an address");
+            let flow = Flow { id: FlowId(1), transport, local, peer };
+            let terms = settings.terms(flow, target);
+            assert_eq!(terms, SrtpTerms { policy, keys_are_safe }, "{peer} {target:?}");
+        }
+        let unmeetable = SrtpTerms { policy: Required, keys_are_safe: false };
+        assert!(unmeetable.may_offer().is_err(), "keys would go in the clear");
     }
 }

@@ -47,7 +47,7 @@ impl Call {
         let leg = self.leg(replaced).filter(|_| self.is_leg_up(replaced));
         let leg = leg.ok_or(Refusal::NotReplaced)?;
         let local = self.local_media_again(replaced).ok_or(Refusal::NotReplaced)?;
-        let local = LocalMedia { srtp: self.settings.srtp.terms(flow), ..local };
+        let local = LocalMedia { srtp: self.settings.srtp.terms(flow, None), ..local };
         let Some(offer) = offer else {
             local.srtp.may_offer().map_err(Refusal::Offer)?;
             let description = offer_answer.offer(&local).into();

@@ -54,6 +54,7 @@ fn descriptions_never_print_their_keys() {
         description: description.clone(),
         agreed: None,
         kind: CodecKind::Pcmu,
+        target_srtp: None,
         address,
     };
     let token = RequestToken(1);

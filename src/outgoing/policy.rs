@@ -105,6 +105,21 @@ impl HostRule {
         Ok(HostRule { host, port: uri.port() })
     }
 
+    /// Whether it is the host of this URI.
+    pub fn names(&self, uri: &str) -> bool {
+        Uri::parse(uri).is_ok_and(|uri| self.admits(&uri.host(), uri.port()))
+    }
+
+    /// Whether it is this address, or a range that holds it. A name holds none.
+    pub fn holds(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        match &self.host {
+            HostPattern::Address(own) => *own == peer,
+            HostPattern::Range(range) => range.contains(peer),
+            HostPattern::Name(_) | HostPattern::Below(_) => false,
+        }
+    }
+
     fn admits(&self, host: &Host<'_>, port: Option<u16>) -> bool {
         let fits = match (&self.host, host) {
             (HostPattern::Name(own), Host::Name(name)) => *own == plain_name(name),

@@ -14,7 +14,7 @@ use crate::ground::ports::RtpPort;
 use crate::ground::{CallKey, Flow, Now};
 use crate::refusal::{EndCause, Refusal};
 use crate::routing::{self, Route};
-use crate::sdp::{Agreed, DescriptionText, LocalMedia, OfferAnswer, OfferFault};
+use crate::sdp::{Agreed, DescriptionText, LocalMedia, OfferAnswer, OfferFault, SrtpPolicy};
 use crate::sip::msg::Request;
 use crate::sip::ua::SessionId;
 use bytes::Bytes;
@@ -187,7 +187,7 @@ impl Switchboard {
     ) -> Result<Negotiated, Refusal> {
         match offer {
             Some(offer) => self.answer_offer(flow, offer, port),
-            None => self.make_offer(flow, port, self.settings.call.codecs.clone()),
+            None => self.make_offer(flow, port, self.settings.call.codecs.clone(), None),
         }
     }
 
@@ -201,7 +201,8 @@ impl Switchboard {
         let mut refused = OfferFault::BadAddress;
         for address in self.addresses_for(flow).into_iter().flatten() {
             let mut offer_answer = self.new_offer_answer();
-            let local = self.local_media(flow, address, port, self.settings.call.codecs.clone());
+            let codecs = self.settings.call.codecs.clone();
+            let local = self.local_media(flow, address, port, codecs, None);
             match offer_answer.answer(offer.as_bytes(), &local) {
                 Ok(answered) if fits(&answered.agreed, address) => {
                     return Ok(Negotiated {
@@ -211,6 +212,7 @@ impl Switchboard {
                         description: answered.text.into(),
                         agreed: Some(answered.agreed),
                         address,
+                        target_srtp: None,
                     });
                 }
                 Ok(_) => {}
@@ -220,22 +222,24 @@ impl Switchboard {
         Err(Refusal::Offer(refused))
     }
 
-    /// A late offer: ours has every codec. The stream is joined before the caller's choice is known,
+    /// A late offer, or one for a peer that we call: ours has every codec. The stream is joined before the caller's choice is known,
     /// at a rate that suits any.
     pub(super) fn make_offer(
         &mut self,
         flow: Flow,
         port: RtpPort,
         codecs: Vec<CodecKind>,
+        target_srtp: Option<SrtpPolicy>,
     ) -> Result<Negotiated, Refusal> {
         let address = self.addresses_for(flow).into_iter().flatten().next();
         let address = address.ok_or(Refusal::Offer(OfferFault::BadAddress))?;
         let kind = *codecs.first().ok_or(Refusal::Offer(OfferFault::NoCommonCodec))?;
         let mut offer_answer = self.new_offer_answer();
-        let local = self.local_media(flow, address, port, codecs);
+        let local = self.local_media(flow, address, port, codecs, target_srtp);
         local.srtp.may_offer().map_err(Refusal::Offer)?;
         let description = offer_answer.offer(&local).into();
-        Ok(Negotiated { offer: None, offer_answer, description, agreed: None, kind, address })
+        let (offer, agreed) = (None, None);
+        Ok(Negotiated { offer, offer_answer, description, agreed, kind, address, target_srtp })
     }
 
     fn addresses_for(&self, flow: Flow) -> [Option<MediaAddress>; 2] {
@@ -260,6 +264,7 @@ impl Switchboard {
         address: MediaAddress,
         port: RtpPort,
         codecs: Vec<CodecKind>,
+        target_srtp: Option<SrtpPolicy>,
     ) -> LocalMedia {
         LocalMedia {
             address: address.advertise,
@@ -270,7 +275,7 @@ impl Switchboard {
             opus_fec: true,
             extended: self.settings.call.extended,
             silence_suppression: self.settings.call.silence_suppression,
-            srtp: self.settings.call.srtp.terms(flow),
+            srtp: self.settings.call.srtp.terms(flow, target_srtp),
         }
     }
 

@@ -44,7 +44,8 @@ impl Switchboard {
         let port = self.ports.take(now.at, &mut self.entropy);
         let port = port.ok_or_else(|| "no line is free now".to_owned())?;
         let flow = nowhere(&errand.callee.uri);
-        let negotiated = match self.make_offer(flow, port, self.codecs_like(current)) {
+        let target = self.settings.call.srtp.policy_towards(&errand.callee.uri);
+        let negotiated = match self.make_offer(flow, port, self.codecs_like(current), target) {
             Ok(negotiated) => negotiated,
             Err(refusal) => {
                 self.ports.put_back(now.at, port);
@@ -60,6 +61,7 @@ impl Switchboard {
             plan: None,
             kind: negotiated.kind,
             media_address: negotiated.address,
+            target_srtp: negotiated.target_srtp,
             port,
             ports_tried,
             pending_reoffer: None,

@@ -24,14 +24,16 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 /// Sections of the configuration as they are written in a file.
-const SECTIONS: [&str; 25] = [
+const SECTIONS: [&str; 27] = [
     "[listen]",
+    "[[listen.listeners]]",
     "[tls]",
     "[[tls.targets]]",
     "[dns]",
     "[media]",
     "[srtp]",
     "[[srtp.listeners]]",
+    "[[srtp.targets]]",
     "[ultravox]",
     "[sip]",
     "[[sip.allowed_agents]]",
@@ -130,6 +132,8 @@ fn the_example_file_has_every_key_and_no_other() {
         "[[sip.registrations]] password",
         "[tls] targets",
         "[srtp] listeners",
+        "[srtp] targets",
+        "[listen] listeners",
         "[tools] cold_transfer",
         "[tools] warm_transfer",
         "[tools] play_dtmf_sounds",

@@ -1,9 +1,10 @@
-//! `[srtp]`: on what terms media is encrypted, for all listeners and for single ones.
+//! `[srtp]`: on what terms media is encrypted, for all listeners and peers and for single ones.
 
 use super::Listen;
 use super::problem::Report;
 use super::reader::{Found, Section};
 use crate::call::settings::SrtpSettings;
+use crate::outgoing::HostRule;
 use crate::sdp::SrtpPolicy;
 use std::net::SocketAddr;
 
@@ -34,12 +35,48 @@ pub(super) fn read(
         }
         listeners.push((listener.value, policy));
     }
+    let targets = read_targets(section, report);
     let has_tls = !listen.tls.is_empty();
     if policy == SrtpPolicy::Required && !has_tls && !insecure_signalling {
         unmeetable(section, report);
     }
     section.finish(report);
-    SrtpSettings { policy, listeners, insecure_signalling }
+    SrtpSettings { policy, listeners, targets, insecure_signalling }
+}
+
+/// `[[srtp.targets]]`: hosts as `outgoing.allowed_hosts` has them.
+fn read_targets(
+    section: &mut Section<'_>,
+    report: &mut Report,
+) -> Vec<(HostRule, SrtpPolicy)> {
+    let mut targets: Vec<(HostRule, SrtpPolicy)> = Vec::new();
+    for mut entry in section.sections("targets", report) {
+        let host = entry.text("host", report);
+        let policy = entry.word("policy", &POLICIES, report);
+        for (key, fix) in [
+            ("host", "add host = \"trunk.example.com\""),
+            ("policy", "add policy = \"off\", \"allowed\" or \"required\""),
+        ] {
+            if entry.key_span(key).is_none() {
+                report.error(entry.span(), &entry.path(key), "is missing".into(), fix.into());
+            }
+        }
+        entry.finish(report);
+        let Some(host) = host else { continue };
+        match HostRule::parse(&host.value) {
+            Ok(rule) if targets.iter().any(|(other, _)| *other == rule) => {
+                let what = format!("names {} a second time", host.value);
+                report.error(&host.span, &entry.path("host"), what, "remove one".to_owned());
+            }
+            Ok(rule) => targets.extend(policy.map(|policy| (rule, policy))),
+            Err(what) => {
+                let fix = "write a name, \"*.name\", an address or a CIDR range, with :port when \
+                           only that port is meant";
+                report.error(&host.span, &entry.path("host"), what, fix.to_owned());
+            }
+        }
+    }
+    targets
 }
 
 fn read_listener(
@@ -108,12 +145,17 @@ mod tests {
         assert_eq!(SrtpSettings::default().policy, SrtpPolicy::Allowed);
         let (settings, report) = read(
             "[srtp]\npolicy = \"off\"\ninsecure_signalling = true\n\
-             [[srtp.listeners]]\nlisten = \"0.0.0.0:5060\"\npolicy = \"required\"\n",
+             [[srtp.listeners]]\nlisten = \"0.0.0.0:5060\"\npolicy = \"required\"\n\
+             [[srtp.targets]]\nhost = \"*.example.com\"\npolicy = \"allowed\"\n",
         );
         let listener = "0.0.0.0:5060".parse().expect("an address");
         let expected = SrtpSettings {
             policy: SrtpPolicy::Off,
             listeners: vec![(listener, SrtpPolicy::Required)],
+            targets: vec![(
+                HostRule::parse("*.example.com").expect("a host"),
+                SrtpPolicy::Allowed,
+            )],
             insecure_signalling: true,
         };
         assert_eq!(settings, Some(expected), "{report}");
@@ -136,6 +178,14 @@ mod tests {
             (
                 "[[srtp.listeners]]\nlisten = \"0.0.0.0:5062\"\npolicy = \"off\"",
                 "is no address of [listen]",
+            ),
+            ("[[srtp.targets]]\npolicy = \"off\"", "srtp.targets[0].host: is missing"),
+            ("[[srtp.targets]]\nhost = \"a.example\"", "srtp.targets[0].policy: is missing"),
+            ("[[srtp.targets]]\nhost = \"a@b\"\npolicy = \"off\"", "srtp.targets[0].host: "),
+            (
+                "[[srtp.targets]]\nhost = \"a.example\"\npolicy = \"off\"\n\
+                 [[srtp.targets]]\nhost = \"a.example\"\npolicy = \"allowed\"",
+                "names a.example a second time",
             ),
             (
                 "[[srtp.listeners]]\nlisten = \"0.0.0.0:5060\"\npolicy = \"off\"\n\
