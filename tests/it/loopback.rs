@@ -6,5 +6,6 @@ mod faults;
 mod hands;
 mod mutations;
 mod rules;
+mod spray;
 mod torture;
 mod webhook;

@@ -45,10 +45,7 @@ pub(super) fn read(
 }
 
 /// `[[srtp.targets]]`: hosts as `outgoing.allowed_hosts` has them.
-fn read_targets(
-    section: &mut Section<'_>,
-    report: &mut Report,
-) -> Vec<(HostRule, SrtpPolicy)> {
+fn read_targets(section: &mut Section<'_>, report: &mut Report) -> Vec<(HostRule, SrtpPolicy)> {
     let mut targets: Vec<(HostRule, SrtpPolicy)> = Vec::new();
     for mut entry in section.sections("targets", report) {
         let host = entry.text("host", report);
@@ -152,10 +149,7 @@ mod tests {
         let expected = SrtpSettings {
             policy: SrtpPolicy::Off,
             listeners: vec![(listener, SrtpPolicy::Required)],
-            targets: vec![(
-                HostRule::parse("*.example.com").expect("a host"),
-                SrtpPolicy::Allowed,
-            )],
+            targets: vec![(HostRule::parse("*.example.com").expect("a host"), SrtpPolicy::Allowed)],
             insecure_signalling: true,
         };
         assert_eq!(settings, Some(expected), "{report}");

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use voxedge::billing::cdr::CallDirection;
+use voxedge::call::settings::SrtpSettings;
 use voxedge::ground::Entropy;
 use voxedge::media::plan::{AgentClose, AgentStreamFault};
-use voxedge::outgoing::{DialRefusal, OutgoingPolicy, Unwanted};
+use voxedge::outgoing::{DialRefusal, HostRule, OutgoingPolicy, Unwanted};
+use voxedge::sdp::SrtpPolicy;
 use voxedge::switchboard::Input;
 use voxedge::ultravox::create_call::CreateFault;
 use voxedge::ultravox::sip_details::termination_reason;
@@ -351,4 +353,35 @@ fn a_hundred_storms_leave_nothing() {
         assert!(!world.ladder().contains("a password"), "seed {seed}");
     }
     assert!(answered > 40 && joined > 30, "{answered} answered, {joined} joined");
+}
+
+/// A call to a plain telephone whose address has this policy; whether the agent joined.
+fn to_a_target_with(policy: SrtpPolicy, insecure_signalling: bool) -> (World, bool) {
+    let mut settings = settings();
+    let rule = HostRule::parse("192.0.2.100").expect("a host");
+    let targets = vec![(rule, policy)];
+    let srtp = SrtpSettings { targets, insecure_signalling, ..SrtpSettings::default() };
+    settings.call.srtp = Arc::new(srtp);
+    let mut world = World::new(1, settings);
+    world.callee(Manner { hangs_up: Some(3_000), ..Manner::default() });
+    world.dial(0, target());
+    world.run_out(600_000);
+    let record = world.facts.values().next().and_then(|facts| facts.records.last());
+    let joined = record.is_some_and(|record| record.joined_at.is_some());
+    (world, joined)
+}
+
+#[test]
+fn a_targets_policy_for_srtp_decides_what_it_is_offered_and_what_it_may_answer() {
+    let (world, _) = to_a_target_with(SrtpPolicy::Required, false);
+    let [Err(DialRefusal::Unavailable { words })] = &world.dialled[..] else {
+        panic!("{:?}", world.dialled)
+    };
+    assert!(words.contains("TLS"), "{words}");
+    let (world, joined) = to_a_target_with(SrtpPolicy::Required, true);
+    assert!(!joined, "a plain answer to an encrypted offer\n{}", world.ladder());
+    for policy in [SrtpPolicy::Off, SrtpPolicy::Allowed] {
+        let (world, joined) = to_a_target_with(policy, true);
+        assert!(joined, "{policy:?}\n{}", world.ladder());
+    }
 }
