@@ -158,7 +158,7 @@ mod tests {
             kind: CodecKind::Pcmu,
             direction: Direction::SendOnly,
             encrypted: true,
-            missed_percent: Some(3.14),
+            missed_percent: Some(2.84),
             missed_percent_now: None,
             mos_received_now: Some(4.2),
             mos_sent_now: None,
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(shown, expected);
         let leg = &calls[1].legs[1];
         assert_eq!((leg.leg, leg.codec.as_str(), leg.direction.as_str()), (1, "PCMU", "sendonly"));
-        assert_eq!((leg.jitter_ms, leg.round_trip_ms, leg.missed_percent), (12.3, None, Some(3.1)));
+        assert_eq!((leg.jitter_ms, leg.round_trip_ms, leg.missed_percent), (12.3, None, Some(2.8)));
         assert_eq!((leg.missed_percent_now, leg.mos_received_now), (None, Some(4.2)));
     }
 }
