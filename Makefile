@@ -16,12 +16,14 @@ BUILD_PACKAGES := cc:build-essential cmake:cmake
 # Libraries that are opened at run time, by what shows that they are there.
 CODEC_PACKAGES := libopencore-amrwb.so.0:libopencore-amrwb0 libvo-amrwbenc.so.0:libvo-amrwbenc0
 TEST_PACKAGES := sipp:sip-tester baresip:baresip-core kamailio:kamailio kamailio:kamailio-tls-modules ffmpeg:ffmpeg systemd-analyze:systemd
+# The bench `quality`: Python that scores, and voices that speak; without them it says less.
+QUALITY_PACKAGES := python3:python3-venv python3:python3-dev /usr/share/pocketsphinx/test/data:pocketsphinx-testdata
 
 # Installs what is missing: `$(call install,$(LIST))`.
 define install
 	missing=""
 	for pair in $(1); do
-		command -v "$${pair%%:*}" >/dev/null 2>&1 || /sbin/ldconfig -p | grep -F "$${pair%%:*} (" >/dev/null || missing="$$missing $${pair#*:}"
+		command -v "$${pair%%:*}" >/dev/null 2>&1 || [ -d "$${pair%%:*}" ] || /sbin/ldconfig -p | grep -F "$${pair%%:*} (" >/dev/null || missing="$$missing $${pair#*:}"
 	done
 	if [ -n "$$missing" ]; then
 		root=""
@@ -76,5 +78,7 @@ bench:
 	cargo bench --bench load
 	cargo bench --bench load -- --codec all
 	cargo bench --bench load -- --overload
+	$(call install,$(QUALITY_PACKAGES))
+	cargo bench --bench quality
 	trap - ERR
 	echo "make bench: done"

@@ -5,11 +5,13 @@
 //! What the peer asks of our sending arrives in its packets: a mode request (CMR) is followed within
 //! the modes that the description allows, at the frames where the description lets a mode change.
 
+mod concealment;
 mod leftover;
 pub mod library;
 pub mod payload;
 
 use super::CodecFault;
+use concealment::Concealment;
 use leftover::Leftover;
 use library::{FRAME_SAMPLES, SpeechDecoder, SpeechEncoder};
 use payload::{FRAMES_MAX, NO_DATA, Payload, SID, SPEECH_LOST, Stored};
@@ -67,6 +69,7 @@ pub struct Decoder {
     requested: Option<Mode>,
     /// The sender told of a pause (SID): what is missing is its comfort noise.
     pausing: bool,
+    concealment: Concealment,
     leftover: Leftover,
 }
 
@@ -75,8 +78,14 @@ impl Decoder {
     /// [`CodecFault::LibraryAbsent`].
     pub fn new(packing: Packing) -> Result<Decoder, CodecFault> {
         let speech = SpeechDecoder::new().ok_or(CodecFault::LibraryAbsent)?;
-        let leftover = Leftover::default();
-        Ok(Decoder { speech, packing, requested: None, pausing: false, leftover })
+        Ok(Decoder {
+            speech,
+            packing,
+            requested: None,
+            pausing: false,
+            concealment: Concealment::default(),
+            leftover: Leftover::default(),
+        })
     }
 
     /// Decodes the frames of one payload to the front of `out`, 320 samples each; gives how many
@@ -101,22 +110,22 @@ impl Decoder {
             NO_DATA | SPEECH_LOST => self.pausing,
             _ => false,
         };
-        match frame.is_good() {
-            true => self.speech.decode(&frame, pcm),
-            false => self.speech.decode(&Stored::empty(self.missing()), pcm),
+        if !frame.is_good() || matches!(frame.frame_type(), NO_DATA | SPEECH_LOST) {
+            stand_in(&mut self.speech, &mut self.concealment, self.pausing, pcm);
+            return;
+        }
+        self.speech.decode(&frame, pcm);
+        match frame.frame_type() {
+            SID => self.concealment.rest(),
+            _ => self.concealment.remember(&frame, pcm),
         }
     }
 
-    /// The frame type that stands for what did not come.
-    fn missing(&self) -> u8 {
-        if self.pausing { NO_DATA } else { SPEECH_LOST }
-    }
-
-    /// Fills all of `out` by the codec's own concealment; in a pause, with its comfort noise.
+    /// Fills all of `out` with speech that stands for what is lost; in a pause, with comfort noise.
     pub fn conceal(&mut self, out: &mut [i16]) {
-        let missing = Stored::empty(self.missing());
-        let speech = &mut self.speech;
-        self.leftover.fill(out, |pcm| speech.decode(&missing, pcm));
+        let (speech, concealment) = (&mut self.speech, &mut self.concealment);
+        let pausing = self.pausing;
+        self.leftover.fill(out, |pcm| stand_in(speech, concealment, pausing, pcm));
     }
 
     /// The sender pauses: what is missing is not lost, and [`Decoder::conceal`] makes its comfort
@@ -128,6 +137,22 @@ impl Decoder {
     /// The mode that the peer last asked us to send in.
     pub fn requested(&self) -> Option<Mode> {
         self.requested
+    }
+}
+
+/// A frame in the place of one that did not come.
+fn stand_in(
+    speech: &mut SpeechDecoder,
+    concealment: &mut Concealment,
+    pausing: bool,
+    pcm: &mut [i16; FRAME_SAMPLES],
+) {
+    match concealment.frame() {
+        Some(frame) => {
+            speech.decode(&frame, pcm);
+            concealment.shape(pcm);
+        }
+        None => speech.decode(&Stored::empty(if pausing { NO_DATA } else { SPEECH_LOST }), pcm),
     }
 }
 
@@ -359,6 +384,64 @@ mod tests {
         let mut long = [0; 16_000];
         decoder.conceal(&mut long);
         assert!(energy(&long[15_000..]) < before / 50.0, "{}", energy(&long[15_000..]));
+    }
+
+    /// Level of `heard` beside `whole`, in dB, on average over frames that speak.
+    fn beside(levels: &[(f64, f64)]) -> f64 {
+        let sum: f64 =
+            levels.iter().map(|(heard, whole)| 10.0 * (heard.max(1.0) / whole).log10()).sum();
+        sum / levels.len() as f64
+    }
+
+    #[test]
+    fn a_lost_frame_is_bridged_and_leaves_no_dip_behind_it() {
+        if !installed() {
+            return;
+        }
+        for number in [2, 8] {
+            let format = Format { modes: set(&[number]), ..Format::default() };
+            let mut encoder = Encoder::new(format, false).unwrap();
+            let mut payload = [0; 62];
+            let payloads: Vec<Vec<u8>> = speech()
+                .chunks_exact(FRAME_SAMPLES)
+                .map(|pcm| {
+                    let len = encoder.encode(pcm, &mut payload).unwrap();
+                    payload[..len].to_vec()
+                })
+                .collect();
+            let decode = |lost: &dyn Fn(usize) -> bool| -> Vec<f64> {
+                let mut decoder = Decoder::new(Packing::BandwidthEfficient).unwrap();
+                let mut pcm = [0; FRAME_SAMPLES];
+                let frame = |(number, payload): (usize, &Vec<u8>)| {
+                    match lost(number) {
+                        true => decoder.conceal(&mut pcm),
+                        false => assert_eq!(decoder.decode(payload, &mut pcm), Ok(320)),
+                    }
+                    energy(&pcm)
+                };
+                payloads.iter().enumerate().map(frame).collect()
+            };
+            let whole = decode(&|_| false);
+            let mut after = [(); 4].map(|()| Vec::new());
+            for phase in 0..10 {
+                let heard = decode(&|number| number % 10 == phase && number > 10);
+                for lost in (phase + 20..whole.len() - 4).step_by(10) {
+                    for (frames, levels) in after.iter_mut().enumerate() {
+                        let at = lost + frames;
+                        if whole[lost - 1..=at].iter().all(|energy| *energy > 1e5) {
+                            levels.push((heard[at], whole[at]));
+                        }
+                    }
+                }
+            }
+            let levels = after.map(|levels| beside(&levels));
+            assert!(levels[0] > -4.0, "mode {number}: {levels:.1?} dB");
+            assert!(
+                levels[1..].iter().all(|level| *level > -2.0),
+                "mode {number}: {levels:.1?} dB"
+            );
+            assert!(levels.iter().all(|level| *level < 1.0), "mode {number}: {levels:.1?} dB");
+        }
     }
 
     #[test]

@@ -19,22 +19,22 @@ use voxedge::rtp::telephone_event::{Digit, Receiver, Sending};
 const MUTATIONS: u32 = 100_000;
 
 /// Xorshift: small, seeded, and the same everywhere.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }
 
     /// One to five edits: bytes, bits, extremes, cuts, repeats.
-    fn mutate(&mut self, original: &[u8]) -> Vec<u8> {
+    pub fn mutate(&mut self, original: &[u8]) -> Vec<u8> {
         let mut bytes = original.to_vec();
         for _ in 0..=self.below(5) {
             let at = self.below(bytes.len());

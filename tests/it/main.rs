@@ -4,6 +4,7 @@ mod certificates;
 mod docs;
 mod drain;
 mod hostile_media;
+mod hostile_noise;
 mod hot_path;
 mod interop;
 mod ipv6;

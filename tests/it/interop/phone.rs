@@ -50,8 +50,29 @@ impl Phone {
         Phone::play(scenario, &["-t", "u1", "-rsa", proxy, "-s", user, &server])
     }
 
-    fn play(scenario: &str, how: &[&str]) -> Phone {
+    /// Calls and plays a capture, with SIPp's own media port and more words for the scenario.
+    pub fn plays(
+        scenario: &str,
+        keys: &[(&str, &str)],
+        media_port: u16,
+        capture: &[u8],
+        (user, port): (&str, u16),
+    ) -> Phone {
         let folder = Folder::new();
+        folder.write("speech.pcap", capture);
+        let (media_port, server) = (media_port.to_string(), format!("127.0.0.1:{port}"));
+        let mut how = vec!["-t", "u1", "-s", user, "-mp", &media_port];
+        how.extend(keys.iter().flat_map(|(name, value)| ["-key", name, value]));
+        how.push(&server);
+        Phone::play_in(folder, scenario, &how)
+    }
+
+    fn play(scenario: &str, how: &[&str]) -> Phone {
+        let media_port = media_port().to_string();
+        Phone::play_in(Folder::new(), scenario, &[&["-mp", &media_port], how].concat())
+    }
+
+    fn play_in(folder: Folder, scenario: &str, how: &[&str]) -> Phone {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/sipp");
         let port = free_port();
         let child = Command::new("sipp")
@@ -59,7 +80,6 @@ impl Phone {
             .arg("-sf")
             .arg(fixtures.join(scenario).with_extension("xml"))
             .args(["-i", "127.0.0.1", "-m", "1", "-p", &port.to_string()])
-            .args(["-mp", &media_port().to_string()])
             .args(["-nostdin", "-trace_err", "-error_file", "errors.log"])
             .args(["-timeout", "40", "-timeout_error"])
             .args(how)
