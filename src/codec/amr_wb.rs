@@ -156,6 +156,17 @@ fn stand_in(
     }
 }
 
+/// Samples of the frames in a payload; `None` when it is not whole.
+pub(super) fn samples(packing: Packing, payload: &[u8]) -> Option<usize> {
+    Payload::read(packing, payload).ok().map(|payload| payload.frames * FRAME_SAMPLES)
+}
+
+/// Whether a payload ends in a pause.
+pub(super) fn tells_pause(packing: Packing, payload: &[u8]) -> bool {
+    let last = Payload::read(packing, payload).ok().and_then(|payload| payload.frames().last());
+    last.is_some_and(|frame| matches!(frame.frame_type(), SID | NO_DATA))
+}
+
 /// PCM at 16 kHz in, payloads out.
 pub struct Encoder {
     speech: SpeechEncoder,

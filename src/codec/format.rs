@@ -1,7 +1,7 @@
 //! What a description settles of a codec beyond its name: frame length, bit rate, packing, limits.
 //! Values only; `sdp` reads and writes them, the coders are made by them.
 
-use super::{CodecKind, G7221Rate, IlbcMode, OpusFormat, amr_wb};
+use super::{CodecKind, G7221Rate, IlbcMode, OpusFormat, amr_wb, g7221, opus};
 
 /// The parameters of one codec. Where a kind and a format meet, the format is that kind's; one of
 /// another kind counts as [`CodecFormat::Usual`].
@@ -39,6 +39,51 @@ impl CodecFormat {
         let fits = |length: &u16| u32::from(*length) <= wish_ms;
         let shortest = lengths.last().copied().unwrap_or(20);
         lengths.iter().copied().find(fits).unwrap_or(shortest)
+    }
+
+    /// Whether a peer of this format understands what was made for one of the `other`, and gets no
+    /// more of it than it asked for.
+    pub fn takes(self, kind: CodecKind, other: CodecFormat) -> bool {
+        match kind {
+            CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => true,
+            CodecKind::Opus => {
+                let OpusFormat { bitrate_max, constant, .. } = self.opus();
+                bitrate_max >= OpusFormat::default().bitrate_max && !constant
+            }
+            CodecKind::Ilbc => self.ilbc() == other.ilbc(),
+            CodecKind::G7221 => self.g7221() == other.g7221(),
+            CodecKind::AmrWb => self.amr_wb() == other.amr_wb(),
+        }
+    }
+
+    /// RTP ticks of the audio in a payload, by its framing alone; `None` when it is no whole number
+    /// of frames.
+    pub fn ticks(self, kind: CodecKind, payload: &[u8]) -> Option<u32> {
+        let frames = |bytes: usize, ticks: usize| {
+            let whole = !payload.is_empty() && payload.len().is_multiple_of(bytes);
+            whole.then_some(payload.len() / bytes * ticks)
+        };
+        let ticks = match kind {
+            CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => frames(1, 1)?,
+            CodecKind::Opus => return opus::ticks(payload),
+            CodecKind::Ilbc => frames(self.ilbc().frame_bytes(), self.ilbc().frame_samples())?,
+            CodecKind::G7221 => frames(self.g7221().frame_bytes(), g7221::FRAME)?,
+            CodecKind::AmrWb => amr_wb::samples(self.amr_wb().packing, payload)?,
+        };
+        u32::try_from(ticks).ok()
+    }
+
+    /// Whether a payload tells of a pause: until the next one its sender's comfort noise is to be heard.
+    pub fn tells_pause(self, kind: CodecKind, payload: &[u8]) -> bool {
+        match kind {
+            CodecKind::Opus => opus::tells_pause(payload),
+            CodecKind::AmrWb => amr_wb::tells_pause(self.amr_wb().packing, payload),
+            CodecKind::Pcmu
+            | CodecKind::Pcma
+            | CodecKind::G722
+            | CodecKind::Ilbc
+            | CodecKind::G7221 => false,
+        }
     }
 
     pub fn opus(self) -> OpusFormat {

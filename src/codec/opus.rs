@@ -88,6 +88,17 @@ impl OpusDecoder {
     }
 }
 
+/// Ticks of 48 kHz in a packet; `None` when it is none.
+pub(super) fn ticks(payload: &[u8]) -> Option<u32> {
+    let samples = packet::get_nb_samples(payload, 48_000).ok().filter(|_| !payload.is_empty())?;
+    u32::try_from(samples).ok().filter(|ticks| *ticks > 0)
+}
+
+/// Whether a packet tells of a pause.
+pub(super) fn tells_pause(payload: &[u8]) -> bool {
+    payload.len() <= PAUSE_BYTES_MAX
+}
+
 /// A packet of one or two bytes codes no audio: the sender pauses.
 const PAUSE_BYTES_MAX: usize = 2;
 /// The longest Opus packet (RFC 6716 §2.1.4).

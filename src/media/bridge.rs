@@ -118,6 +118,23 @@ impl Bridge {
         self.rests.iter().any(|rest| rest.listener == listener)
     }
 
+    /// What the leg hears of the speaker comes another way from now on: what is left of it here sinks.
+    pub(super) fn part(&mut self, speaker: LegId, listener: LegId) {
+        let (mut tail, mut count) = ([0; FADE_SAMPLES_MAX], 0);
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_between(speaker, listener)) {
+            count = lane.finish(&mut tail);
+            lane.forget();
+        }
+        self.add_rest(listener, &tail[..count]);
+    }
+
+    /// The peak of what the speaker said lately; the highest there is where that is not known.
+    pub(super) fn peak_lately(&self, speaker: LegId, listener: LegId) -> u16 {
+        let mut lanes = self.lanes.iter();
+        let lane = lanes.find(|lane| lane.is_between(speaker, listener));
+        lane.map_or(u16::MAX, Lane::peak_lately)
+    }
+
     /// A leg said this.
     pub(super) fn push(&mut self, now: Instant, speaker: LegId, pcm: &[i16]) {
         for lane in self.lanes.iter_mut().filter(|lane| lane.speaker == speaker) {

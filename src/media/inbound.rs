@@ -21,9 +21,11 @@ use super::clock::{SampleClock, TICKS_MS, Ticks};
 use super::delay::TargetDelay;
 use super::jitter::{Arrival, JitterBuffer};
 use super::key_ear::KeyEar;
+use super::outbound::Outbound;
 use super::plan::{
     CodecPlan, ComfortNoisePlan, DelayBounds, LegPlan, PausePlan, TelephoneEventPlan,
 };
+use super::relay::{Passage, Relay};
 use super::stream::Stream;
 use super::stretch::Stretch;
 use super::uplink::FRAME_MS;
@@ -110,6 +112,8 @@ pub(super) struct Hearers<'a> {
     pub(super) speaker: LegId,
     pub(super) streams: &'a mut [Stream],
     pub(super) bridge: Option<&'a mut Bridge>,
+    /// The only leg that hears this one, where packets can be handed on to it.
+    pub(super) listener: Option<(LegId, &'a mut Outbound)>,
     /// Listens for keys, where they come as tones.
     pub(super) ear: Option<&'a mut KeyEar>,
 }
@@ -309,6 +313,40 @@ impl Inbound {
                 self.receive_once_more(now, header, payload, out);
             }
         }
+    }
+
+    /// Whether this packet is the next one of its stream, with none before it that waits.
+    pub(super) fn is_next(&self, header: RtpHeader) -> bool {
+        self.jitter.is_next(header)
+    }
+
+    /// Counts a packet that was to be handed on.
+    pub(super) fn count(&mut self, passage: Passage) {
+        match passage {
+            Passage::Taken { .. } | Passage::Absorbed => {}
+            Passage::Late => self.speech.counters.late += 1,
+            Passage::Duplicate => self.speech.counters.duplicate += 1,
+            Passage::Refused => self.speech.counters.refused += 1,
+        }
+    }
+
+    /// Goes on behind packets that were handed on: the decoder is brought to where they left off, and
+    /// `hear` is given what it makes of the last ones. Gives the last sample.
+    pub(super) fn resume(&mut self, relay: &Relay, mut hear: impl FnMut(&[i16])) -> i16 {
+        let mut pcm = [0; PACKET_SAMPLES_MAX];
+        let mut last = 0;
+        for payload in relay.kept() {
+            let Ok(count) = self.speech.decoder.decode(payload, &mut pcm) else { continue };
+            last = pcm[..count].last().copied().unwrap_or(last);
+            self.speech.packet_samples = count;
+            hear(&pcm[..count]);
+        }
+        if let Some((ssrc, next, timestamp)) = relay.source() {
+            self.jitter.resume(ssrc, next);
+            self.speech.end_gap();
+            self.speech.expected = Some(timestamp);
+        }
+        last
     }
 
     /// Gives gaps up whose time has come, or when the patience is over, and fills what is missing by the clock.

@@ -114,6 +114,18 @@ impl JitterBuffer {
         self.expected = None;
     }
 
+    /// Goes on with a stream that came elsewhere until now: its SSRC and next number.
+    pub fn resume(&mut self, ssrc: u32, next: u16) {
+        self.restart();
+        (self.probation, self.given_up, self.seen) = (None, false, u64::MAX);
+        self.expected = Some((ssrc, next));
+    }
+
+    /// Whether this packet is the next one, with none before it that waits.
+    pub fn is_next(&self, header: RtpHeader) -> bool {
+        self.waiting.is_empty() && self.expected == Some((header.ssrc, header.sequence))
+    }
+
     /// Judges a packet, and keeps a copy when it has to wait.
     pub fn arrive(&mut self, now: Instant, header: RtpHeader, payload: &[u8]) -> Arrival {
         let Some((ssrc, next)) = self.expected else {

@@ -33,6 +33,8 @@ const STALE: Duration = Duration::from_millis(100);
 const UNDERRUN: Duration = Duration::from_millis(100);
 /// Over how long the lane looks whether it holds more than it needs.
 const WATCHED_MS: u32 = 1_000;
+/// Pieces of audio whose peaks are known: of 20 ms each, more than a lane holds in peace.
+const PEAKS: usize = 8;
 /// Samples that are resampled together.
 const PIECE_SAMPLES: usize = 160;
 
@@ -61,6 +63,9 @@ pub(super) struct Lane {
     /// The least that was left after a pull, and the samples pulled since that is watched.
     least: usize,
     watched: usize,
+    /// Peaks of what came lately.
+    peaks: [u16; PEAKS],
+    peak: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +108,8 @@ impl Lane {
             sinking: 0,
             least: usize::MAX,
             watched: 0,
+            peaks: [u16::MAX; PEAKS],
+            peak: 0,
         })
     }
 
@@ -111,8 +118,15 @@ impl Lane {
         (self.from_hz, self.to_hz) == (from_hz, to_hz)
     }
 
+    /// Whether the lane leads from one leg to the other.
+    pub(super) fn is_between(&self, speaker: LegId, listener: LegId) -> bool {
+        (self.speaker, self.listener) == (speaker, Port::Leg(listener))
+    }
+
     /// Takes audio of the speaker.
     pub(super) fn push(&mut self, now: Instant, pcm: &[i16]) {
+        self.peaks[self.peak] = pcm.iter().map(|sample| sample.unsigned_abs()).max().unwrap_or(0);
+        self.peak = (self.peak + 1) % PEAKS;
         if self.state == State::Waiting {
             if self.emptied.take().is_some_and(|at| now.since(at) <= UNDERRUN) {
                 self.margin_ms = (self.margin_ms + MARGIN_STEP_MS).min(MARGIN_MS_MAX);
@@ -149,6 +163,11 @@ impl Lane {
         }
         self.play(now, &mut frame[start..]);
         true
+    }
+
+    /// The peak of what came lately, which is more than what waits.
+    pub(super) fn peak_lately(&self) -> u16 {
+        self.peaks.into_iter().max().unwrap_or(0)
     }
 
     /// The end of the lane: writes the next milliseconds, sinking to nothing, to the front of `tail`;
@@ -250,7 +269,8 @@ impl Lane {
         self.end += pcm.len();
     }
 
-    fn forget(&mut self) {
+    /// What waits is not played any more; the next audio begins anew.
+    pub(super) fn forget(&mut self) {
         (self.start, self.end, self.sinking) = (0, 0, 0);
         (self.state, self.emptied) = (State::Waiting, None);
     }

@@ -2,6 +2,8 @@
 //! RTCP, its keys, its watchdog. It knows no agent and no other leg: what it says goes to whoever is
 //! lent as its hearers, what it hears comes from its playout queue and the bridge.
 
+mod relaying;
+
 use super::bridge::Bridge;
 use super::control::{Buffer, Control, Manner};
 use super::early::EarlyEar;
@@ -206,6 +208,10 @@ impl Leg {
         }
         if let Early::Diagnosed(ear) = &mut self.early {
             return hear_early(ear, self.plan.codec.kind, content, payload);
+        }
+        let mut hearers = hearers;
+        if self.hand_on(now.at, header, content, payload, &mut hearers) {
+            return;
         }
         let hearers = &mut Hearers { ear: self.ear.as_deref_mut(), ..hearers };
         let late = self.inbound.counters().late;

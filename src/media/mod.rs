@@ -46,6 +46,7 @@ mod player;
 pub mod playout;
 pub mod quality;
 mod reception;
+mod relay;
 mod session;
 pub mod sound;
 mod stream;

@@ -15,6 +15,8 @@
 //! far decoder comes to rest, and after that only what keeps the pause and the path alive. Either way a
 //! long silence is one frame that was encoded when the codec was agreed.
 
+mod relaying;
+
 use super::bridge::Bridge;
 use super::clock::{Ticks, samples_in};
 use super::keys::{Keypad, Press, Slot};
@@ -22,6 +24,7 @@ use super::lane::FADE_MS;
 use super::pace::{Pace, Wish};
 use super::pause::Pause;
 use super::plan::{CodecPlan, PausePlan, Port, TelephoneEventPlan};
+use super::relay::Relay;
 use super::supply::{Successor, Supply, law};
 use super::voice::{FRAME_SAMPLES_MAX, Voice};
 use super::waits::Waits;
@@ -71,6 +74,14 @@ pub(super) struct OutboundCounters {
     pub(super) payload_bytes: u32,
 }
 
+impl OutboundCounters {
+    /// A packet leaves.
+    fn count(&mut self, payload_len: usize) {
+        self.packets = self.packets.wrapping_add(1);
+        self.payload_bytes = self.payload_bytes.wrapping_add(payload_len as u32);
+    }
+}
+
 /// A frame as its packet's header says it.
 struct Frame {
     len: usize,
@@ -94,6 +105,8 @@ pub(super) struct Outbound {
     agent: Option<StreamId>,
     /// The bridge has more for this leg.
     accompanied: bool,
+    /// Whose packets are handed on to this leg, where they can be.
+    relay: Option<Box<Relay>>,
     /// Keys are being pressed; all else waits.
     keypad: Option<Box<Keypad>>,
     event: Option<TelephoneEventPlan>,
@@ -120,6 +133,8 @@ pub(super) struct Outbound {
     /// Frames of silence since the last talk spurt.
     silent_frames: u32,
     pause: Pause,
+    /// The peer's number for comfort noise, where it takes that.
+    noise: Option<u8>,
     /// When the pause was told of last; `None` while all frames are sent.
     told: Option<Instant>,
     /// The next packet is the first after a pause in sending.
@@ -140,6 +155,7 @@ impl Outbound {
             supply,
             agent: None,
             accompanied: false,
+            relay: None,
             keypad: None,
             event: None,
             talk: Talk::Quiet { ended: None },
@@ -158,6 +174,7 @@ impl Outbound {
             opus_complexity: None,
             silent_frames: 0,
             pause: Pause::Sent,
+            noise: None,
             told: None,
             resumed: false,
             counters: OutboundCounters::default(),
@@ -206,6 +223,7 @@ impl Outbound {
     /// How the peer is to learn of our pauses.
     pub(super) fn set_pauses(&mut self, pauses: PausePlan) {
         self.pause = Pause::of(&self.voice.plan, pauses);
+        self.noise = pauses.comfort_noise.map(|noise| noise.send_payload_type);
     }
 
     /// Presses keys from the next frame on, after those that are being pressed. Words wait meanwhile.
@@ -375,6 +393,13 @@ impl Outbound {
         if !self.open {
             return None;
         }
+        if let Some(relay) = self.relay.as_ref().filter(|relay| relay.is_open()) {
+            match relay.due() {
+                _ if relay.holds_packet() => return Some(Instant::ZERO),
+                Some(due) if self.keypad.is_none() => return Some(due.max(self.slot)),
+                Some(_) | None => {}
+            }
+        }
         match self.talk {
             Talk::Quiet { .. } => (!self.muted).then_some(self.slot),
             Talk::Starting { at } if self.muted => Some(at),
@@ -391,6 +416,9 @@ impl Outbound {
         buffer: &mut [u8],
         mut more: Option<(&mut Bridge, LegId)>,
     ) -> Option<(usize, bool)> {
+        if let Some(len) = self.poll_relayed(now, buffer) {
+            return Some((len, false));
+        }
         while self.deadline()? <= now {
             let (head, body) = buffer.split_at_mut_checked(HEADER_BYTES)?;
             let spurt = self.begin_frame(now);
@@ -419,8 +447,7 @@ impl Outbound {
             let marker = std::mem::take(&mut self.resumed) || marker;
             RtpHeader { marker, payload_type, sequence, timestamp, ssrc }.write(head);
             self.sequence = self.sequence.wrapping_add(1);
-            self.counters.packets = self.counters.packets.wrapping_add(1);
-            self.counters.payload_bytes = self.counters.payload_bytes.wrapping_add(len as u32);
+            self.counters.count(len);
             return Some((HEADER_BYTES + len, self.counters.played > played));
         }
         None

@@ -164,6 +164,12 @@ impl MediaSession {
             report = self.report();
             self.first_report = Some(Box::new(report));
         }
+        for listener in 0..self.legs.len() {
+            let from = self.legs[listener].takes_from();
+            if listener == place || from == Some(id) {
+                self.end_relay(now, listener);
+            }
+        }
         self.legs.remove(place);
         self.follow_scene(now);
         Some(report)
@@ -179,12 +185,20 @@ impl MediaSession {
 
     /// A datagram came to a leg's RTP port. Whatever is not the peer's is counted and dropped.
     pub fn handle_rtp(&mut self, now: Now, leg: LegId, source: SocketAddr, packet: &[u8]) {
-        let Some(leg) = self.legs.iter_mut().find(|known| known.id == leg) else { return };
+        let Some(place) = self.legs.iter().position(|known| known.id == leg) else { return };
+        let takes = |other: &Leg| other.takes_from() == Some(leg);
+        let listener = self.legs.iter().position(takes);
+        let pair = listener.map(|other| self.legs.get_disjoint_mut([place, other]));
+        let (leg, listener) = match pair {
+            Some(Ok([leg, other])) => (leg, Some((other.id, &mut other.outbound))),
+            Some(Err(_)) | None => (&mut self.legs[place], None),
+        };
         let hearers = Hearers {
             now: now.at,
             speaker: leg.id,
             streams: &mut self.streams,
             bridge: self.bridge.as_deref_mut(),
+            listener,
             ear: None,
         };
         leg.handle_rtp(now, source, packet, hearers, &mut self.events);
@@ -275,8 +289,16 @@ impl MediaSession {
     /// # Errors
     /// The codec cannot be made; nothing changed.
     pub fn change(&mut self, now: Now, leg: LegId, plan: &LegPlan) -> Result<(), CodecFault> {
-        let Some(leg) = self.legs.iter_mut().find(|known| known.id == leg) else { return Ok(()) };
-        leg.change(now, plan, &mut self.events)?;
+        let place = self.legs.iter().position(|known| known.id == leg);
+        let Some(place) = place else { return Ok(()) };
+        if !self.legs[place].speaks_as(plan) {
+            for listener in 0..self.legs.len() {
+                if listener == place || self.legs[listener].takes_from() == Some(leg) {
+                    self.end_relay(now, listener);
+                }
+            }
+        }
+        self.legs[place].change(now, plan, &mut self.events)?;
         self.route(now)
     }
 
@@ -324,6 +346,7 @@ impl MediaSession {
                 speaker: leg.id,
                 streams: &mut self.streams,
                 bridge: self.bridge.as_deref_mut(),
+                listener: None,
                 ear: None,
             };
             leg.handle_timeout(now, hearers, &mut self.events);
@@ -426,6 +449,7 @@ impl MediaSession {
 
     /// Works out who hears whom by the scene, as far as legs and agents are there.
     fn route(&mut self, now: Now) -> Result<(), CodecFault> {
+        self.route_relays(now);
         for index in 0..self.streams.len() {
             let hearing = self.hearing(&self.streams[index]);
             self.streams[index].set_hearing(hearing);
@@ -442,7 +466,8 @@ impl MediaSession {
         self.route_bridge(now)?;
         for index in 0..self.legs.len() {
             let id = self.legs[index].id;
-            let (heard, hears) = (self.is_heard(id), self.hears_somebody(id));
+            let heard = self.is_heard(id) && !self.is_handed_on(id);
+            let hears = self.hears_somebody(id);
             let bridge = self.bridge.as_ref();
             let leg = &mut self.legs[index];
             leg.set_heard(now.at, heard);
@@ -452,6 +477,64 @@ impl MediaSession {
             }
         }
         Ok(())
+    }
+
+    /// Two legs that hear each other and nobody else are given each other's packets, where they can be.
+    fn route_relays(&mut self, now: Now) {
+        let pair = self.pair();
+        for index in 0..self.legs.len() {
+            let id = self.legs[index].id;
+            let wanted = pair.and_then(|[one, other]| match id {
+                _ if id == one => Some(other),
+                _ if id == other => Some(one),
+                _ => None,
+            });
+            if self.legs[index].takes_from() == wanted {
+                continue;
+            }
+            self.end_relay(now, index);
+            if let Some(speaker) = wanted {
+                self.legs[index].outbound.expect_relay(now.at, speaker);
+            }
+        }
+    }
+
+    /// The leg at this place is given no packets of another any more.
+    fn end_relay(&mut self, now: Now, listener: usize) {
+        let Some(speaker) = self.legs[listener].takes_from() else { return };
+        let speaker = self.legs.iter().position(|leg| leg.id == speaker);
+        match speaker.map(|speaker| self.legs.get_disjoint_mut([speaker, listener])) {
+            Some(Ok([speaker, listener])) => {
+                let bridge = self.bridge.as_deref_mut();
+                speaker.take_back(now.at, listener.id, &mut listener.outbound, bridge);
+            }
+            Some(Err(_)) | None => drop(self.legs[listener].outbound.end_relay(now.at)),
+        }
+    }
+
+    /// The legs that hear each other, and nobody else, and suit each other.
+    fn pair(&self) -> Option<[LegId; 2]> {
+        self.bridge.as_ref()?;
+        let mut pairs = self.scene.pairs();
+        let (Port::Leg(one), Port::Leg(other)) = pairs.find(|(listener, speaker)| {
+            matches!((listener, speaker), (Port::Leg(_), Port::Leg(_)))
+        })?
+        else {
+            return None;
+        };
+        let ours = |port| port == Port::Leg(one) || port == Port::Leg(other);
+        let alone = self.scene.pairs().all(|(listener, speaker)| ours(listener) == ours(speaker));
+        let both = self.scene.hears(Port::Leg(other), Port::Leg(one));
+        let leg = |id| self.legs.iter().find(|leg| leg.id == id);
+        let (first, second) = (leg(one)?, leg(other)?);
+        let suit = first.suits(second) && second.suits(first);
+        (alone && both && suit).then_some([one, other])
+    }
+
+    /// Whether packets of the leg go to another as they are.
+    fn is_handed_on(&self, speaker: LegId) -> bool {
+        let relays = self.legs.iter().filter_map(|leg| leg.outbound.relay());
+        relays.filter(|relay| relay.speaker == speaker).any(|relay| relay.is_open())
     }
 
     fn route_bridge(&mut self, now: Now) -> Result<(), CodecFault> {

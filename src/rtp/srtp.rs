@@ -140,10 +140,10 @@ struct Sender {
     sources: Sources<Sent>,
 }
 
-/// The highest index of each protocol.
+/// What was sent of each protocol. An index is never used twice; one that was overtaken may follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Sent {
-    rtp: Option<u64>,
+    rtp: Option<Window>,
     rtcp: Option<u64>,
 }
 
@@ -159,13 +159,16 @@ impl Sender {
         let sent = self.sources.find(header.ssrc).copied().unwrap_or_default();
         let index = match sent.rtp {
             None => Some(u64::from(header.sequence)),
-            Some(last) => index::nearest(last, header.sequence).filter(|index| *index > last),
+            Some(window) => {
+                window.index_of(header.sequence).filter(|index| window.is_fresh(*index))
+            }
         };
         let index = index.ok_or(SrtpFault::Unprotectable)?;
         let place = Place { ssrc: header.ssrc, index };
         let end = self.rtp.protect_rtp(place, buffer, header.bytes, len);
         let end = end.ok_or(SrtpFault::Unprotectable)?;
-        *self.sources.hear(header.ssrc) = Sent { rtp: Some(index), ..sent };
+        let sent = self.sources.hear(header.ssrc);
+        sent.rtp.get_or_insert(Window::starting(index)).accept(index);
         Ok(end)
     }
 

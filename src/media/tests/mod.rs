@@ -10,6 +10,7 @@ mod networks;
 mod one_way;
 mod pacing;
 mod rates;
+mod relaying;
 mod speaking;
 mod srtp;
 mod swarm;

@@ -329,9 +329,20 @@ fn no_key_stream_is_used_twice() {
     let (_, mut far, _) = pair(Suite::AeadAes128Gcm, 6);
     let mut packet = rtp(5, 100, b"speech", false);
     packet.resize(64, 0);
-    for (sequence, sent) in
-        [(100, true), (100, false), (99, false), (101, true), (65_000, false), (30_000, true)]
-    {
+    for (sequence, sent) in [
+        (100, true),
+        (100, false),
+        (99, true),
+        (99, false),
+        (101, true),
+        (65_000, false),
+        (30_000, true),
+        (101, false),
+        (102, false),
+        (29_990, true),
+        (29_990, false),
+        (30_000, false),
+    ] {
         packet[2..4].copy_from_slice(&u16::to_be_bytes(sequence));
         let len = far.protect_rtp(&mut packet.clone(), 18);
         assert_eq!(len, if sent { Ok(34) } else { Err(SrtpFault::Unprotectable) }, "{sequence}");
