@@ -314,6 +314,32 @@ fn comfort_noise_makes_place_for_silence() {
 }
 
 #[test]
+fn comfort_noise_goes_on_to_a_listener_that_takes_it_and_its_pause_is_kept() {
+    let mut plans = [leg(CodecKind::Pcmu, 0), leg(CodecKind::Pcmu, 1)];
+    let noise = ComfortNoisePlan { send_payload_type: 97, receive_payload_type: 13 };
+    plans[1].pauses.comfort_noise = Some(noise);
+    let mut pair = Pair::with_plans(plans);
+    pair.talk(0, 0, &payloads(CodecKind::Pcmu, 100, true));
+    let before = pair.sent[1].len();
+    pair.run_to(2_000);
+    pair.say_so(0, 13, FIRST.wrapping_add(100), 100 * 160, &[60]);
+    pair.run_to(6_900);
+    let sent = &pair.sent[1][before..];
+    assert_eq!(sent.len(), 1, "the pause is the far decoder's to fill");
+    assert_eq!((sent[0].payload_type, &sent[0].payload[..]), (97, &[60][..]));
+    pair.run_to(7_500);
+    assert!(pair.sent[1].len() > before + 20, "not for ever");
+    for number in 0..10 {
+        pair.run_to(7_500 + 20 * u64::from(number));
+        let sequence = FIRST.wrapping_add(101 + number as u16);
+        pair.say_so(0, 0, sequence, (375 + number) * 160, &[0x94; 160]);
+    }
+    check_continuity(&pair.sent[1]);
+    let last = pair.sent[1].last().expect("packets");
+    assert_eq!((last.payload_type, &last.payload[..]), (0, &[0x94; 160][..]));
+}
+
+#[test]
 fn packets_longer_than_the_listener_wants_are_coded_anew() {
     let mut pair = Pair::settled(CodecKind::Pcmu);
     let (from, timestamp) = (pair.sent[1].len(), 200 * 160);
