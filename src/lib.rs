@@ -92,7 +92,7 @@
 //! (SRTP, latch, jitter buffer, [`codec`]) → WebSocket frame → one TLS record. Back: binary message →
 //! playout queue → deadline → encode → `send_to`. Signalling is not involved.
 //! Where a scene lets legs hear each other, or an agent hear several, their audio meets in the
-//! session's bridge.
+//! session's bridge; packets of two legs of one codec that are alone go on as they are (`media::relay`).
 
 pub mod ground;
 

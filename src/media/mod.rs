@@ -18,6 +18,9 @@
 //! sound ──▶ player ───┘
 //! ```
 //!
+//! Two legs of one codec that hear each other and nobody else are given each other's packets as they
+//! come: no decoder, lane or encoder is in the way, and no delay.
+//!
 //! Codec and agent mostly have one rate; where they do not, audio is resampled behind the decoder,
 //! and before the playout queue.
 //!

@@ -727,6 +727,7 @@ fn nobody_hears_when_packets_begin_and_cease_to_be_handed_on() {
         let room = pair().talking(CALLER_LEG, AGENT).talking(OPERATOR_LEG, AGENT);
         let alone = Arrangement::new().talking(CALLER_LEG, AGENT);
         let from = stage.parties[0].heard.len() - stage.parties[0].rate_hz as usize / 10;
+        let mut until = [0; 2];
         for (other, phase) in [(&room, 3), (&music, 7), (&room, 11), (&alone, 17)] {
             stage.arrange(pair());
             stage.run_to(stage.ms() + 4_000 + phase);
@@ -735,31 +736,20 @@ fn nobody_hears_when_packets_begin_and_cease_to_be_handed_on() {
                 let said = &stage.parties[speaker].payloads;
                 let passed = got.filter(|payload| said.contains(payload)).count();
                 assert_eq!(passed, 20, "{kind:?}: {speaker} to {listener} as it is");
+                until[listener] = stage.parties[listener].heard.len();
             }
             stage.session.play(stage.now, Some(sound::ringback(sound::Ringback::Europe)));
             stage.arrange(other.clone());
             stage.run_to(stage.ms() + 453);
         }
-        for party in &stage.parties {
-            let heard = if party.leg == OPERATOR { &party.heard[..] } else { &party.heard[from..] };
-            let (step, own) = (largest_step(heard), own_step(1_300.0, party.rate_hz));
-            println!(
-                "{kind:?} {:?}: {step} of {own}, {} ms",
-                party.leg,
-                longest_gap(heard, party.rate_hz)
-            );
-            let steps = heard.windows(2).map(|pair| pair[0].abs_diff(pair[1]));
-            let worst: Vec<usize> = steps
-                .enumerate()
-                .filter(|(_, s)| *s > own)
-                .map(|(n, _)| n * 1_000 / party.rate_hz as usize)
-                .collect();
-            println!("WORST {worst:?}");
-            if !worst.is_empty() {
-                continue;
-            }
+        for (party, from) in stage.parties.iter().zip([from, 0]) {
+            // Other codecs than G.711 look ahead: at a switch the far decoder goes back by so much.
+            let own = own_step(1_300.0, party.rate_hz) * if joins { 2 } else { 3 } / 2;
+            let step = largest_step(&party.heard[from..]);
             assert!(step <= own, "{kind:?} {:?}: {step} of {own}", party.leg);
-            let gap = longest_gap(heard, party.rate_hz);
+            // The agent, alone at the end, may take a moment to its next word.
+            let until = until[party.leg.0 as usize];
+            let gap = longest_gap(&party.heard[from..until], party.rate_hz);
             assert!(!joins || gap <= 40, "{kind:?} {:?}: {gap} ms", party.leg);
         }
     }
