@@ -89,6 +89,8 @@ impl Bridge {
             let hears = scene.hears(listener, Port::Leg(speaker)) && !direct;
             hears.then(|| rates.speaks(speaker).zip(rates.listens(listener))).flatten()
         };
+        // Packets that begin to be handed on leave a rest too, and take no room for it.
+        self.rests.reserve(rates.legs.len());
         for lane in std::mem::take(&mut self.lanes) {
             match wanted(lane.speaker, lane.listener) {
                 Some((from_hz, to_hz)) if lane.fits(from_hz, to_hz) => self.lanes.push(lane),

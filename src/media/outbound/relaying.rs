@@ -47,7 +47,9 @@ impl Outbound {
             Some(number) => (number, Some(self.voice.frame_ticks)),
             None => (self.voice.plan.send_payload_type, packet.ticks),
         };
-        let header = RtpHeader { payload_type, ..packet.header };
+        // A pause of ours that was told ends here.
+        let marker = packet.header.marker || self.told.take().is_some();
+        let header = RtpHeader { payload_type, marker, ..packet.header };
         let packet = Incoming { header, ticks, ..packet };
         let Some(relay) = &mut self.relay else { return Passage::Refused };
         if !self.open || self.muted || self.keypad.is_some() {
