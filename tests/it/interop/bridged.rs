@@ -4,7 +4,7 @@
 use super::agents::{
     AGENT, Agents, FAILED, accepts, agent, briefer, invoke, texts, tool, tool_to, uses,
 };
-use super::ear::{AGENT_HZ, Ear};
+use super::ear::{AGENT_HZ, Ear, tone};
 use super::kamailio::{self, Kamailio};
 use super::phone::Phone;
 use super::rig::{Edge, Start, has};
@@ -19,6 +19,7 @@ use voxedge::ultravox::tool::{ACCEPT, REFUSE};
 
 const CALLER_HZ: u32 = 500;
 const TARGET_HZ: u32 = 750;
+const EARLY_HZ: u32 = 1_200;
 
 /// Two telephones, the daemon between them, and its agents.
 struct Bridge {
@@ -139,6 +140,30 @@ fn sipp_is_bridged_to_sipp_and_the_target_hangs_up() {
     let (record, agents) = bridge.end();
     assert_bridged(&record, TransferKind::ColdInvite, EndedBy::Target);
     assert_eq!(agents.told(), [""; 0]);
+}
+
+#[test]
+fn what_sipp_plays_before_it_answers_is_heard_by_the_caller() {
+    if !has("sipp") {
+        return;
+    }
+    let ears = (Ear::new(), Ear::new());
+    // A second of it, again and again.
+    let target = Phone::heard_early("operator_early", ears.1.port, &tone(EARLY_HZ, 0, 8_000));
+    let fixed = json!({"sipVerb": "INVITE"});
+    let passes_on = agent(
+        tool("coldTransfer", target.port, fixed),
+        uses("coldTransfer", json!({"context": "-"}), FAILED),
+    );
+    let agents = Agents::start(vec![passes_on]);
+    let edge = agents.edge(target.port, "[transfers]\nwhile_ringing = \"target\"\n");
+    let call = Phone::heard_call("heard_caller", "u1", ears.0.port, AGENT, edge.port);
+    let mut bridge = Bridge { agents, edge, caller: (call, ears.0), target: (target, ears.1) };
+    bridge.caller.1.await_tone(EARLY_HZ);
+    // Its answer has another description, where both are heard.
+    bridge.talk();
+    let (record, _) = bridge.end();
+    assert_bridged(&record, TransferKind::ColdInvite, EndedBy::Target);
 }
 
 #[test]

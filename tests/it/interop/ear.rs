@@ -85,18 +85,25 @@ impl Ear {
     fn say(&mut self, hz: u32, edge: SocketAddr) {
         self.sequence += 1;
         let begin = u32::from(self.sequence) * PACKET as u32;
-        let step = TAU * f64::from(hz) / 8_000.0;
-        let sample = |index| (8_000.0 * (step * f64::from(begin + index)).sin()) as i16;
-        let pcm: Vec<i16> = (0..PACKET as u32).map(sample).collect();
-        let mut packet = vec![0; 12 + PACKET];
+        let mut packet = vec![0; 12];
         packet[0] = 0x80;
         packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
         packet[4..8].copy_from_slice(&begin.to_be_bytes());
         packet[11] = 7;
-        Law::Mu.encode(&pcm, &mut packet[12..]).expect("it has room");
+        packet.extend(tone(hz, begin, PACKET));
         // Whoever has hung up meanwhile hears no more.
         let _ = self.socket.send_to(&packet, edge);
     }
+}
+
+/// So many samples of a tone in µ-law, beginning at one of them.
+pub fn tone(hz: u32, begin: u32, samples: usize) -> Vec<u8> {
+    let step = TAU * f64::from(hz) / 8_000.0;
+    let sample = |index| (8_000.0 * (step * f64::from(begin + index)).sin()) as i16;
+    let pcm: Vec<i16> = (0..samples as u32).map(sample).collect();
+    let mut encoded = vec![0; samples];
+    Law::Mu.encode(&pcm, &mut encoded).expect("it has room");
+    encoded
 }
 
 /// Most of it is this frequency.

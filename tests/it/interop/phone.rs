@@ -25,6 +25,15 @@ impl Phone {
         Phone::play(scenario, &["-t", "u1", "-key", "ear", &ear.to_string()])
     }
 
+    /// The same; the scenario plays `early.ulaw`, which holds this µ-law.
+    pub fn heard_early(scenario: &str, ear: u16, early: &[u8]) -> Phone {
+        let folder = Folder::new();
+        folder.write("early.ulaw", early);
+        let (ear, media_port) = (ear.to_string(), media_port().to_string());
+        let how = ["-t", "u1", "-mp", &media_port, "-key", "ear", &ear];
+        Phone::play_in(folder, scenario, &how)
+    }
+
     /// Calls this user at this port.
     pub fn call(scenario: &str, transport: &str, user: &str, port: u16) -> Phone {
         let server = format!("127.0.0.1:{port}");
