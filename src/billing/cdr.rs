@@ -227,7 +227,13 @@ impl Cdr {
     /// One of its agent calls has this Ultravox id.
     pub fn has_ultravox_call(&self, id: &str) -> bool {
         self.ultravox_call_id.as_deref() == Some(id)
-            || self.continued_as.iter().any(|later| later == id)
+            || self.further_agent_calls().any(|later| later == id)
+    }
+
+    /// Its agent calls beyond the first: those that went on for a lost one, then operators'.
+    pub fn further_agent_calls(&self) -> impl Iterator<Item = &str> {
+        let operators = self.transfers.iter().filter_map(|one| one.operator_call_id.as_deref());
+        self.continued_as.iter().map(String::as_str).chain(operators)
     }
 
     /// True once the call has ended.

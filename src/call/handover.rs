@@ -1,6 +1,6 @@
-//! The call's side of a transfer: what it is begun with, and each step of the machine in
-//! [`super::transfer`] carried out with this call's legs, streams and record. A refusal, and every
-//! failure, comes back to the agent in words; one transfer at a time.
+//! The call's side of a transfer: what it is begun with, what is told to the machine in
+//! [`super::transfer`], and what carries out each of its steps with this call's legs, streams and record.
+//! A refusal, and every failure, comes back to the agent in words; one transfer at a time.
 
 use super::deed::{self, Deed};
 use super::ladder::Lane;
@@ -8,11 +8,10 @@ use super::leg::{Errand, JobPurpose};
 use super::referring::Notified;
 use super::settings::{TransferSettings, WarmMode};
 use super::tool::{ColdTransfer, HoldMusic, Invocation, SipVerb, TransferType, WarmTransfer};
-use super::transfer::{Briefing, Failure, Happened, Manner, Outcome, Patience, Step, Transfer};
+use super::transfer::{Briefing, Happened, Manner, Patience, Step, Transfer};
 use super::{Act, Call};
 use crate::billing::{TransferKind, TransferOutcome, TransferRecord};
 use crate::ground::{Now, StreamId, limits};
-use crate::media::plan::{MediaCommand, Port, Scene};
 use crate::outgoing::{Callee, request};
 use crate::refusal::EndCause;
 use crate::sip::digest::{Credentials, DigestClient};
@@ -23,12 +22,12 @@ use crate::sip::refer::ReferTarget;
 pub struct Transferring {
     pub machine: Transfer,
     /// The stream whose agent asked for it; `None`: nobody is told.
-    asked_by: Option<StreamId>,
+    pub(super) asked_by: Option<StreamId>,
     /// The peer whose REFER is followed.
     notified: Option<Notified>,
     pub(super) errand: Errand,
     pub(super) refer_headers: Vec<(String, String)>,
-    music: HoldMusic,
+    pub(super) music: HoldMusic,
     pub(super) brief: Brief,
     /// The second agent call.
     pub(super) operator: Option<super::streams::Operator>,
@@ -378,132 +377,6 @@ impl Call {
             Step::Note(outcome) => self.note_outcome(now, &outcome, out),
             Step::Report(failure) => self.report_failure(now, &failure, out),
             Step::Finish(cause) => self.finish(now, cause, out),
-        }
-    }
-
-    /// The caller hears music; its agent hears nobody, and is heard by nobody.
-    pub(super) fn hold_caller(&mut self, now: Now, out: &mut Vec<Act>) {
-        let Some(transferring) = &self.transfer else { return };
-        let music = transferring.music.clone();
-        let words = match music {
-            HoldMusic::None => "in silence",
-            HoldMusic::Default | HoldMusic::Url(_) => "with music",
-        };
-        self.note(now, Lane::Media, format!("{} on hold {words}", self.far_end()));
-        let scene = Scene::new().hearing(Port::Leg(self.first.id), Port::Sound);
-        out.push(Act::Media(MediaCommand::Arrange { scene }));
-        self.play_music(&music, out);
-    }
-
-    /// The target and its agent hear each other; the caller goes on hearing music.
-    fn brief(&mut self, now: Now, briefing: Briefing, out: &mut Vec<Act>) {
-        let Some(second) = self.second_id() else { return };
-        let operator = self.transfer.as_ref().and_then(|transfer| transfer.operator.as_ref());
-        let stream = match (briefing, operator) {
-            (Briefing::SecondCall, Some(operator)) => operator.stream,
-            _ => self.agent,
-        };
-        if briefing == Briefing::Stage {
-            self.enter_stage(now, out);
-        }
-        self.note(now, Lane::Media, "the agent speaks with the target");
-        let scene = Scene::new()
-            .talking(Port::Leg(second), Port::Agent(stream))
-            .hearing(Port::Leg(self.first.id), Port::Sound);
-        out.push(Act::Media(MediaCommand::Arrange { scene }));
-    }
-
-    /// Both legs hear each other; every agent leaves.
-    fn bridge(&mut self, now: Now, out: &mut Vec<Act>) {
-        let Some(second) = self.second_id() else { return };
-        self.note(now, Lane::Media, format!("{} and target bridged", self.far_end()));
-        let scene = Scene::new().talking(Port::Leg(self.first.id), Port::Leg(second));
-        out.push(Act::Media(MediaCommand::Arrange { scene }));
-        self.stop_music(out);
-        self.end_operator(now, out);
-        self.leave_agent(now, out);
-        self.tools.forget_keys();
-        out.push(Act::Record);
-    }
-
-    /// The caller and its agent hear each other again. Without an agent that is the end, unless it
-    /// left meanwhile: see [`Call::report_failure`].
-    fn resume(&mut self, now: Now, out: &mut Vec<Act>) {
-        if self.agent_close.is_some() {
-            return;
-        }
-        if self.agent_joined.is_none() {
-            return self.finish(now, EndCause::AgentLost(None), out);
-        }
-        self.note(now, Lane::Media, format!("{} back with the agent", self.far_end()));
-        let scene = Scene::new().talking(Port::Leg(self.first.id), Port::Agent(self.agent));
-        out.push(Act::Media(MediaCommand::Arrange { scene }));
-        self.stop_music(out);
-    }
-
-    /// The agent of the call leaves since nobody needs it any more: its clock stops.
-    fn leave_agent(&mut self, now: Now, out: &mut Vec<Act>) {
-        if self.agent_joined.is_none() {
-            return;
-        }
-        let stream = self.agent;
-        self.agent_left(now.at);
-        self.cdr.left_at = Some(now.wall);
-        self.note(now, Lane::Agent, "the agent leaves");
-        out.push(Act::Media(MediaCommand::LeaveStream { stream }));
-        out.push(Act::AgentDone { stream, joined: true });
-    }
-
-    fn note_outcome(&mut self, now: Now, outcome: &Outcome, out: &mut Vec<Act>) {
-        if let Outcome::Failed(_) = outcome {
-            self.notify_peer(now, outcome, out);
-        }
-        let words = match outcome {
-            Outcome::Referred => "transfer done: the peer has the target".to_owned(),
-            Outcome::Bridged => "transfer done: bridged".to_owned(),
-            Outcome::HandedOver => "transfer done: the target has the agent".to_owned(),
-            Outcome::Failed(failure) => format!("transfer failed: {}", failure.label()),
-        };
-        self.note(now, Lane::Edge, words);
-        let Some(record) = self.cdr.transfers.last_mut() else { return };
-        if record.outcome == TransferOutcome::UnderWay {
-            let (kind, outcome) = (record.kind, outcome.tag());
-            out.push(Act::Tell(Deed::Transfer { kind, outcome }));
-        }
-        let decided = match outcome {
-            Outcome::Referred => TransferOutcome::Referred,
-            Outcome::Bridged => TransferOutcome::Bridged,
-            Outcome::HandedOver => TransferOutcome::HandedOver,
-            Outcome::Failed(failure) => {
-                record.reason = Some(failure.label().to_owned());
-                record.status = failure.status();
-                TransferOutcome::Failed
-            }
-        };
-        record.decide(now.wall, decided);
-        out.push(Act::Record);
-    }
-
-    /// Tells the agent why the caller is back. One that left meanwhile is missed now: the words are
-    /// kept for the agent that goes on with its call.
-    fn report_failure(&mut self, now: Now, failure: &Failure, out: &mut Vec<Act>) {
-        let asked_by = self.transfer.as_ref().and_then(|transferring| transferring.asked_by);
-        let words = format!("{} The caller is back with you.", failure.words());
-        match (asked_by, self.agent_close.take()) {
-            (asked_by, Some(close)) => {
-                self.owed_report = asked_by.map(|_| words);
-                self.let_go_of_transfer(now, out);
-                self.on_agent_left(now, close, out);
-            }
-            (Some(stream), None) => self.report_to_agent(stream, &words, out),
-            (None, None) => {}
-        }
-    }
-
-    /// An agent that joined in the place of a lost one hears what became of the transfer.
-    pub(super) fn tell_owed_report(&mut self, out: &mut Vec<Act>) {
-        if let Some(words) = self.owed_report.take() {
-            self.report_to_agent(self.agent, &words, out);
         }
     }
 

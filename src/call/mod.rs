@@ -15,6 +15,7 @@
 //!
 //! `finish` is the only teardown, from every state.
 
+mod act;
 pub mod creation;
 pub mod deed;
 pub mod early;
@@ -34,10 +35,13 @@ mod second;
 pub mod settings;
 pub mod sound;
 mod staging;
+mod steps;
 mod streams;
 pub mod takeover;
 pub mod tool;
 pub mod transfer;
+
+pub use act::Act;
 
 use crate::billing::LossEnd;
 use crate::billing::cdr::Cdr;
@@ -47,26 +51,19 @@ use crate::context::Caller;
 use crate::fallback::Question;
 use crate::ground::ports::RtpPort;
 use crate::ground::{CallKey, Flow, Instant, JobId, LegId, Now, Secret, StreamId};
-use crate::media::plan::{
-    AgentClose, AgentRates, DelayBounds, EarlyMedia, MediaCommand, MediaReport,
-};
-use crate::outgoing::DialRefusal;
-use crate::refusal::{Answer, EndCause, Refusal, RefusalPolicy};
+use crate::media::plan::{AgentClose, AgentRates, DelayBounds, MediaCommand, MediaReport};
+use crate::refusal::{EndCause, Refusal, RefusalPolicy};
 use crate::routing::Route;
 use crate::sdp::{Agreed, DescriptionText, ExtendedReports, OfferAnswer, SrtpPolicy};
-use crate::sip::status::StatusLine;
-use crate::sip::ua::{RequestToken, SessionId};
-use crate::ultravox::CallId;
+use crate::sip::ua::SessionId;
 use crate::ultravox::agent::Agent;
 use creation::Creation;
-use deed::Deed;
 use handover::Transferring;
 use keys::Keys;
 use ladder::{Ladder, Lane};
-use leg::{Closing, Errand, JobPurpose, Leg, Second};
+use leg::{Closing, JobPurpose, Leg, Second};
 use lost::Lost;
 use outbound::Outgoing;
-use referring::{Notified, ReferWish};
 use serde_json::{Map, Value};
 use settings::HandSettings;
 use sound::Music;
@@ -74,122 +71,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tool::Tools;
-
-/// What a call asks of the Switchboard.
-#[derive(Debug)]
-pub enum Act {
-    /// 180 Ringing.
-    Ring,
-    /// 200 OK with our description.
-    Accept {
-        description: DescriptionText,
-    },
-    /// A final answer that ends the INVITE.
-    Refuse(Answer),
-    /// BYE, or its wait for the ACK first.
-    Bye {
-        session: SessionId,
-        reason: Option<&'static str>,
-    },
-    /// 200 to a re-INVITE or UPDATE.
-    AnswerReoffer {
-        token: RequestToken,
-        description: Option<DescriptionText>,
-    },
-    /// 488 to a re-INVITE or UPDATE; media stays as it is (RFC 6141).
-    RejectReoffer {
-        token: RequestToken,
-        answer: Answer,
-    },
-    /// Ask the fallback handler which agent takes the call.
-    AskFallback {
-        question: Box<Question>,
-        budget: Duration,
-    },
-    /// Read the agent (its context schema); `again` when what is remembered of it is doubted.
-    FetchAgent {
-        agent_id: String,
-        again: bool,
-    },
-    /// Ask for the turn to create the agent call of this stream; later than `until` it is of no use.
-    AskTurn {
-        stream: StreamId,
-        until: Instant,
-    },
-    /// Create the agent call of an outgoing call; the body is complete.
-    CreateOutgoing {
-        agent_id: Option<String>,
-        query: Option<String>,
-        body: Value,
-        budget: Duration,
-    },
-    /// Tell the client that asked for an outgoing call what became of its request.
-    AnswerDial {
-        asked: u64,
-        result: Box<Result<Value, DialRefusal>>,
-    },
-    /// Call the present callee, with our description as the offer.
-    Dial,
-    /// Give up the INVITE of ours that is under way.
-    Cancel {
-        session: SessionId,
-        reason: Option<&'static str>,
-    },
-    /// Give the second leg of this transfer a port and an offer, another one when it has them.
-    AskLeg(Box<Errand>),
-    /// Call the second leg's target, with our description as the offer.
-    DialSecond,
-    /// Ask a peer to call somebody else.
-    Refer(Box<ReferWish>),
-    /// A final answer to an in-dialog request.
-    Respond {
-        token: RequestToken,
-        status: StatusLine,
-    },
-    /// Tell a peer how the REFER that it sent goes.
-    NotifyReferral {
-        notified: Notified,
-        code: u16,
-    },
-    /// Nothing is left of a dialog, and of the leg that it belonged to.
-    Release(Box<Closing>),
-    /// Create the agent call of this stream, with an agent or without; the body is complete.
-    CreateAgentCall {
-        stream: StreamId,
-        agent_id: Option<String>,
-        /// The agent call whose history it goes on with.
-        prior: Option<CallId>,
-        body: Value,
-        budget: Duration,
-    },
-    /// Read the present stage of an agent call: its prompt and its tools.
-    FetchStage {
-        call_id: CallId,
-    },
-    /// Fetch a sound and decode it.
-    FetchSound {
-        url: String,
-        budget: Duration,
-    },
-    /// The agent call of this stream is over, or will never be; `joined` when it was.
-    AgentDone {
-        stream: StreamId,
-        joined: bool,
-    },
-    /// Give up a job that nobody waits for any more.
-    AbortJob(JobId),
-    Media(MediaCommand),
-    /// Keep what an outgoing call heard before its agent joined, for diagnosis.
-    KeepEarlyMedia(Box<EarlyMedia>),
-    /// Count what the call did, and tell it in the log.
-    Tell(Deed),
-    /// Write the record as it stands.
-    Record,
-    /// The port could not be bound: hand out another and open media again.
-    AnotherPort,
-    /// Nothing of this call is left to wait for; it is dropped and its port returned.
-    Gone,
-}
 
 /// Where a call stands.
 #[derive(Debug)]

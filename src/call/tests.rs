@@ -5,6 +5,7 @@ use super::*;
 use crate::ground::Entropy;
 use crate::sdp::{LocalMedia, SrtpPolicy, SrtpTerms};
 use crate::sip::msg::{Framing, Message};
+use crate::sip::ua::RequestToken;
 use bytes::Bytes;
 use std::fmt::Debug;
 

@@ -4,6 +4,7 @@
 use super::ask::{self, Silence};
 use crate::billing::cdr::rfc3339;
 use crate::billing::{Cdr, EndedBy};
+use crate::ground::CallKey;
 use crate::shell::config::Config;
 use crate::shell::store::{Filter, Reader};
 use std::ops::Range;
@@ -31,6 +32,62 @@ pub fn calls(config: &Config, limit: usize, json: bool, full: bool) -> ExitCode 
         print!("{}", table(&records, full));
     }
     ExitCode::SUCCESS
+}
+
+/// Prints one call, and its agent calls in their order.
+pub fn call(config: &Config, id: &str, json: bool, full: bool) -> ExitCode {
+    let told = fetch_one(config, id).and_then(|record| match json {
+        true => serde_json::to_string_pretty(&record)
+            .map(|text| text + "\n")
+            .map_err(|error| format!("the record cannot be written as JSON: {error}")),
+        false => Ok(table(std::slice::from_ref(&record), full) + &chain(&record)),
+    });
+    match told {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(sentence) => {
+            eprintln!("voxedge calls: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn fetch_one(config: &Config, id: &str) -> Result<Cdr, String> {
+    if !crate::ultravox::is_identifier(id) {
+        return Err("give the key of a call, or the id of one of its agent calls".to_owned());
+    }
+    match ask::daemon(config, "GET", &format!("/edge/calls/{id}")) {
+        Ok(answer) => return parse_one(&answer.body),
+        Err(Silence::Refused(words)) => return Err(words),
+        Err(Silence::NotThere(words)) if !config.store.path.exists() => return Err(words),
+        Err(Silence::NotThere(_)) => {}
+    }
+    let found = Reader::open(&config.store.path).and_then(|reader| match id.parse::<CallKey>() {
+        Ok(key) => reader.get(key),
+        Err(()) => reader.find_by_ultravox_call(id),
+    });
+    found.map_err(|fault| fault.to_string())?.ok_or_else(|| "no call has this key".to_owned())
+}
+
+fn parse_one(body: &str) -> Result<Cdr, String> {
+    serde_json::from_str(body)
+        .map_err(|error| format!("the daemon's answer cannot be read: {error}"))
+}
+
+/// The agent calls of a call: the first, those that went on for it, and operators'.
+fn chain(record: &Cdr) -> String {
+    let Some(first) = &record.ultravox_call_id else { return String::new() };
+    let agents = std::iter::once(first).chain(&record.continued_as);
+    let agents: Vec<&str> = agents.map(String::as_str).collect();
+    let mut text = format!("\nagent calls: {}\n", agents.join(" → "));
+    for transfer in &record.transfers {
+        if let Some(operator) = &transfer.operator_call_id {
+            text.push_str(&format!("operator's:  {operator}\n"));
+        }
+    }
+    text
 }
 
 /// From the daemon, else from the store.
@@ -197,8 +254,8 @@ fn end(record: &Cdr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::billing::{CallDirection, MediaSummary, Source};
-    use crate::ground::{CallKey, Transport, WallTime};
+    use crate::billing::{CallDirection, MediaSummary, Source, TransferKind, TransferRecord};
+    use crate::ground::{Transport, WallTime};
 
     fn record(number: u64) -> Cdr {
         let source = Source { address: ([192, 0, 2, 7], 5060).into(), transport: Transport::Udp };
@@ -243,6 +300,22 @@ KEY          START (UTC)          FROM → TO             AGENT      CODEC  SIP 
         assert_eq!(shown, expected);
         assert!(table(&[answered], true).contains("+15550001234 → sales"));
         assert_eq!(table(&[], false), "no calls yet\n");
+    }
+
+    #[test]
+    fn the_agent_calls_of_a_call_stand_in_their_order() {
+        let mut lost = record(1);
+        assert_eq!(chain(&lost), "");
+        lost.ultravox_call_id = Some("a1".into());
+        assert_eq!(chain(&lost), "\nagent calls: a1\n");
+        lost.continued_as = vec!["a2".into(), "a3".into()];
+        let begun =
+            TransferRecord::begun(TransferKind::WarmRefer, "sip:d@h".into(), lost.opened_at);
+        lost.transfers = vec![TransferRecord { operator_call_id: Some("b1".into()), ..begun }];
+        assert_eq!(chain(&lost), "\nagent calls: a1 → a2 → a3\noperator's:  b1\n");
+        assert!(["a1", "a3", "b1"].iter().all(|id| lost.has_ultravox_call(id)));
+        let body = serde_json::to_string(&lost).expect("a record is JSON");
+        assert_eq!(parse_one(&body), Ok(lost));
     }
 
     #[test]

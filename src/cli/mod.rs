@@ -218,6 +218,9 @@ struct Demo {
 struct Calls {
     #[command(flatten)]
     file: ConfigFile,
+    /// One call alone, by its key or the id of any of its agent calls, with all of these
+    #[arg(value_name = "ID", conflicts_with_all = ["limit", "live"])]
+    id: Option<String>,
     /// Every field of each record as JSON, for programs
     #[arg(long)]
     json: bool,
@@ -266,13 +269,17 @@ pub fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Demo(demo) => demo::run(&demo.out),
-        Command::Calls(Calls { file, json, full, live: true, limit: _ }) => {
+        Command::Calls(Calls { file, json, full, live: true, id: _, limit: _ }) => {
             with_config(&file, |config| live::live(config, json, full))
         }
         Command::Calls(calls) => match load(&calls.file) {
-            Ok(loaded) => {
-                calls::calls(&loaded.config, usize::from(calls.limit), calls.json, calls.full)
-            }
+            Ok(loaded) => match &calls.id {
+                Some(id) => calls::call(&loaded.config, id, calls.json, calls.full),
+                None => {
+                    let limit = usize::from(calls.limit);
+                    calls::calls(&loaded.config, limit, calls.json, calls.full)
+                }
+            },
             Err(code) => code,
         },
         Command::Reload(file) => with_config(&file, account::reload),

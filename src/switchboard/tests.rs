@@ -5,6 +5,7 @@ use crate::account::{SipConfigDocument, compile};
 use crate::call::settings::{HandSettings, TransferSettings};
 use crate::codec::CodecKind;
 use crate::ground::{Flow, LegId, StreamId, Transport, WallTime, limits};
+use crate::media::plan::MediaEvent;
 use crate::outgoing::{HostRule, OutgoingCallRequest};
 use crate::refusal::RefusalPolicy;
 use crate::sip::msg::{Framing, Message};

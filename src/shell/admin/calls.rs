@@ -251,7 +251,10 @@ pub async fn fetch(
     };
     let filled = match serde_json::from_slice::<Value>(&bytes) {
         Ok(Value::Object(mut call)) => {
-            call.insert("sipDetails".to_owned(), sip_details(side_of(&found.record)));
+            // What the leg cost stands at the first of its agent calls, and once.
+            let is_first = found.record.ultravox_call_id.as_deref() == Some(call_id.as_str());
+            let details = is_first.then(|| sip_details(side_of(&found.record)));
+            call.insert("sipDetails".to_owned(), details.unwrap_or(Value::Null));
             call.insert("medium".to_owned(), medium_of(&found.record));
             // The edge has joined it, or will: nobody else can.
             call.insert("joinUrl".to_owned(), Value::Null);

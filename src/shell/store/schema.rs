@@ -9,11 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 /// `user_version` of a database that this daemon writes.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// Steps from each version to the next; a step is never changed once it was released.
 const STEPS: [&[&str]; VERSION as usize] =
-    [&[CALLS], &[CALLS_BY_ULTRAVOX_CALL, account::TABLES, ladders::TABLE]];
+    [&[CALLS], &[CALLS_BY_ULTRAVOX_CALL, account::TABLES, ladders::TABLE], &[AGENT_CALLS]];
 
 const CALLS: &str = "
     CREATE TABLE calls (
@@ -39,6 +39,21 @@ const CALLS_BY_ULTRAVOX_CALL: &str = "
     UPDATE calls SET ultravox_call_id = json_extract(record, '$.ultravox_call_id');
     CREATE INDEX calls_by_ultravox_call ON calls (ultravox_call_id)
         WHERE ultravox_call_id IS NOT NULL;
+";
+
+/// The agent calls of a call beyond its first: those that went on for a lost one, and operators'.
+const AGENT_CALLS: &str = "
+    CREATE TABLE agent_calls (
+        ultravox_call_id TEXT PRIMARY KEY,
+        key              INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT OR IGNORE INTO agent_calls
+        SELECT later.value, calls.key
+        FROM calls, json_each(calls.record, '$.continued_as') AS later;
+    INSERT OR IGNORE INTO agent_calls
+        SELECT json_extract(transfer.value, '$.operator_call_id'), calls.key
+        FROM calls, json_each(calls.record, '$.transfers') AS transfer
+        WHERE json_extract(transfer.value, '$.operator_call_id') IS NOT NULL;
 ";
 
 /// Sets the pragmas and brings the schema up to date.
@@ -117,7 +132,13 @@ pub fn write(
                 record = excluded.record, ultravox_call_id = excluded.ultravox_call_id
              WHERE calls.ended_us IS NULL OR excluded.ended_us IS NOT NULL",
         )?;
+        let mut belongs = transaction.prepare_cached(
+            "INSERT OR IGNORE INTO agent_calls (ultravox_call_id, key) VALUES (?1, ?2)",
+        )?;
         for record in records {
+            for id in record.further_agent_calls() {
+                belongs.execute(params![id, number(record.key)])?;
+            }
             insert.execute(params![
                 number(record.key),
                 record.opened_at.unix_micros(),
@@ -194,7 +215,9 @@ pub fn find_by_ultravox_call(
     connection: &Connection,
     call_id: &str,
 ) -> rusqlite::Result<Option<Cdr>> {
-    let sentence = "SELECT record FROM calls WHERE ultravox_call_id = ?1
+    let sentence = "SELECT record FROM calls
+                    WHERE ultravox_call_id = ?1
+                       OR key = (SELECT key FROM agent_calls WHERE ultravox_call_id = ?1)
                     ORDER BY key DESC LIMIT 1";
     connection.prepare_cached(sentence)?.query_row([call_id], parse).optional()
 }

@@ -1,7 +1,7 @@
 //! The store over real files.
 
 use super::*;
-use crate::billing::{CallDirection, Cdr, EndedBy, Source};
+use crate::billing::{CallDirection, Cdr, EndedBy, Source, TransferKind, TransferRecord};
 use crate::ground::{Transport, WallTime};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -218,13 +218,25 @@ fn an_older_database_is_brought_up_to_date() {
     let mut old = record(1);
     old.ultravox_call_id = Some("u-1".into());
     old.ended_at = Some(old.opened_at);
+    old.continued_as = vec!["u-3".into()];
+    let begun = TransferRecord::begun(TransferKind::WarmBridge, "sip:d@h".into(), old.opened_at);
+    old.transfers = vec![TransferRecord { operator_call_id: Some("u-4".into()), ..begun }];
     let json = serde_json::to_string(&old).expect("it writes");
     let sentence = "INSERT INTO calls VALUES (?1, 1, 1, 1, 'c', 'f', 't', NULL, 200, 0, 0, ?2)";
     connection.execute(sentence, rusqlite::params![1, json]).expect("a row");
     drop(connection);
     let (store, thread) = Store::open(&path).expect("it is brought up to date");
     let reader = store.reader().expect("it is there");
-    assert_eq!(reader.find_by_ultravox_call("u-1").expect("it reads"), Some(old));
+    for id in ["u-1", "u-3", "u-4"] {
+        assert_eq!(reader.find_by_ultravox_call(id).expect("it reads").as_ref(), Some(&old));
+    }
+    let mut new = record(2);
+    (new.ultravox_call_id, new.continued_as) = (Some("u-5".into()), vec!["u-6".into()]);
+    store.write(new.clone());
+    assert!(store.flush());
+    for id in ["u-5", "u-6"] {
+        assert_eq!(reader.find_by_ultravox_call(id).expect("it reads").as_ref(), Some(&new));
+    }
     assert_eq!(reader.find_by_ultravox_call("u-2").expect("it reads"), None);
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();

@@ -158,7 +158,8 @@ fn what_sipp_plays_before_it_answers_is_heard_by_the_caller() {
     let agents = Agents::start(vec![passes_on]);
     let edge = agents.edge(target.port, "[transfers]\nwhile_ringing = \"target\"\n");
     let call = Phone::heard_call("heard_caller", "u1", ears.0.port, AGENT, edge.port);
-    let mut bridge = Bridge { agents, edge, caller: (call, ears.0), target: (target, ears.1) };
+    let (caller, target) = ((call, ears.0), (target, ears.1));
+    let mut bridge = Bridge { agents, edge, caller, target, _gateway: None };
     bridge.caller.1.await_tone(EARLY_HZ);
     // Its answer has another description, where both are heard.
     bridge.talk();
