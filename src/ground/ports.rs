@@ -57,6 +57,11 @@ impl PortPool {
         }
     }
 
+    /// Whether a call has this port, or the one below it.
+    pub fn has_out(&self, port: u16) -> bool {
+        self.used.contains(&RtpPort(port & !1))
+    }
+
     /// Pairs that are in use now.
     pub fn in_use(&self) -> usize {
         self.used.len()
@@ -85,6 +90,8 @@ mod tests {
         pool.put_back(start, first);
         pool.put_back(start, first);
         assert_eq!(pool.in_use(), 1);
+        let out = [second.0, second.0 + 1, first.0, first.0 + 1, 1].map(|port| pool.has_out(port));
+        assert_eq!(out, [true, true, false, false, false]);
         assert_eq!(pool.take(start, &mut entropy), Some(first), "resting is better than nothing");
         pool.put_back(start, first);
         pool.put_back(start + Duration::from_secs(5), second);

@@ -204,6 +204,9 @@ impl Switchboard {
             let codecs = self.settings.call.codecs.clone();
             let local = self.local_media(flow, address, port, codecs, None);
             match offer_answer.answer(offer.as_bytes(), &local) {
+                Ok(answered) if self.is_our_own(&answered.agreed, address) => {
+                    refused = OfferFault::BadAddress;
+                }
                 Ok(answered) if fits(&answered.agreed, address) => {
                     return Ok(Negotiated {
                         kind: answered.agreed.codec.kind,
@@ -220,6 +223,16 @@ impl Switchboard {
             }
         }
         Err(Refusal::Offer(refused))
+    }
+
+    /// Media would go back into a port of ours: this call's, or another one's.
+    fn is_our_own(&self, agreed: &Agreed, address: MediaAddress) -> bool {
+        let ours = [address.bind, address.advertise];
+        let named = [agreed.remote.rtp, agreed.remote.rtcp];
+        named
+            .iter()
+            .flatten()
+            .any(|named| ours.contains(&named.ip()) && self.ports.has_out(named.port()))
     }
 
     /// A late offer, or one for a peer that we call: ours has every codec. The stream is joined before the caller's choice is known,

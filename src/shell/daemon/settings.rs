@@ -151,3 +151,56 @@ pub fn primary_address(v4: bool) -> IpAddr {
         (Err(_), false) => Ipv6Addr::LOCALHOST.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::{Flow, FlowId};
+    use crate::shell::config::{self, Machine};
+    use std::path::Path;
+
+    const CONFIG: &str = r#"
+[listen]
+udp = ["0.0.0.0:5060", "[::]:5060", "10.0.0.5:5070"]
+advertise = ["203.0.113.5", "2001:db8::5"]
+[[listen.listeners]]
+listen = "10.0.0.5:5070"
+advertise = "198.51.100.5"
+[media]
+address = ["127.0.0.1", "::1"]
+[ultravox]
+base_url = "embedded"
+[sip]
+domain = "localhost"
+allowed_cidr_ranges = ["127.0.0.0/8"]
+allow_all_agents = true
+[admin]
+api_key = "k"
+"#;
+
+    #[test]
+    fn each_family_and_each_listener_gives_out_its_own_address() {
+        let machine = Machine { ephemeral: None, ..Machine::this() };
+        let (config, report) = config::read("f.toml", CONFIG, Path::new(""), &machine);
+        let config = config.unwrap_or_else(|| panic!("{report}"));
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let bound = ["0.0.0.0:5060", "[::]:5060", "10.0.0.5:5070"]
+            .map(|text| (Transport::Udp, address(text)));
+        let settings = of(&config, &bound);
+        for (local, contact) in [
+            ("192.0.2.1:5060", "203.0.113.5:5060"),
+            ("[2001:db8::1]:5060", "[2001:db8::5]:5060"),
+            ("10.0.0.5:5070", "198.51.100.5:5070"),
+            ("10.0.0.5:40000", "203.0.113.5:40000"),
+        ] {
+            let local = address(local);
+            let flow = Flow { id: FlowId(1), transport: Transport::Udp, local, peer: local };
+            assert_eq!(settings.ua.advertised(&flow), contact);
+        }
+        let media = |bind, advertise| Some(MediaAddress { bind, advertise });
+        assert_eq!(settings.media_v4, media(ip("127.0.0.1"), ip("203.0.113.5")));
+        assert_eq!(settings.media_v6, media(ip("::1"), ip("2001:db8::5")));
+        assert_eq!(settings.advertised, [(address("10.0.0.5:5070"), ip("198.51.100.5"))]);
+    }
+}

@@ -171,3 +171,26 @@ fn whoever_sprays_the_media_ports_is_heard_by_nobody_and_gets_nothing() {
         rig.stop().await;
     });
 }
+
+#[test]
+fn no_media_goes_to_a_port_of_ours_whoever_names_it() {
+    rig::run(LIMIT, async {
+        let rig = Rig::start(&[]).await;
+        let home = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut caller = rig.caller(Transport::Udp).await;
+        let answer = caller.call("echo", 30_000).await;
+        let answer_text = String::from_utf8_lossy(answer.body()).into_owned();
+        let port = answer_text.split("m=audio ").nth(1).and_then(|rest| rest.split(' ').next());
+        let port: u16 = port.and_then(|port| port.parse().ok()).expect("a port of ours");
+        let mut other = rig.caller(Transport::Udp).await;
+        for (named, code) in [(port, 488), (port + 1, 488)] {
+            let id = rig::unique("own");
+            let offer = rig::offer(home, named, "0");
+            let invite = other.request("INVITE", "echo", &id, "", &offer);
+            other.send(&invite).await;
+            assert_eq!(other.final_of(&id, &invite).await.code(), code, "{named}");
+        }
+        assert_eq!(caller.hang_up(&answer).await, 200);
+        rig.stop().await;
+    });
+}
