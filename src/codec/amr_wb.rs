@@ -238,6 +238,30 @@ impl Encoder {
     }
 }
 
+/// Writes the payload that tells of a silent pause to the front of `out`, as the library makes it when
+/// silence has lasted; gives its length.
+///
+/// # Errors
+/// [`CodecFault::LibraryAbsent`]; it makes none.
+pub fn silent_pause(format: Format, out: &mut [u8]) -> Result<usize, CodecFault> {
+    let mut encoder = Encoder::new(format, true)?;
+    let mut told = 0;
+    for _ in 0..PAUSE_FRAMES_MAX {
+        let len = encoder.encode(&[0; FRAME_SAMPLES], out)?;
+        let payload = out.get(..len).ok_or(CodecFault::OutputTooSmall)?;
+        let frame = Payload::read(format.packing, payload)?.frames().next();
+        told += u32::from(frame.is_some_and(|frame| frame.frame_type() == SID));
+        // The first one only says that speech is over; the second describes the noise.
+        if told == 2 {
+            return Ok(len);
+        }
+    }
+    Err(CodecFault::Library)
+}
+
+/// Frames of silence in which a second SID comes for sure: seven of hangover, and eight between two.
+const PAUSE_FRAMES_MAX: usize = 30;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,6 @@ use super::CodecFault;
 use super::plc::Concealer;
 
 /// PCM in, one byte for each two samples out.
-#[derive(Clone)]
 pub struct Encoder {
     bands: Bands,
     /// The tail of what came before, then the block at hand.
@@ -45,6 +44,17 @@ impl Encoder {
         Ok(pcm.len() / 2)
     }
 
+    /// What a long silence that was just encoded leaves behind.
+    pub fn rest(&self) -> Rest {
+        Rest(self.bands.clone())
+    }
+
+    /// Goes on as after the long silence that left `rest` behind.
+    pub fn go_on_from(&mut self, rest: &Rest) {
+        self.bands.clone_from(&rest.0);
+        self.samples = [0; HISTORY + 2 * BLOCK];
+    }
+
     /// The transmitting QMF (§3.1) over the block that stands in `samples`: lower and upper band.
     fn analyse(&self, bands: &mut [(i32, i32)]) {
         let windows = self.samples.windows(TAPS).step_by(2);
@@ -55,6 +65,9 @@ impl Encoder {
         }
     }
 }
+
+/// The state of both predictors after a long silence: where a decoder of that silence has come to, too.
+pub struct Rest(Bands);
 
 /// Bytes in, two samples for each out.
 pub struct Decoder {

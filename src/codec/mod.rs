@@ -306,13 +306,28 @@ impl Encoder {
         }
     }
 
-    /// Goes on from where `other`, of the same codec, has come to. For codecs whose decoder follows each
-    /// step of the encoder, which is G.722; others find their way and stay as they are.
-    pub fn go_on_from(&mut self, other: &Encoder) {
-        if let (EncoderState::G722(here), EncoderState::G722(there)) =
-            (&mut self.state, &other.state)
-        {
-            here.clone_from(there);
+    /// What a long silence that was just encoded leaves behind, for codecs whose decoder follows each
+    /// step of the encoder: G.722. Others find their way by themselves.
+    pub fn rest(&self) -> Option<Box<g722::Rest>> {
+        match &self.state {
+            EncoderState::G722(encoder) => Some(Box::new(encoder.rest())),
+            EncoderState::G711(_)
+            | EncoderState::Opus(_)
+            | EncoderState::Ilbc(..)
+            | EncoderState::G7221(_)
+            | EncoderState::AmrWb(_) => None,
+        }
+    }
+
+    /// Goes on as after the long silence that left `rest` behind.
+    pub fn go_on_from(&mut self, rest: &g722::Rest) {
+        match &mut self.state {
+            EncoderState::G722(encoder) => encoder.go_on_from(rest),
+            EncoderState::G711(_)
+            | EncoderState::Opus(_)
+            | EncoderState::Ilbc(..)
+            | EncoderState::G7221(_)
+            | EncoderState::AmrWb(_) => {}
         }
     }
 

@@ -22,7 +22,7 @@ use super::clock::{Ticks, samples_in};
 use super::keys::{Keypad, Press, Slot};
 use super::lane::FADE_MS;
 use super::pace::{Pace, Wish};
-use super::pause::Pause;
+use super::pause::{self, Pause};
 use super::plan::{CodecPlan, PausePlan, Port, TelephoneEventPlan};
 use super::relay::Relay;
 use super::supply::{Successor, Supply, law};
@@ -135,6 +135,7 @@ pub(super) struct Outbound {
     pause: Pause,
     /// The peer's number for comfort noise, where it takes that.
     noise: Option<u8>,
+    sid: Option<Box<[u8]>>,
     /// When the pause was told of last; `None` while all frames are sent.
     told: Option<Instant>,
     /// The next packet is the first after a pause in sending.
@@ -175,6 +176,7 @@ impl Outbound {
             silent_frames: 0,
             pause: Pause::Sent,
             noise: None,
+            sid: None,
             told: None,
             resumed: false,
             counters: OutboundCounters::default(),
@@ -224,6 +226,10 @@ impl Outbound {
     pub(super) fn set_pauses(&mut self, pauses: PausePlan) {
         self.pause = Pause::of(&self.voice.plan, pauses);
         self.noise = pauses.comfort_noise.map(|noise| noise.send_payload_type);
+        if self.pause == Pause::Sid {
+            self.sid = pause::sid(&self.voice.plan);
+            self.pause = if self.sid.is_some() { Pause::Sid } else { Pause::Sent };
+        }
     }
 
     /// Presses keys from the next frame on, after those that are being pressed. Words wait meanwhile.
@@ -517,8 +523,8 @@ impl Outbound {
     /// After a long silence the far decoder is where the encoder came to that encoded it once.
     fn on_spurt(&mut self) {
         let settled = std::mem::take(&mut self.silent_frames) > self.voice.settled_frames;
-        if let Some(there) = self.voice.settled.as_ref().filter(|_| settled) {
-            self.voice.encoder.go_on_from(there);
+        if let Some(rest) = self.voice.rest.as_deref().filter(|_| settled) {
+            self.voice.encoder.go_on_from(rest);
         }
     }
 
@@ -565,12 +571,21 @@ impl Outbound {
             return true;
         }
         self.told = Some(now);
-        if let Pause::Noise { payload_type } = self.pause {
-            let payload = comfort_noise::payload(NOISE_LEVEL);
-            if let Some(place) = out.first_chunk_mut() {
-                *place = payload;
-                (frame.len, frame.payload_type) = (payload.len(), payload_type);
+        match (self.pause, &self.sid) {
+            (Pause::Noise { payload_type }, _) => {
+                let payload = comfort_noise::payload(NOISE_LEVEL);
+                if let Some(place) = out.first_chunk_mut() {
+                    *place = payload;
+                    (frame.len, frame.payload_type) = (payload.len(), payload_type);
+                }
             }
+            (Pause::Sid, Some(sid)) => {
+                if let Some(place) = out.get_mut(..sid.len()) {
+                    place.copy_from_slice(sid);
+                    frame.len = sid.len();
+                }
+            }
+            (Pause::Sent | Pause::Sparse | Pause::Sid, _) => {}
         }
         false
     }

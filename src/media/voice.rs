@@ -4,7 +4,7 @@
 use super::clock::samples_in;
 use super::plan::CodecPlan;
 use super::supply::law;
-use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings};
+use crate::codec::{CodecFault, CodecKind, Encoder, EncoderSettings, g722};
 use std::time::Duration;
 
 /// Samples of the longest frame: 60 ms at 48 kHz.
@@ -21,9 +21,9 @@ pub(super) struct Voice {
     pub(super) encoder: Encoder,
     /// One frame of silence, encoded after so many that nothing changes any more.
     pub(super) silence: Box<[u8]>,
-    /// Frames of silence until then, and the encoder as it was then.
+    /// Frames of silence until then, and what they leave behind in the encoder.
     pub(super) settled_frames: u32,
-    pub(super) settled: Option<Encoder>,
+    pub(super) rest: Option<Box<g722::Rest>>,
     pub(super) frame: Duration,
     pub(super) frame_samples: usize,
     pub(super) frame_ticks: u32,
@@ -44,19 +44,14 @@ impl Voice {
             len = encoder.encode(&pcm[..frame_samples], &mut encoded)?;
         }
         let silence = encoded[..len].into();
-        let settled = if follows {
-            let fresh = Encoder::with_format(plan.kind, plan.format, rate_hz, settings)?;
-            Some(std::mem::replace(&mut encoder, fresh))
-        } else {
-            encoder.reset();
-            None
-        };
+        let rest = encoder.rest();
+        encoder.reset();
         Ok(Voice {
             plan: *plan,
             encoder,
             silence,
             settled_frames,
-            settled,
+            rest,
             frame: Duration::from_millis(u64::from(frame_ms)),
             frame_samples,
             frame_ticks: samples_in(frame_ms, plan.kind.rtp_clock_hz()) as u32,

@@ -6,10 +6,10 @@
 use super::clock::Ticks;
 use std::time::Duration;
 
-/// Buckets of 10 ms up to 200 ms, of 100 ms up to 2 s, of 1 s above.
+/// Buckets of 10 ms up to 200 ms, of 100 ms up to 2 s, of 4 s above.
 const FINE: (usize, u64) = (20, 10);
 const MIDDLE: (usize, u64) = (18, 100);
-const COARSE: (usize, u64) = (30, 1_000);
+const COARSE: (usize, u64) = (7, 4_000);
 const BUCKETS: usize = FINE.0 + MIDDLE.0 + COARSE.0;
 
 /// The waits of one leg.
@@ -120,8 +120,8 @@ mod tests {
             (&[5, 199, 199, 900], 200),
             (&[200, 250, 4_000], 300),
             (&[1_999, 1_999, 9_000], 2_000),
-            (&[2_000, 2_000, 9_000], 3_000),
-            (&[90_000, 90_000], 32_000),
+            (&[2_000, 2_000, 9_000], 6_000),
+            (&[90_000, 90_000], 30_000),
         ] {
             let mut waits = Waits::default();
             for wait in ms {

@@ -86,3 +86,34 @@ fn a_mode_request_of_the_caller_sets_the_mode_of_what_it_hears() {
     };
     assert_eq!([sent_at(300), sent_at(700), sent_at(840), sent_at(1_300)], [8, 8, 2, 2]);
 }
+
+#[test]
+fn the_agents_pause_is_told_by_sids_where_that_is_wanted() {
+    if !super::is_here(CodecKind::AmrWb) {
+        return;
+    }
+    let mut plan = wideband(ALIGNED);
+    plan.leg.pauses.suppress = true;
+    let mut scene = Scene::heard(&plan);
+    scene.run_to(2_010);
+    scene.say(&[4_000; 3_200]);
+    scene.run_to(4_000);
+    let kinds: Vec<u8> = scene.sent.iter().map(|sent| frame_type(&sent.payload)).collect();
+    let (first, rest) = kinds.split_at(16);
+    assert_eq!(first[..3], [8, 8, 8], "{kinds:?}");
+    assert!(first[3..].iter().all(|kind| *kind == 9), "{kinds:?}");
+    assert!(rest[..13].iter().all(|kind| *kind == 8 || *kind == 9), "{kinds:?}");
+    assert_eq!(kinds.last(), Some(&9));
+    assert!((35..=45).contains(&kinds.len()), "{kinds:?}");
+    let first_word = scene.sent.iter().rfind(|sent| sent.marker).expect("a talk spurt");
+    assert!((2_010..=2_030).contains(&Scene::ms(first_word.at)), "{first_word:?}");
+    let mut decoder =
+        Decoder::with_format(CodecKind::AmrWb, plan.leg.codec.format, 16_000).unwrap();
+    let mut pcm = [0; 320];
+    for sent in &scene.sent[..10] {
+        decoder.decode(&sent.payload, &mut pcm).unwrap();
+    }
+    assert!(decoder.is_pausing());
+    decoder.conceal(&mut pcm);
+    assert!(pcm.iter().all(|sample| sample.unsigned_abs() < 100), "{pcm:?}");
+}
