@@ -53,13 +53,18 @@ pub struct Service {
     /// Of the streams of a call beyond its first, in turn; `script` when there are no more.
     pub further: Vec<Script>,
     pub random: Option<Entropy>,
+    /// What random agents say.
+    pub says: Option<fn(&mut Entropy) -> Vec<(u64, String)>>,
     pub created: u64,
 }
 
 impl Service {
     pub fn draw(&mut self) -> Script {
         match &mut self.random {
-            Some(entropy) => random(entropy),
+            Some(entropy) => {
+                let texts = self.says.map(|says| says(entropy)).unwrap_or_default();
+                Script { texts, ..random(entropy) }
+            }
             None => self.script.clone(),
         }
     }

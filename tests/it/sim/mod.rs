@@ -190,6 +190,8 @@ pub struct World {
     pub facts: BTreeMap<CallKey, Facts>,
     /// What the calls did with their hands.
     pub tally: Tally,
+    /// Scenes in which a leg is heard and hears nobody, or in which no leg hears anybody.
+    pub deaf: Vec<String>,
     /// Ports that somebody else holds: so many times opening fails.
     pub ports_taken: u32,
     pub drained: u32,
@@ -288,6 +290,7 @@ impl World {
                 script: Script::default(),
                 further: Vec::new(),
                 random: None,
+                says: None,
                 created: 0,
             },
             hook: vec![(100, Err(FallbackFault::Unreachable))],
@@ -300,6 +303,7 @@ impl World {
             lines: Lines::default(),
             facts: BTreeMap::new(),
             tally: Tally::default(),
+            deaf: Vec::new(),
             ports_taken: 0,
             drained: 0,
             invites: BTreeMap::new(),
@@ -821,7 +825,25 @@ impl World {
         self.handle(input);
     }
 
+    /// Whoever speaks to somebody hears somebody: an agent, the other leg, music. A target that rings
+    /// hears nobody yet, while the caller hears it and the music.
+    fn note_scene(&mut self, call: CallKey, scene: &Scene) {
+        let legs = |ports: Vec<Port>| -> Vec<Port> {
+            ports.into_iter().filter(|port| matches!(port, Port::Leg(_))).collect()
+        };
+        let listeners = legs(scene.pairs().map(|(listener, _)| listener).collect());
+        let speakers = legs(scene.pairs().map(|(_, speaker)| speaker).collect());
+        let plays = scene.pairs().any(|(_, speaker)| speaker == Port::Sound);
+        let is_deaf = |leg: &Port| !plays && !listeners.contains(leg);
+        if listeners.is_empty() || speakers.iter().any(is_deaf) {
+            self.deaf.push(format!("{call}: {}", arranged(scene)));
+        }
+    }
+
     fn note_command(&mut self, command: &ForCall<MediaCommand>) {
+        if let MediaCommand::Arrange { scene } = &command.what {
+            self.note_scene(command.call, scene);
+        }
         let text = match &command.what {
             MediaCommand::Open { plan, .. } => {
                 let leg = &plan.leg;
