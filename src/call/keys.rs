@@ -227,6 +227,9 @@ impl Call {
         duration: Duration,
         out: &mut Vec<Act>,
     ) {
+        if self.is_ending() {
+            return;
+        }
         let bridged = self.bridged_with(leg);
         let press = Press { leg, way, key, at: now.at };
         if (leg != self.first.id && bridged.is_none()) || !self.keys.take(press, duration) {
