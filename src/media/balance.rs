@@ -6,7 +6,7 @@
 //! ```text
 //!   shorten      |        leave it        |  lengthen
 //! ───────────────┼────────────────────────┼──────────▶ lag before the soonest packet
-//!             −30 ms      0           the most that leaves room for the target
+//!             −50 ms      0           the most that leaves room for the target
 //! ```
 
 use super::clock::TICKS_MS;
@@ -21,7 +21,7 @@ pub(super) enum Way {
 }
 
 /// Audio may be this far ahead of the clock: ticks of 48 kHz, as all amounts here.
-const AHEAD_MAX: i64 = 30 * TICKS_MS;
+const AHEAD_MAX: i64 = 50 * TICKS_MS;
 /// What is off by so much more is made good as fast as the audio lets; less than that takes its time.
 const URGENT: i64 = 30 * TICKS_MS;
 const PACE: Duration = Duration::from_millis(100);
@@ -108,8 +108,8 @@ mod tests {
     fn only_the_soonest_packets_count() {
         for (least, wanted) in [
             (-100, Some(Way::Shorter)),
-            (-31, Some(Way::Shorter)),
-            (-30, None),
+            (-51, Some(Way::Shorter)),
+            (-50, None),
             (0, None),
             (50, None),
             (51, Some(Way::Longer)),
@@ -126,19 +126,19 @@ mod tests {
         assert_eq!(balance.wanted(at(990), 0), None);
         balance.observe(at(1_000), 80 * TICKS_MS);
         assert_eq!(balance.wanted(at(1_000), 0), Some(Way::Longer));
-        balance.observe(at(1_001), -40 * TICKS_MS);
+        balance.observe(at(1_001), -60 * TICKS_MS);
         assert_eq!(balance.wanted(at(1_001), 0), Some(Way::Shorter));
     }
 
     #[test]
     fn what_was_done_counts_and_small_steps_take_their_time() {
-        let mut balance = watched(-40);
+        let mut balance = watched(-60);
         balance.correct(at(2_000), Way::Shorter, 5 * TICKS_MS);
         assert_eq!(balance.wanted(at(2_099), 0), None);
         assert_eq!(balance.wanted(at(2_100), 0), Some(Way::Shorter));
         balance.correct(at(2_100), Way::Shorter, 5 * TICKS_MS);
         assert_eq!(balance.wanted(at(2_300), 0), None);
-        let mut balance = watched(-100);
+        let mut balance = watched(-120);
         balance.correct(at(2_000), Way::Shorter, 10 * TICKS_MS);
         assert_eq!(balance.wanted(at(2_000), 0), Some(Way::Shorter), "much is urgent");
         let mut balance = watched(60);

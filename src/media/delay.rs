@@ -37,24 +37,28 @@ const GROWTH: f32 = 128.0 / 127.0;
 /// The weight at which all are scaled down again.
 const WEIGHT_MAX: f32 = 1e6;
 /// Half of the window in which the fastest packet is sought.
-const WINDOW: Duration = Duration::from_secs(1);
+const WINDOW: i64 = 1_000 * MILLISECOND;
 /// By how much the target falls: microseconds in a second.
 const FALL: i64 = 10 * MILLISECOND;
+/// Time over which it falls at once, at most: more than from any bound to the other.
+const FALL_MAX: i64 = 60_000 * MILLISECOND;
 /// A delay by so much beyond the target begins a peak.
 const PEAK_OVER: i64 = 10 * MILLISECOND;
 /// A peak that lasts longer is another network, not a stall. Less than the window, which would end it.
-const PEAK_MAX: Duration = Duration::from_millis(900);
+const PEAK_MAX: i64 = 900 * MILLISECOND;
 /// Peaks this close to each other raise the target, and keep it up for as long.
 const PEAKS_APART: Duration = Duration::from_secs(10);
 /// Arrival and timestamp that disagree by more are a jump of the timestamps.
 const JUMP: i64 = 1_500 * MILLISECOND;
 /// For so long after packets came out of order, gaps wait for the whole target.
-const DISORDER: Duration = Duration::from_secs(30);
+const DISORDER: i64 = 30_000 * MILLISECOND;
 
 /// Measures one stream's delays.
 #[derive(Debug)]
 pub struct TargetDelay {
-    bounds: DelayBounds,
+    /// The bounds, and all spans below, in microseconds.
+    min: i64,
+    max: i64,
     clock_hz: u32,
     last: Option<Last>,
     /// The least transit of the second before, and of this one until now; since when.
@@ -77,7 +81,7 @@ pub struct TargetDelay {
     disorder: Option<Instant>,
 }
 
-/// The packet before. All spans are in microseconds.
+/// The packet before.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     at: Instant,
@@ -98,7 +102,8 @@ impl TargetDelay {
     /// For a stream whose timestamps count `clock_hz` a second.
     pub fn new(bounds: DelayBounds, clock_hz: u32) -> TargetDelay {
         let mut delay = TargetDelay {
-            bounds,
+            min: bounds.min.as_micros() as i64,
+            max: bounds.max.as_micros() as i64,
             clock_hz: clock_hz.max(1),
             last: None,
             least: [0; 2],
@@ -138,8 +143,8 @@ impl TargetDelay {
     /// How long a gap is to wait: the target where packets come out of order. On a path that keeps the
     /// order a packet that its successor overtook is lost, and waiting for it is delay for nothing.
     pub fn gap(&self, now: Instant) -> Duration {
-        let disorder = self.disorder.is_none_or(|at| now.since(at) <= DISORDER);
-        if disorder { self.target() } else { self.bounds.min.min(self.target()) }
+        let disorder = self.disorder.is_none_or(|at| between(at, now) <= DISORDER);
+        micros(if disorder { self.target } else { self.min.min(self.target) })
     }
 
     /// Takes an audio packet that arrived. Each copy of one is taken once.
@@ -147,7 +152,7 @@ impl TargetDelay {
         let Some(last) = self.last else { return self.begin(now, timestamp) };
         let ticks = timestamp.wrapping_sub(last.timestamp) as i32;
         let step = i64::from(ticks) * 1_000_000 / i64::from(self.clock_hz);
-        let elapsed = now.since(last.at).as_nanos() as i64 / 1_000;
+        let elapsed = between(last.at, now);
         let transit = last.transit + elapsed - step;
         if (elapsed - step).abs() > JUMP {
             return self.begin(now, timestamp);
@@ -160,7 +165,7 @@ impl TargetDelay {
             self.disorder = Some(now);
         }
         // What no target could wait for says nothing of how long to wait.
-        if !draining && micros(delay) <= self.bounds.max {
+        if !draining && delay <= self.max {
             self.weigh(delay);
         }
         self.watch_peak(now, delay);
@@ -176,7 +181,7 @@ impl TargetDelay {
     }
 
     fn note_least(&mut self, now: Instant, transit: i64) {
-        if now.since(self.turned) >= WINDOW {
+        if between(self.turned, now) >= WINDOW {
             self.least = [self.least[1], transit];
             self.turned = now;
         }
@@ -228,7 +233,7 @@ impl TargetDelay {
                 self.peak = None;
                 self.end_peak(now, height);
             }
-            Some(peak) if now.since(peak.since) > PEAK_MAX => {
+            Some(peak) if between(peak.since, now) > PEAK_MAX => {
                 if let Some(last) = &mut self.last {
                     (self.least, self.turned) = ([last.transit; 2], now);
                     last.delay = 0;
@@ -255,7 +260,7 @@ impl TargetDelay {
             self.fallen = self.fallen.max(now);
             return;
         }
-        let fall = now.since(self.fallen).as_micros() as i64 * FALL / 1_000_000;
+        let fall = between(self.fallen, now).min(FALL_MAX) * FALL / 1_000_000;
         if fall > 0 {
             self.target = (self.target - fall).max(wanted);
             self.fallen = now;
@@ -268,13 +273,17 @@ impl TargetDelay {
     }
 
     fn bounded(&self, span: i64) -> i64 {
-        let bound = |span: Duration| span.as_micros() as i64;
-        span.min(bound(self.bounds.max)).max(bound(self.bounds.min))
+        span.min(self.max).max(self.min)
     }
 }
 
 fn micros(span: i64) -> Duration {
     Duration::from_micros(u64::try_from(span).unwrap_or(0))
+}
+
+/// From one instant to a later one, in microseconds.
+fn between(one: Instant, other: Instant) -> i64 {
+    (other.as_nanos().saturating_sub(one.as_nanos()) / 1_000) as i64
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use crate::rtp::packet::RtpHeader;
 use std::time::Duration;
 
 /// How far the uplink may fall behind before it is filled, at least, and a packet more.
-const PATIENCE_MIN: Duration = Duration::from_millis(60);
+const PATIENCE_MS_MIN: u32 = 60;
 /// The patience takes packets for no longer than this.
 const PACKET_MS_USUAL: u32 = 60;
 /// What a packet may come later than the target expects, before its place is filled.
@@ -47,7 +47,7 @@ const LATE_MS_MAX: u32 = 160;
 /// The uplink is never further ahead of real time; packets that would put it there are not played.
 const SURPLUS_MS_MAX: i64 = 240;
 /// How far ahead a lost packet may be concealed whole.
-const SURPLUS_MS_USUAL: u32 = 30;
+const SURPLUS_MS_USUAL: u32 = 50;
 /// The longest period by which audio is made longer.
 const PERIOD_MS_MAX: usize = 15;
 /// Comfort noise (RFC 3389), agreed or not.
@@ -164,8 +164,8 @@ struct Speech {
     /// Rate of the agent's stream, with what leads to it when it is another.
     agent_hz: u32,
     resampler: Option<Resampler>,
-    /// How much later than the fastest packets may come.
-    target: Duration,
+    /// How much later than the fastest packets may come, in whole milliseconds.
+    target_ms: u32,
     /// Runs from the agent's join.
     clock: Option<SampleClock>,
     balance: Balance,
@@ -206,7 +206,7 @@ impl Inbound {
             rate_hz,
             agent_hz,
             resampler: resampler(rate_hz, agent_hz)?,
-            target: delay.target(),
+            target_ms: whole_milliseconds(delay.target()),
             clock: None,
             balance: Balance::new(),
             stretch: Stretch::new(rate_hz),
@@ -247,7 +247,7 @@ impl Inbound {
 
     /// How much later than the fastest a packet may come.
     pub(super) fn target(&self) -> Duration {
-        self.speech.target
+        self.delay.target()
     }
 
     /// The target now, and the largest so far; `None` before a packet was played.
@@ -386,7 +386,7 @@ impl Inbound {
         }
         if self.speech.content(header.payload_type) == Some(Content::Audio) {
             self.delay.observe(now, header.timestamp);
-            self.speech.target = self.delay.target();
+            self.speech.target_ms = whole_milliseconds(self.delay.target());
             self.jitter.set_target(self.delay.gap(now));
         }
     }
@@ -447,8 +447,7 @@ impl Speech {
     /// How far the uplink may fall behind before it is filled: until a packet that comes as late as it
     /// may is played.
     fn patience(&self) -> usize {
-        let span = self.target.max(PATIENCE_MIN).as_millis() as u32;
-        samples(span, self.rate_hz)
+        samples(self.target_ms.max(PATIENCE_MS_MIN), self.rate_hz)
             + self.packet_samples.min(samples(PACKET_MS_USUAL, self.rate_hz))
     }
 
@@ -461,7 +460,7 @@ impl Speech {
     /// the target waits for do not come after the patience.
     fn behind_max(&self) -> i64 {
         let patience = Ticks::of(self.patience(), self.rate_hz).count() as i64;
-        patience - (self.target.as_millis() as i64 + RESERVE_MS) * TICKS_MS
+        patience - (i64::from(self.target_ms) + RESERVE_MS) * TICKS_MS
     }
 
     /// Decodes another codec from now on. A gap that is being filled ends with the old one.
@@ -788,6 +787,10 @@ impl Speech {
             clock.push(pcm.len());
         }
     }
+}
+
+fn whole_milliseconds(span: Duration) -> u32 {
+    span.as_secs() as u32 * 1_000 + span.subsec_millis()
 }
 
 /// What leads from the codec's rate to the agent's; `None` when they are the same.

@@ -480,9 +480,9 @@ fn what_a_session_keeps() {
     let rates = |hz| AgentRates { input_hz: hz, output_hz: hz };
     for (kind, agent, bytes_max) in [
         (CodecKind::Pcmu, rates(8_000), 13 * 1024),
-        (CodecKind::Pcmu, rates(16_000), 16 * 1024),
-        (CodecKind::G722, rates(16_000), 18 * 1024),
-        (CodecKind::Opus, AgentRates { input_hz: 16_000, output_hz: 24_000 }, 14 * 1024),
+        (CodecKind::Pcmu, rates(16_000), 17 * 1024),
+        (CodecKind::G722, rates(16_000), 19 * 1024),
+        (CodecKind::Opus, AgentRates { input_hz: 16_000, output_hz: 24_000 }, 15 * 1024),
     ] {
         let [quiet, talking, lossy] = kept(kind, agent);
         println!("{kind:?} {agent:?}: {quiet} quiet, {talking} talking, {lossy} after loss");
