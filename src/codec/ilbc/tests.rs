@@ -206,8 +206,9 @@ fn ffmpeg_hears_what_we_send() {
     }
 }
 
-/// The enhancer gives up some of the signal-to-noise ratio for a rounder sound; what it starts from
-/// must be what FFmpeg decodes.
+/// What our decoder makes before the enhancer must be what FFmpeg decodes, within 0.1 dB. The enhancer
+/// of §4.6, which FFmpeg has not, gives up 0.3 to 0.45 dB of the signal-to-noise ratio for a rounder
+/// sound, so that with it the two are further apart than 0.3 dB, and must not be by more than 0.5.
 #[test]
 fn our_decoder_hears_what_ffmpeg_hears() {
     let Some(pcm) = speech() else { return missing("ffmpeg with espeak-ng") };
@@ -223,7 +224,7 @@ fn our_decoder_hears_what_ffmpeg_hears() {
              enhanced; ours to FFmpeg's {alike:.1} dB"
         );
         assert!((snr_theirs - snr_plain).abs() < 0.1, "{mode:?}: {snr_theirs}, {snr_plain}");
-        assert!((snr_theirs - snr_ours).abs() < 0.6, "{mode:?}: {snr_theirs}, {snr_ours}");
+        assert!((snr_theirs - snr_ours).abs() < 0.5, "{mode:?}: {snr_theirs}, {snr_ours}");
         assert!(alike > 20.0, "{mode:?}: {alike} dB");
     }
 }
