@@ -1,7 +1,7 @@
 //! What a description settles of a codec beyond its name: frame length, bit rate, packing, limits.
 //! Values only; `sdp` reads and writes them, the coders are made by them.
 
-use super::{CodecKind, G7221Rate, IlbcMode, OpusFormat, amr_wb, g7221, opus};
+use super::{CodecKind, G7221Rate, IlbcMode, OpusFormat, amr_wb, g7221};
 
 /// The parameters of one codec. Where a kind and a format meet, the format is that kind's; one of
 /// another kind counts as [`CodecFormat::Usual`].
@@ -65,7 +65,7 @@ impl CodecFormat {
         };
         let ticks = match kind {
             CodecKind::Pcmu | CodecKind::Pcma | CodecKind::G722 => frames(1, 1)?,
-            CodecKind::Opus => return opus::ticks(payload),
+            CodecKind::Opus => return OpusFormat::ticks(payload),
             CodecKind::Ilbc => frames(self.ilbc().frame_bytes(), self.ilbc().frame_samples())?,
             CodecKind::G7221 => frames(self.g7221().frame_bytes(), g7221::FRAME)?,
             CodecKind::AmrWb => amr_wb::samples(self.amr_wb().packing, payload)?,
@@ -76,7 +76,7 @@ impl CodecFormat {
     /// Whether a payload tells of a pause: until the next one its sender's comfort noise is to be heard.
     pub fn tells_pause(self, kind: CodecKind, payload: &[u8]) -> bool {
         match kind {
-            CodecKind::Opus => opus::tells_pause(payload),
+            CodecKind::Opus => OpusFormat::tells_pause(payload),
             CodecKind::AmrWb => amr_wb::tells_pause(self.amr_wb().packing, payload),
             CodecKind::Pcmu
             | CodecKind::Pcma

@@ -29,6 +29,20 @@ impl Default for Format {
     }
 }
 
+impl Format {
+    /// Ticks of 48 kHz in a packet; `None` when it is none.
+    pub(super) fn ticks(payload: &[u8]) -> Option<u32> {
+        let samples =
+            packet::get_nb_samples(payload, 48_000).ok().filter(|_| !payload.is_empty())?;
+        u32::try_from(samples).ok().filter(|ticks| *ticks > 0)
+    }
+
+    /// Whether a packet tells of a pause.
+    pub(super) fn tells_pause(payload: &[u8]) -> bool {
+        payload.len() <= PAUSE_BYTES_MAX
+    }
+}
+
 /// Payloads in, mono PCM out.
 pub struct OpusDecoder {
     library: ::opus::Decoder,
@@ -86,17 +100,6 @@ impl OpusDecoder {
         }
         self.library.decode(next_payload, out, true).ok()
     }
-}
-
-/// Ticks of 48 kHz in a packet; `None` when it is none.
-pub(super) fn ticks(payload: &[u8]) -> Option<u32> {
-    let samples = packet::get_nb_samples(payload, 48_000).ok().filter(|_| !payload.is_empty())?;
-    u32::try_from(samples).ok().filter(|ticks| *ticks > 0)
-}
-
-/// Whether a packet tells of a pause.
-pub(super) fn tells_pause(payload: &[u8]) -> bool {
-    payload.len() <= PAUSE_BYTES_MAX
 }
 
 /// A packet of one or two bytes codes no audio: the sender pauses.
