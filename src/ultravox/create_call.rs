@@ -192,7 +192,9 @@ pub fn parse_created(body: &[u8]) -> Result<Created, AnswerFault> {
 /// for another one that sounds the same. Whatever was overridden at the creation is in it. A voice
 /// excludes an external one, and overrides need a voice (StartCallRequest).
 pub fn speech(call: &Map<String, Value>) -> Map<String, Value> {
-    const MEMBERS: [(&str, fn(&Value) -> bool); 6] = [
+    /// A member, and whether a value is of its type.
+    type Member = (&'static str, fn(&Value) -> bool);
+    const MEMBERS: [Member; 6] = [
         ("model", Value::is_string),
         ("temperature", Value::is_number),
         ("languageHint", Value::is_string),
@@ -200,7 +202,7 @@ pub fn speech(call: &Map<String, Value>) -> Map<String, Value> {
         ("voiceOverrides", Value::is_object),
         ("externalVoice", Value::is_object),
     ];
-    let told = |(name, fits): (&str, fn(&Value) -> bool)| {
+    let told = |(name, fits): Member| {
         let value = call.get(name).filter(|value| fits(value))?;
         Some((name.to_owned(), value.clone()))
     };
