@@ -47,6 +47,9 @@ impl Default for Script {
     }
 }
 
+/// Draws what an agent says: after so many milliseconds, a data message.
+pub type Says = fn(&mut Entropy) -> Vec<(u64, String)>;
+
 /// Hands out scripts: always the same one, or random ones.
 pub struct Service {
     pub script: Script,
@@ -54,7 +57,7 @@ pub struct Service {
     pub further: Vec<Script>,
     pub random: Option<Entropy>,
     /// What random agents say.
-    pub says: Option<fn(&mut Entropy) -> Vec<(u64, String)>>,
+    pub says: Option<Says>,
     pub created: u64,
 }
 
