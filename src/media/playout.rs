@@ -1,8 +1,9 @@
 //! Agent audio that waits for its time on the wire, as bytes: G.711 is kept encoded (8 kB a second),
 //! everything else as 16-bit samples. It is bounded; what does not fit is refused and counted by its
-//! owner. The storage is reserved whole and written from its start, so that memory is touched only
-//! as deep as the queue has been. After a long answer was played it is reserved anew, which gives
-//! the touched memory back; nothing else is allocated.
+//! owner. A little storage is there from the start, which a steady stream never leaves; the first
+//! long answer reserves the whole, which is written from its start, so that memory is touched only as
+//! deep as the queue has been. After a long answer was played there is little again; nothing else is
+//! allocated.
 
 /// A bounded first-in, first-out queue of bytes.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub struct PlayoutQueue {
     played: usize,
     /// Bytes that may wait.
     limit: usize,
+    /// Bytes that there is room for from the start.
+    first: usize,
     /// The deepest place that was written since the storage was reserved.
     touched: usize,
 }
@@ -23,9 +26,10 @@ const COMPACT_BYTES: usize = 1024;
 const KEPT_BYTES: usize = 32 * 1024;
 
 impl PlayoutQueue {
-    /// An empty queue for `limit` bytes.
-    pub fn new(limit: usize) -> PlayoutQueue {
-        PlayoutQueue { bytes: Vec::with_capacity(limit), played: 0, limit, touched: 0 }
+    /// An empty queue for `limit` bytes, with room for the `first` of them until more is needed.
+    pub fn new(limit: usize, first: usize) -> PlayoutQueue {
+        let first = first.min(limit);
+        PlayoutQueue { bytes: Vec::with_capacity(first), played: 0, limit, first, touched: 0 }
     }
 
     /// Bytes that may wait.
@@ -39,6 +43,7 @@ impl PlayoutQueue {
         self.make_room(bytes.len());
         let room = self.limit.saturating_sub(self.bytes.len());
         let taken = bytes.len().min(room - room % unit.max(1));
+        self.widen(taken);
         self.bytes.extend_from_slice(&bytes[..taken]);
         self.touched = self.touched.max(self.bytes.len());
         taken
@@ -67,6 +72,7 @@ impl PlayoutQueue {
             return false;
         }
         if lacking > 0 {
+            self.widen(lacking);
             let end = self.bytes.len();
             self.bytes.resize(end + lacking, 0);
             self.bytes.copy_within(self.played + count..end, self.played + count + lacking);
@@ -97,7 +103,7 @@ impl PlayoutQueue {
         self.bytes.clear();
         self.played = 0;
         if self.touched > KEPT_BYTES {
-            self.bytes = Vec::with_capacity(self.limit);
+            self.bytes = Vec::with_capacity(self.first);
             self.touched = 0;
         }
         dropped
@@ -115,10 +121,18 @@ impl PlayoutQueue {
     /// the end of the storage is reached.
     fn make_room(&mut self, wanted: usize) {
         let cheap = self.played >= COMPACT_BYTES && self.played >= self.len();
-        if cheap || (self.played > 0 && self.bytes.len() + wanted > self.limit) {
+        let end = self.bytes.capacity().min(self.limit);
+        if cheap || (self.played > 0 && self.bytes.len() + wanted > end) {
             self.bytes.copy_within(self.played.., 0);
             self.bytes.truncate(self.bytes.len() - self.played);
             self.played = 0;
+        }
+    }
+
+    /// Takes the whole room, once, when the first does not hold `more` bytes.
+    fn widen(&mut self, more: usize) {
+        if self.bytes.len() + more > self.bytes.capacity() {
+            self.bytes.reserve_exact(self.limit - self.bytes.len());
         }
     }
 }
@@ -128,10 +142,11 @@ mod tests {
     use super::*;
 
     const LIMIT: usize = 256 * 1024;
+    const FIRST: usize = 4 * 1024;
 
     #[test]
     fn bytes_come_out_as_they_went_in_across_many_moves() {
-        let mut queue = PlayoutQueue::new(LIMIT);
+        let mut queue = PlayoutQueue::new(LIMIT, FIRST);
         let (mut written, mut read) = (0u32, 0u32);
         for round in 0..20_000u32 {
             let chunk: Vec<u8> = (0..round % 700).map(|i| (written + i) as u8).collect();
@@ -143,13 +158,13 @@ mod tests {
                 read += 1;
             }
         }
-        assert_eq!(queue.bytes.capacity(), LIMIT);
+        assert_eq!(queue.bytes.capacity(), FIRST);
         assert_eq!((written - read) as usize, queue.len());
     }
 
     #[test]
     fn a_full_queue_takes_whole_samples_only_and_a_cleared_one_takes_all_again() {
-        let mut queue = PlayoutQueue::new(LIMIT);
+        let mut queue = PlayoutQueue::new(LIMIT, FIRST);
         assert_eq!(queue.push(&[1], 1), 1);
         assert_eq!(queue.push(&vec![2; LIMIT], 2), LIMIT - 2);
         assert_eq!(queue.push(&[3, 3], 2), 0);
@@ -160,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_steady_stream_stays_at_the_front_of_its_storage() {
-        let mut queue = PlayoutQueue::new(LIMIT);
+        let mut queue = PlayoutQueue::new(LIMIT, FIRST);
         queue.push(&[0; 320], 1);
         for _ in 0..5_000 {
             queue.push(&[0; 160], 1);
@@ -181,7 +196,7 @@ mod tests {
                 (0, b"12345678", Some(b"12345678abcdef")),
                 (0, b"0123456789abcdef", None),
             ] {
-                let mut queue = PlayoutQueue::new(20);
+                let mut queue = PlayoutQueue::new(20, 20);
                 queue.push(&vec![b'-'; played], 1);
                 queue.push(b"abcdef", 1);
                 queue.skip(played);
@@ -198,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_storage_of_a_long_answer_is_given_back_when_it_was_played() {
-        let mut queue = PlayoutQueue::new(LIMIT);
+        let mut queue = PlayoutQueue::new(LIMIT, FIRST);
         queue.push(&[1; KEPT_BYTES], 1);
         queue.skip(KEPT_BYTES);
         assert_eq!(queue.touched, KEPT_BYTES, "so much is kept");
@@ -206,6 +221,6 @@ mod tests {
         queue.skip(KEPT_BYTES);
         assert_eq!(queue.touched, KEPT_BYTES + 1, "a byte still waits");
         queue.skip(1);
-        assert_eq!((queue.touched, queue.bytes.capacity()), (0, LIMIT));
+        assert_eq!((queue.touched, queue.bytes.capacity()), (0, FIRST));
     }
 }

@@ -177,6 +177,10 @@ impl InviteSession {
     pub fn handle_ack(&mut self, cseq: u32) -> Option<(Acknowledged, RequestToken)> {
         let index = self.unacknowledged.iter().position(|waiting| waiting.cseq == cseq)?;
         let waiting = self.unacknowledged.remove(index);
+        if self.unacknowledged.is_empty() {
+            // Few calls ever have another one.
+            self.unacknowledged = Vec::new();
+        }
         let kind = if waiting.first { Acknowledged::First } else { Acknowledged::Reoffer };
         Some((kind, waiting.request))
     }

@@ -49,7 +49,7 @@ const PACKET_BYTES: usize = 2_048;
 
 /// From the beginning of one round to that of the next, when they follow closely. It adds half of
 /// it to the delay of a busy shard's packets.
-const SPACING: Duration = Duration::from_micros(500);
+const SPACING: Duration = Duration::from_micros(250);
 
 /// What comes to a shard from outside.
 pub enum Input {
