@@ -127,6 +127,11 @@ impl Leg {
         Ok((answered.text.into(), in_force.then_some(plan)))
     }
 
+    /// The fork that described itself last.
+    pub(super) fn heard_fork(&self) -> Option<&String> {
+        self.early.last().map(|early| &early.fork)
+    }
+
     /// Our offer goes out to somebody else: what its former forks said does not count any more.
     pub(super) fn forget_forks(&mut self) {
         self.early.clear();

@@ -337,7 +337,7 @@ impl Call {
         let next = by_preference(contacts).into_iter().find_map(|uri| {
             let callee = outgoing.policy.admit(&uri, true).ok()?;
             let is_safe = (needs_tls(&callee.uri) || !keeps_keys)
-                && srtp.policy_towards(&callee.uri) == target_srtp;
+                && Some(srtp.policy_towards(&callee.uri)) == target_srtp;
             (is_safe && !outgoing.tried.contains(&callee.uri)).then_some(callee)
         });
         let Some(callee) = next else {

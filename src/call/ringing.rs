@@ -48,13 +48,13 @@ impl Call {
         let mode = self.while_ringing();
         let Some(second) = &mut self.second else { return };
         let plan = second.leg.hear_fork(said);
-        if mode == WhileRinging::Target
-            && let Some(plan) = plan
-        {
-            let is_heard = is_heard(&plan);
-            second.leg.take_plan(plan, out);
-            if is_heard {
-                self.hear_target(now, out);
+        if mode == WhileRinging::Target {
+            match plan.filter(is_heard) {
+                Some(plan) => {
+                    second.leg.take_plan(plan, out);
+                    self.hear_target(now, out);
+                }
+                None => self.hear_no_target(now, said, out),
             }
         }
         let is_open = self.second.as_ref().is_some_and(|second| second.ringing.open);
@@ -102,6 +102,19 @@ impl Call {
         if has_spoken {
             self.stop_music(out);
         }
+    }
+
+    /// Another phone than the one that is heard rings, and sends nothing: the proxy has given that one up.
+    fn hear_no_target(&mut self, now: Now, said: &Provisional, out: &mut Vec<Act>) {
+        let Some(second) = &mut self.second else { return };
+        let is_another = said.body.is_none() && second.leg.heard_fork() != Some(&said.fork);
+        if said.code != 180 || !second.ringing.open || !is_another {
+            return;
+        }
+        (second.ringing.open, second.ringing.tone) = (false, false);
+        self.note(now, Lane::Media, "another phone of the target rings");
+        let scene = Scene::new().hearing(Port::Leg(self.first.id), Port::Sound);
+        out.push(Act::Media(MediaCommand::Arrange { scene }));
     }
 
     /// The first packet of the second leg's media.

@@ -103,7 +103,7 @@ impl Call {
             let callee = policy.admit(&uri, true).ok()?;
             // Our offer was made on the terms of the first target.
             let is_safe = (needs_tls(&callee.uri) || !keeps_keys)
-                && srtp.policy_towards(&callee.uri) == target_srtp;
+                && Some(srtp.policy_towards(&callee.uri)) == target_srtp;
             (is_safe && !errand.tried.contains(&callee.uri)).then_some(callee)
         });
         let Some(callee) = next else {

@@ -26,9 +26,11 @@ pub struct SrtpSettings {
 }
 
 impl SrtpSettings {
-    /// The policy of its own that a peer whom we call has.
-    pub fn policy_towards(&self, uri: &str) -> Option<SrtpPolicy> {
-        self.targets.iter().find(|(rule, _)| rule.names(uri)).map(|(_, policy)| *policy)
+    /// The policy of a peer whom we call: its own, else the general one. It stays the leg's, whichever
+    /// address the name turns out to have.
+    pub fn policy_towards(&self, uri: &str) -> SrtpPolicy {
+        let own = self.targets.iter().find(|(rule, _)| rule.names(uri));
+        own.map_or(self.policy, |(_, policy)| *policy)
     }
 
     /// The terms of a leg whose signalling goes this way; `target`: the policy of the peer whom we
@@ -172,13 +174,13 @@ mod tests {
     fn a_peer_goes_before_its_listener_and_that_before_the_rest() {
         let settings = settings();
         for (uri, policy) in [
-            ("sips:1@trunk.example.com", Some(Required)),
-            ("sip:1@TRUNK.example.com:5061;transport=tls", Some(Required)),
-            ("sip:1@other.example.com", Some(Off)),
-            ("sip:1@198.51.100.9", Some(Off)),
-            ("sip:1@other.example.com:6000", None),
-            ("sip:1@elsewhere.example", None),
-            ("nonsense", None),
+            ("sips:1@trunk.example.com", Required),
+            ("sip:1@TRUNK.example.com:5061;transport=tls", Required),
+            ("sip:1@other.example.com", Off),
+            ("sip:1@198.51.100.9", Off),
+            ("sip:1@other.example.com:6000", Allowed),
+            ("sip:1@elsewhere.example", Allowed),
+            ("nonsense", Allowed),
         ] {
             assert_eq!(settings.policy_towards(uri), policy, "{uri}");
         }

@@ -81,6 +81,8 @@ impl Call {
         leg.offer_answer = offer_answer;
         leg.description = description;
         leg.pending_reoffer = None;
+        // The former peer's; the newcomer has the policy of its own address.
+        leg.target_srtp = None;
         let former = std::mem::replace(&mut leg.flow, flow);
         let admitted = std::mem::take(&mut leg.admitted);
         self.closing.push(Closing {

@@ -229,6 +229,11 @@ impl Inbound {
         self.speech.content(payload_type).or(previous)
     }
 
+    /// A payload of this number is comfort noise.
+    pub(super) fn is_noise(&self, payload_type: u8) -> bool {
+        self.speech.is_noise(payload_type)
+    }
+
     /// Somebody hears the leg, or nobody any more. While it is heard every second is a second of
     /// audio.
     pub(super) fn set_heard(&mut self, now: Instant, heard: bool) {
@@ -430,18 +435,18 @@ impl Speech {
             Some(Content::Event)
         } else if payload_type == self.plan.send_payload_type {
             Some(Content::Audio)
-        } else if payload_type == COMFORT_NOISE || self.is_agreed_noise(payload_type) {
+        } else if self.is_noise(payload_type) {
             Some(Content::ComfortNoise)
         } else {
             None
         }
     }
 
-    fn is_agreed_noise(&self, payload_type: u8) -> bool {
+    fn is_noise(&self, payload_type: u8) -> bool {
         let numbers = |noise: &ComfortNoisePlan| {
             [noise.receive_payload_type, noise.send_payload_type].contains(&payload_type)
         };
-        self.pauses.comfort_noise.as_ref().is_some_and(numbers)
+        payload_type == COMFORT_NOISE || self.pauses.comfort_noise.as_ref().is_some_and(numbers)
     }
 
     /// How far the uplink may fall behind before it is filled: until a packet that comes as late as it

@@ -136,6 +136,8 @@ pub(super) struct Outbound {
     /// The peer's number for comfort noise, where it takes that.
     noise: Option<u8>,
     sid: Option<Box<[u8]>>,
+    /// What `sid` was made for: its making is too dear for each refresh of a session.
+    sid_of: Option<CodecPlan>,
     /// When the pause was told of last; `None` while all frames are sent.
     told: Option<Instant>,
     /// The next packet is the first after a pause in sending.
@@ -177,6 +179,7 @@ impl Outbound {
             pause: Pause::Sent,
             noise: None,
             sid: None,
+            sid_of: None,
             told: None,
             resumed: false,
             counters: OutboundCounters::default(),
@@ -227,7 +230,10 @@ impl Outbound {
         self.pause = Pause::of(&self.voice.plan, pauses);
         self.noise = pauses.comfort_noise.map(|noise| noise.send_payload_type);
         if self.pause == Pause::Sid {
-            self.sid = pause::sid(&self.voice.plan);
+            if self.sid_of != Some(self.voice.plan) {
+                self.sid = pause::sid(&self.voice.plan);
+                self.sid_of = Some(self.voice.plan);
+            }
             self.pause = if self.sid.is_some() { Pause::Sid } else { Pause::Sent };
         }
     }

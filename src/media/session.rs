@@ -298,8 +298,10 @@ impl MediaSession {
                 }
             }
         }
-        self.legs[place].change(now, plan, &mut self.events)?;
-        self.route(now)
+        let changed = self.legs[place].change(now, plan, &mut self.events);
+        // Whatever was ended above begins again.
+        self.route(now)?;
+        changed
     }
 
     /// From the next frame on these hear each other, and nobody else.

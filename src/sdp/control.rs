@@ -29,23 +29,33 @@ pub(super) fn offered(terms: ExtendedReports) -> ExtendedPlan {
     }
 }
 
-/// What is agreed of RTCP. `answering`: the section is of the peer's offer; else of its answer to
-/// ours.
+/// The blocks that we send when a peer's offer asks for them.
+pub(super) fn answerable(terms: ExtendedReports) -> ExtendedPlan {
+    match terms {
+        ExtendedReports::Off => ExtendedPlan::default(),
+        ExtendedReports::Answered | ExtendedReports::Offered => ALL,
+    }
+}
+
+/// What is agreed of RTCP: of the blocks that the peer's section asks for, those that are `allowed`.
 pub(super) fn agree(
     session: &SessionDescription,
     section: &MediaSection,
-    terms: ExtendedReports,
-    answering: bool,
+    allowed: ExtendedPlan,
 ) -> ControlPlan {
-    let extended = match (terms, answering) {
-        (ExtendedReports::Off, _) | (ExtendedReports::Answered, false) => ExtendedPlan::default(),
-        (ExtendedReports::Answered, true) | (ExtendedReports::Offered, _) => {
-            // The section's own line stands in place of the session's (§5.1).
-            let line = section.attributes.first("rtcp-xr");
-            line.or_else(|| session.attributes.first("rtcp-xr")).map_or_else(Default::default, read)
-        }
+    let asked = asked(session, section);
+    let extended = ExtendedPlan {
+        voip_metrics: asked.voip_metrics && allowed.voip_metrics,
+        summary: asked.summary && allowed.summary,
+        reference_time: asked.reference_time && allowed.reference_time,
     };
     ControlPlan { extended, bits_per_s: bits_per_s(session, section) }
+}
+
+/// The blocks that a description names; the section's own line stands in place of the session's (§5.1).
+pub(super) fn asked(session: &SessionDescription, section: &MediaSection) -> ExtendedPlan {
+    let line = section.attributes.first("rtcp-xr");
+    line.or_else(|| session.attributes.first("rtcp-xr")).map_or_else(Default::default, read)
 }
 
 /// The value of our `a=rtcp-xr`; `None` when there is nothing to name.

@@ -20,7 +20,7 @@ mod refresh;
 use super::control::{self, ExtendedReports};
 use super::crypto::{self, Crypto, KeySource, SrtpPolicy, SrtpTerms};
 use super::payload::{self, Encoding, Form, PayloadFormat};
-use super::section::{self, Candidate, Profile};
+use super::section::{self, Allowed, Candidate, Profile};
 use super::text::{self, LocalDescription, LocalSection, MediaSection, SessionDescription};
 use crate::codec::CodecKind;
 use crate::ground::Entropy;
@@ -283,7 +283,9 @@ impl OfferAnswer {
             return Err(OfferFault::AnswerMismatch);
         };
         self.used.extend(formats.iter().map(|(_, number)| *number));
-        let agreed = self.read_answer(answer, &local, &formats, &crypto);
+        // Our offers leave RTCP a port of its own.
+        let allowed = Allowed { rtcp_mux: false, extended: control::offered(local.extended) };
+        let agreed = self.read_answer(answer, &local, allowed, (&formats, &crypto));
         if agreed.is_err() && self.sent != before {
             // The next description differs from the offer, which was the last to go out.
             self.version += 1;
@@ -296,8 +298,8 @@ impl OfferAnswer {
         &mut self,
         answer: &[u8],
         local: &LocalMedia,
-        offered: &[(Encoding, u8)],
-        crypto: &[Crypto],
+        allowed: Allowed,
+        (offered, crypto): (&[(Encoding, u8)], &[Crypto]),
     ) -> Result<Agreed, OfferFault> {
         let session = text::parse(answer).map_err(OfferFault::Malformed)?;
         let ours = self.sent.as_ref().map_or(&[][..], |sent| sent.sections.as_slice());
@@ -306,7 +308,7 @@ impl OfferAnswer {
         let candidates: Vec<_> =
             formats.iter().filter_map(|format| answered_candidate(format, offered)).collect();
         let srtp = answered_crypto(section, crypto, local.srtp)?;
-        let agreed = section::agree(&session, section, &candidates, local, false)?;
+        let agreed = section::agree(&session, section, &candidates, local, allowed)?;
         self.remember(&formats);
         self.srtp = srtp;
         Ok(Agreed { srtp: self.srtp.as_ref().map(|(_, plan)| plan.clone()), ..agreed })
@@ -414,7 +416,10 @@ fn choose_section(
         };
         let found = security.and_then(|crypto| {
             let candidates = offered_candidates(section, local);
-            section::agree(session, section, &candidates, local, true).map(|found| (found, crypto))
+            let extended = control::answerable(local.extended);
+            let allowed = Allowed { rtcp_mux: true, extended };
+            let found = section::agree(session, section, &candidates, local, allowed);
+            found.map(|found| (found, crypto))
         });
         match found {
             Ok((agreed, Some(crypto))) => return Ok((index, agreed, Some(crypto))),

@@ -38,6 +38,14 @@ pub(super) enum Profile {
     Other,
 }
 
+/// What of RTCP can be agreed to.
+#[derive(Clone, Copy)]
+pub(super) struct Allowed {
+    /// RTP and RTCP on one port (RFC 5761).
+    pub(super) rtcp_mux: bool,
+    pub(super) extended: ExtendedPlan,
+}
+
 pub(super) fn profile(proto: &str) -> Profile {
     let proto = proto.to_ascii_uppercase();
     match proto.as_str() {
@@ -47,14 +55,14 @@ pub(super) fn profile(proto: &str) -> Profile {
     }
 }
 
-/// Agrees on one section. `candidates` come best first; `answering` tells whether it is of an offer, so
-/// that RTCP multiplexing is ours to agree to.
+/// Agrees on one section. `candidates` come best first; `allowed`: what our own side has, or lets the
+/// peer's offer ask for.
 pub(super) fn agree(
     session: &SessionDescription,
     section: &MediaSection,
     candidates: &[Candidate],
     local: &LocalMedia,
-    answering: bool,
+    allowed: Allowed,
 ) -> Result<Agreed, OfferFault> {
     let (kind, chosen) = candidates
         .iter()
@@ -71,7 +79,7 @@ pub(super) fn agree(
         noise.map(|noise| noise.receive_payload_type),
     ];
     let conflict = numbers.iter().flatten().any(|number| RTCP_CONFLICT.contains(number));
-    let (remote, may_send) = transport(session, section, local, answering && !conflict)?;
+    let (remote, may_send) = transport(session, section, local, allowed.rtcp_mux && !conflict)?;
     let maxptime = number_ms(section, &chosen.format, "maxptime");
     let format = chosen.format.format;
     let asked = number_ms(section, &chosen.format, "ptime").unwrap_or(local.ptime_ms.into());
@@ -89,7 +97,7 @@ pub(super) fn agree(
         telephone_event: event,
         pauses: PausePlan { comfort_noise: noise, suppress: local.silence_suppression },
         remote,
-        control: control::agree(session, section, local.extended, answering),
+        control: control::agree(session, section, allowed.extended),
         direction: mirror(direction.unwrap_or(Direction::SendRecv), may_send),
         srtp: None,
         maxptime_ms: maxptime.map(|ms| u16::try_from(ms).unwrap_or(u16::MAX)),

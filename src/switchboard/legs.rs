@@ -44,7 +44,7 @@ impl Switchboard {
         let port = self.ports.take(now.at, &mut self.entropy);
         let port = port.ok_or_else(|| "no line is free now".to_owned())?;
         let flow = nowhere(&errand.callee.uri);
-        let target = self.settings.call.srtp.policy_towards(&errand.callee.uri);
+        let target = Some(self.settings.call.srtp.policy_towards(&errand.callee.uri));
         let negotiated = match self.make_offer(flow, port, self.codecs_like(current), target) {
             Ok(negotiated) => negotiated,
             Err(refusal) => {

@@ -49,7 +49,7 @@ impl Switchboard {
         let port = self.ports.take(now.at, &mut self.entropy);
         let port = port.ok_or_else(|| unavailable(Refusal::PortsExhausted))?;
         let flow = nowhere(&wanted.callee.uri);
-        let target = self.settings.call.srtp.policy_towards(&wanted.callee.uri);
+        let target = Some(self.settings.call.srtp.policy_towards(&wanted.callee.uri));
         let codecs = self.settings.call.codecs.clone();
         let negotiated = match self.make_offer(flow, port, codecs, target) {
             Ok(negotiated) => negotiated,

@@ -10,7 +10,7 @@ use crate::media::inbound::{Content, Hearers};
 use crate::media::lane::{FADE_MS, FADE_SAMPLES_MAX, scaled};
 use crate::media::outbound::Outbound;
 use crate::media::plan::{CodecPlan, Direction, LegPlan, Port};
-use crate::media::relay::{Incoming, Passage, splice};
+use crate::media::relay::{Incoming, splice};
 use crate::media::supply::law;
 use crate::rtp::packet::RtpHeader;
 
@@ -36,19 +36,20 @@ impl Leg {
             return false;
         };
         let Some(relay) = listener.relay() else { return false };
-        let (is_open, quiet_peak, speaker) =
-            (relay.is_open(), relay.quiet_peak(now), relay.speaker);
-        let packet = incoming(&self.plan.codec, header, content, payload);
+        let (is_open, quiet_peak) = (relay.is_open(), relay.quiet_peak(now));
+        // What comes late in the codec before is no noise, though it stands for silence.
+        let is_noise =
+            content == Content::ComfortNoise && self.inbound.is_noise(header.payload_type);
+        let packet = incoming(&self.plan.codec, header, (content, is_noise), payload);
         let fits = packet.ticks.is_none_or(|ticks| ticks <= listener.packet_ticks());
-        if is_open && fits {
-            let broken = content == Content::Audio && packet.ticks.is_none();
-            let passage = if broken { Passage::Refused } else { listener.hand_on(now, packet) };
-            self.inbound.count(passage);
+        // Audio of another framing than the agreed one: our decoder may know it, the listener's need not.
+        let broken = content == Content::Audio && packet.ticks.is_none();
+        if is_open && fits && !broken {
+            self.inbound.count(listener.hand_on(now, packet));
             return true;
         }
         if is_open {
             self.take_back(now, *id, listener, Some(bridge));
-            listener.expect_relay(now, speaker);
             self.inbound.set_heard(now, true);
             return false;
         }
@@ -143,15 +144,14 @@ impl Leg {
 fn incoming<'a>(
     codec: &CodecPlan,
     header: RtpHeader,
-    content: Content,
+    (content, is_noise): (Content, bool),
     payload: &'a [u8],
 ) -> Incoming<'a> {
     let CodecPlan { kind, format, .. } = *codec;
     let (ticks, pauses) = match content {
         Content::Audio => (format.ticks(kind, payload), format.tells_pause(kind, payload)),
-        Content::ComfortNoise => (None, true),
+        Content::ComfortNoise => (None, is_noise),
         Content::Event => (None, false),
     };
-    let is_noise = content == Content::ComfortNoise;
     Incoming { header, ticks, pauses, is_noise, payload }
 }

@@ -4,8 +4,8 @@
 
 use super::{Agreed, LocalMedia, OfferAnswer, OfferFault, State};
 use crate::media::plan::Direction;
-use crate::sdp::payload;
-use crate::sdp::text;
+use crate::sdp::section::Allowed;
+use crate::sdp::{control, payload, text};
 
 impl OfferAnswer {
     /// Reads the answer to our last description, which went out again as it stands.
@@ -34,7 +34,11 @@ impl OfferAnswer {
             .filter_map(|format| format.encoding.map(|encoding| (encoding, format.number)))
             .collect();
         let direction = section.attributes.direction().unwrap_or(Direction::SendRecv);
-        let agreed = self.read_answer(answer, local, &formats, &crypto)?;
+        let allowed = Allowed {
+            rtcp_mux: section.attributes.first("rtcp-mux").is_some(),
+            extended: control::asked(&ours, section),
+        };
+        let agreed = self.read_answer(answer, local, allowed, (&formats, &crypto))?;
         Ok(Agreed { direction: within(agreed.direction, direction), ..agreed })
     }
 

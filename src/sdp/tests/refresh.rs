@@ -98,3 +98,23 @@ fn a_refresh_keeps_the_keys_unless_the_peer_changes_its_own() {
     let other = other.expect("agreed").srtp.expect("keys");
     assert!(other.send == first.send && other.receive != first.receive);
 }
+
+/// Both sides' part of RTCP stands while both descriptions have it, whoever offered it first.
+#[test]
+fn rtcp_stays_as_it_was_agreed() {
+    let theirs = ["m=audio 4000 RTP/AVP 0", "a=rtcp-mux", "a=rtcp-xr:voip-metrics"];
+    let mut exchange = opened(5);
+    let first = exchange.answer(offer(&theirs).as_bytes(), &local()).expect("answered").agreed;
+    assert!(first.remote.rtcp_mux && first.control.extended.voip_metrics);
+    let again = exchange.accept_refresh(offer(&theirs).as_bytes(), &local()).expect("agreed");
+    assert_eq!((again.remote, again.control), (first.remote, first.control));
+    let without = exchange.accept_refresh(offer(&theirs[..1]).as_bytes(), &local());
+    let without = without.expect("agreed");
+    assert!(!without.remote.rtcp_mux && !without.control.extended.voip_metrics);
+    // Our own offer has neither.
+    let mut exchange = opened(6);
+    exchange.offer(&local());
+    exchange.accept_answer(offer(&theirs).as_bytes()).expect("agreed");
+    let again = exchange.accept_refresh(offer(&theirs).as_bytes(), &local()).expect("agreed");
+    assert!(!again.remote.rtcp_mux && !again.control.extended.voip_metrics);
+}

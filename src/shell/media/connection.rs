@@ -360,7 +360,8 @@ impl Tls {
                     return Ok((used + discard, count));
                 }
                 Err(error) => {
-                    let UnbufferedStatus { state, .. } = self.machine.process_tls_records(&mut []);
+                    let rest = &mut bytes[used + discard..];
+                    let UnbufferedStatus { state, .. } = self.machine.process_tls_records(rest);
                     if let Ok(ConnectionState::EncodeTlsData(mut alert)) = state {
                         encode(&mut alert, waiting)?;
                     }
@@ -391,5 +392,49 @@ fn quiet(error: io::Error) -> io::Result<Received> {
         io::ErrorKind::WouldBlock => Ok(Received::Nothing),
         io::ErrorKind::Interrupted => Ok(Received::Again),
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::tls;
+    use std::net::TcpListener;
+
+    /// A client's connection whose far end says this in place of a ServerHello.
+    fn answered(pieces: &[&[u8]]) -> Result<Received, String> {
+        tls::install_provider();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let tcp = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (mut far_end, _) = listener.accept().expect("it came");
+        let config = tls::client_config(true, &[]).expect("roots");
+        let mut connection = Connection::tls(tcp, &config, "agent.example").expect("a name");
+        let (mut buffers, mut plain) = (Buffers::default(), [0; PLAIN_BYTES]);
+        let mut read = Ok(Received::Again);
+        for piece in pieces {
+            far_end.write_all(piece).expect("loopback");
+            connection.note_ready(false);
+            read = connection.read(&mut plain, &mut buffers).map_err(|error| error.to_string());
+            if read.is_err() {
+                break;
+            }
+        }
+        read
+    }
+
+    #[test]
+    fn what_is_no_tls_is_an_error_and_no_panic() {
+        // A record that is whole, and begins a message of a mebibyte.
+        let huge = [0x16, 3, 3, 0, 4, 2, 0x10, 0, 0];
+        // A message of the handshake that another record cuts.
+        let cut = [0x16, 3, 3, 0, 4, 2, 0, 0, 9, 0x15, 3, 3, 0, 2, 1, 0];
+        for bytes in [&huge[..], &cut, b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
+            for split in 0..bytes.len() {
+                let (head, rest) = bytes.split_at(split);
+                let pieces = [head, rest];
+                let pieces = if split == 0 { &pieces[1..] } else { &pieces };
+                assert!(answered(pieces).is_err(), "{bytes:02x?} cut at {split}");
+            }
+        }
     }
 }

@@ -215,10 +215,16 @@ pub fn find_by_ultravox_call(
     connection: &Connection,
     call_id: &str,
 ) -> rusqlite::Result<Option<Cdr>> {
-    let sentence = "SELECT record FROM calls
-                    WHERE ultravox_call_id = ?1
-                       OR key = (SELECT key FROM agent_calls WHERE ultravox_call_id = ?1)
-                    ORDER BY key DESC LIMIT 1";
+    let sentence = match connection.table_exists(None, "agent_calls")? {
+        true => {
+            "SELECT record FROM calls
+             WHERE ultravox_call_id = ?1
+                OR key = (SELECT key FROM agent_calls WHERE ultravox_call_id = ?1)
+             ORDER BY key DESC LIMIT 1"
+        }
+        // A database that no daemon of this version has opened yet.
+        false => "SELECT record FROM calls WHERE ultravox_call_id = ?1 ORDER BY key DESC LIMIT 1",
+    };
     connection.prepare_cached(sentence)?.query_row([call_id], parse).optional()
 }
 

@@ -134,7 +134,7 @@ fn a_second_process_and_a_newer_database_are_refused_in_words() {
     connection.pragma_update(None, "user_version", 99).expect("a pragma");
     drop(connection);
     let newer = Store::open(&place.database()).err().expect("it is newer").to_string();
-    assert!(newer.contains("newer voxedge (schema 99, this one knows 2)"), "{newer}");
+    assert!(newer.contains("newer voxedge (schema 99, this one knows 3)"), "{newer}");
 }
 
 #[test]

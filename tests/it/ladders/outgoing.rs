@@ -321,6 +321,7 @@ fn a_hundred_storms_leave_nothing() {
                 reinvites: (chance.below(4) == 0).then(|| (chance.below(900), "sendonly")),
                 events: false,
                 other_fork: None,
+                other_fork_rings: None,
                 reliable: false,
                 updates: None,
             });

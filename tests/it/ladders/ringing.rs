@@ -117,6 +117,20 @@ fn another_fork_answers_than_the_one_that_was_heard() {
 }
 
 #[test]
+fn a_fork_that_only_rings_is_no_silence_after_one_that_was_heard() {
+    let forks =
+        Manner { early_media: Some(100), other_fork_rings: Some(900), rings: None, ..early() };
+    let mut world = cold(WhileRinging::Target, forks);
+    world.callee_speaks(2_500, 0, 240);
+    let record = check("ringing_forks_undescribed", &mut world);
+    assert_eq!(told(&record).0, TransferOutcome::Bridged);
+    assert_eq!(
+        heard(&world),
+        [TO_SOUND, MUSIC, TO_TARGET, NOTHING, TO_SOUND, TONE, BRIDGED, NOTHING]
+    );
+}
+
+#[test]
 fn a_redirected_target_begins_with_music_again() {
     let moved = Manner {
         answers: Some((1_500, 302, "Contact: <sip:+15550002@192.0.2.101>\r\n")),

@@ -21,6 +21,8 @@ pub struct Manner {
     pub early_media: Option<u64>,
     /// The same from another fork, whose media comes from a port of its own.
     pub other_fork: Option<u64>,
+    /// 180 of another fork, which describes nothing.
+    pub other_fork_rings: Option<u64>,
     /// Provisional answers with a description want a PRACK (RFC 3262).
     pub reliable: bool,
     /// UPDATE before the answer: its media moves to where the other fork's would come from.
@@ -48,6 +50,7 @@ impl Default for Manner {
             rings: Some(50),
             early_media: None,
             other_fork: None,
+            other_fork_rings: None,
             reliable: false,
             updates: None,
             answers: Some((2_000, 200, "")),
@@ -69,6 +72,7 @@ pub enum Out {
 pub enum Wake {
     Ring {
         branch: String,
+        fork: Fork,
     },
     Early {
         branch: String,
@@ -176,7 +180,7 @@ impl Callee {
 
     pub fn wake(&mut self, wake: Wake, out: &mut Vec<Out>) {
         match wake {
-            Wake::Ring { branch } => self.ring(&branch, out),
+            Wake::Ring { branch, fork } => self.ring(&branch, fork, out),
             Wake::Update { branch } => self.update(&branch, out),
             Wake::Early { branch, fork } => self.describe_early(&branch, fork, out),
             Wake::Answer { branch, code, extra } => self.answer(&branch, code, extra, out),
@@ -213,7 +217,9 @@ impl Callee {
         }
         let at = |ms: u64, wake: Wake| Out::Wake(Duration::from_millis(ms), wake);
         let manner = &self.manner;
-        out.extend(manner.rings.map(|ms| at(ms, Wake::Ring { branch: branch.clone() })));
+        for (rings, fork) in [(manner.rings, Fork::Own), (manner.other_fork_rings, Fork::Other)] {
+            out.extend(rings.map(|ms| at(ms, Wake::Ring { branch: branch.clone(), fork })));
+        }
         for (early, fork) in [(manner.early_media, Fork::Own), (manner.other_fork, Fork::Other)] {
             out.extend(early.map(|ms| at(ms, Wake::Early { branch: branch.clone(), fork })));
         }
@@ -247,10 +253,19 @@ impl Callee {
         self.answer(branch, code, "", out);
     }
 
-    fn ring(&mut self, branch: &str, out: &mut Vec<Out>) {
+    fn ring(&mut self, branch: &str, fork: Fork, out: &mut Vec<Out>) {
         if let Some(invited) = self.unanswered(branch) {
-            out.push(Out::Send(self.reply(&invited.head, 180, "", None)));
+            out.push(Out::Send(self.said_by(fork, self.reply(&invited.head, 180, "", None))));
         }
+    }
+
+    /// The answer with the tag of this fork.
+    fn said_by(&self, fork: Fork, answer: Vec<u8>) -> Vec<u8> {
+        if fork == Fork::Own {
+            return answer;
+        }
+        let text = String::from_utf8(answer).expect("our own text");
+        text.replace(&self.tag(), &format!("other-{}", self.name)).into_bytes()
     }
 
     /// 183 with a description. A reliable one is not repeated.
@@ -260,15 +275,11 @@ impl Callee {
             true => "Require: 100rel\r\nRSeq: 1\r\n",
             false => "",
         };
-        let bytes = match fork {
-            Fork::Own => self.reply(&invited.head, 183, extra, Some(self.sdp())),
-            Fork::Other => {
-                let sdp = self.other_sdp();
-                let text = self.reply(&invited.head, 183, extra, Some(sdp));
-                let text = String::from_utf8(text).expect("our own text");
-                text.replace(&self.tag(), &format!("other-{}", self.name)).into_bytes()
-            }
+        let sdp = match fork {
+            Fork::Own => self.sdp(),
+            Fork::Other => self.other_sdp(),
         };
+        let bytes = self.said_by(fork, self.reply(&invited.head, 183, extra, Some(sdp)));
         out.push(Out::Send(bytes));
     }
 
