@@ -3,8 +3,9 @@
 //! serves some 50 calls, which are told apart by the daemon's ports. Of a codec that loses bits it sends
 //! payloads that were made before the run, and decodes what a few calls hear.
 
+use crate::echo::{Echo, Piece, SILENCE};
 use crate::signalling::{Dialog, Heard};
-use crate::stamp::{FRAME, Pattern, STAMP, Stamp, now};
+use crate::stamp::{FRAME, Pattern, Stamp, now};
 use crate::voice::{JUDGED, Loudness, Voice};
 use mio::net::UdpSocket;
 use mio::unix::SourceFd;
@@ -75,7 +76,8 @@ pub struct Seen {
     pub received: u64,
     pub lost: u64,
     pub silent: u64,
-    pub corrupt: u64,
+    /// Pieces that are neither silence nor a frame that was sent.
+    pub changed: u64,
     /// Frames of our own that did not come back between two that did.
     pub skipped: u64,
     pub lateness: Vec<u64>,
@@ -101,9 +103,33 @@ struct Call {
     timestamp: u32,
     ssrc: u32,
     heard: Option<Arrival>,
+    echo: Echo,
     last_echo: Option<u16>,
     /// The last payload, of a codec that loses bits: silence is one payload again and again.
     last_payload: Vec<u8>,
+}
+
+impl Call {
+    /// Finds the frames of the echo; counts them while it is measured.
+    fn hear_echo(&mut self, pattern: &Pattern, at: u64, payload: &[u8], mut seen: Option<&mut Seen>) {
+        let last = &mut self.last_echo;
+        self.echo.take(pattern, at, payload, |piece| {
+            let before = match piece {
+                Piece::Frame(stamp, _) => last.replace(stamp.number),
+                Piece::Silence | Piece::Changed => None,
+            };
+            let Some(seen) = &mut seen else { return };
+            match piece {
+                Piece::Frame(stamp, came) => {
+                    let step = before.map_or(1, |before| stamp.number.wrapping_sub(before));
+                    seen.skipped += u64::from(step.wrapping_sub(1).min(1_000));
+                    seen.round_trips.push(came.saturating_sub(stamp.sent));
+                }
+                Piece::Silence => seen.silent += 1,
+                Piece::Changed => seen.changed += 1,
+            }
+        });
+    }
 }
 
 /// Listens to one call.
@@ -187,6 +213,7 @@ impl Caller {
                 timestamp: index as u32 * 7_919,
                 ssrc: 0x1000_0000 + index as u32,
                 heard: None,
+                echo: Echo::new(index as u16),
                 last_echo: None,
                 last_payload: Vec::new(),
             });
@@ -387,14 +414,13 @@ impl Caller {
             return;
         };
         let Ok(view) = RtpPacket::parse(packet) else {
-            self.seen.corrupt += u64::from(self.measuring);
+            self.seen.changed += u64::from(self.measuring);
             return;
         };
         let sequence = view.header.sequence;
         let exact = self.task.voice.is_exact();
-        let stamp = Stamp::read(view.payload).filter(|_| exact);
         let speech = match exact {
-            true => stamp.is_some(),
+            true => view.payload.iter().any(|byte| *byte != SILENCE),
             false => call.last_payload != view.payload,
         };
         if !exact {
@@ -402,7 +428,10 @@ impl Caller {
             call.last_payload.extend_from_slice(view.payload);
         }
         let before = call.heard.replace(Arrival { at, sequence, speech });
-        let echo = stamp.and_then(|stamp| call.last_echo.replace(stamp.number));
+        if exact {
+            let seen = self.measuring.then_some(&mut self.seen);
+            call.hear_echo(&self.pattern, at, view.payload, seen);
+        }
         if let Some(judge) = self.judges.get_mut(index - 1) {
             judge.hear(view.payload, self.measuring);
         }
@@ -419,23 +448,6 @@ impl Caller {
                 seen.gap_errors.push(at.saturating_sub(before.at).abs_diff(FRAME_NS));
             }
         }
-        if !exact {
-            return;
-        }
-        let Some(stamp) = stamp else {
-            let silent = view.payload.iter().all(|byte| *byte == 0xFF);
-            *if silent { &mut seen.silent } else { &mut seen.corrupt } += 1;
-            return;
-        };
-        let own = usize::from(stamp.call) + 1 == index;
-        if !own || view.payload.get(STAMP..) != Some(self.pattern.of(stamp)) {
-            seen.corrupt += 1;
-            return;
-        }
-        if let Some(echo) = echo {
-            seen.skipped += u64::from(stamp.number.wrapping_sub(echo).wrapping_sub(1).min(1_000));
-        }
-        seen.round_trips.push(at.saturating_sub(stamp.sent));
     }
 
     fn invite(&mut self, index: usize, now: u64) {

@@ -4,6 +4,7 @@
 //! figures and what makes a run valid.
 
 mod caller;
+mod echo;
 mod far_end;
 mod measure;
 mod order;

@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 
 /// How long records of the last calls may take to be counted.
 const COUNTED: Duration = Duration::from_secs(3);
+/// Audio is made longer or shorter by at least so many seconds at a time, and so many pieces of the echo
+/// are another then: what it is joined from, and what lies before and behind.
+const STRETCH_MIN: f64 = 0.0025;
+const PIECES_PER_STRETCH: f64 = 4.0;
 /// Goals at 300 calls of PCMU with the burst far end.
 const GOALS: &str = "≤ 830     ≤ 24.0              ≤ 1.00               ≤ 2.00";
 
@@ -28,6 +32,7 @@ struct Figures {
     setup: [f64; 2],
     skipped: u64,
     silent: u64,
+    changed: u64,
     loss_percent: f64,
     lateness: f64,
     caller_percent: f64,
@@ -134,9 +139,13 @@ fn row(f: &Figures) -> String {
         None => String::new(),
         Some([agent, caller]) => format!(", likeness {agent:.2} {caller:.2}"),
     };
+    let changed = match f.changed {
+        0 => String::new(),
+        count => format!(", {count} frames made longer or shorter"),
+    };
     format!(
         "{:<7.0} {:>5.1}   {uplink:<24}   {pacing:<18}   {setup:<15}   {echo:<8}  {:<4}  {:<6}  \
-         {:<6.3}  {:.0} %, {:.0} % (caller late p99 {:.2}){likeness}",
+         {:<6.3}  {:.0} %, {:.0} % (caller late p99 {:.2}){likeness}{changed}",
         f.cpu_us,
         f.rss_kib,
         f.skipped,
@@ -213,9 +222,9 @@ fn one(order: &Order, calls: usize, setting: &Setting) -> io::Result<Result<Figu
     let ms = |name: &str| heard.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
     let (mut up_lost, down_lost) = (count("lost"), seen.lost);
     let mut up = count("frames");
+    let metrics = metrics_after(&daemon)?;
     if !voice.is_exact() {
         // Silence and concealment take the place of what is lost: the daemon's own count, of whole calls.
-        let metrics = metrics_after(&daemon)?;
         up_lost =
             (metrics.sum("rtp_lost_total") + metrics.sum("uplink_dropped_frames_total")) as u64;
         up = metrics.sum("rtp_received_total") as u64;
@@ -241,6 +250,7 @@ fn one(order: &Order, calls: usize, setting: &Setting) -> io::Result<Result<Figu
         setup: [setup.ms(0.5), setup.ms(0.99)],
         skipped: seen.skipped,
         silent: seen.silent,
+        changed: seen.changed,
         loss_percent: loss,
         lateness: Sorted::new(seen.lateness.clone()).ms(0.99),
         caller_percent: share(end.caller, begin.caller),
@@ -248,10 +258,12 @@ fn one(order: &Order, calls: usize, setting: &Setting) -> io::Result<Result<Figu
         likeness,
     };
     let spilled = percent(end.softirq.saturating_sub(begin.softirq), daemon_ns);
-    let strays = (count("unstamped"), spilled);
+    let stretched = metrics.sum("agent_lengthened_seconds_total")
+        + metrics.sum("agent_shortened_seconds_total");
+    let strays = Strays { unstamped: count("unstamped"), spilled, stretched };
     let fault = match relieved {
         true => Some("the daemon relieved itself of load".into()),
-        false => fault(&figures, &seen, calls, count("streams") as usize, strays),
+        false => fault(&figures, &seen, calls, count("streams") as usize, &strays),
     };
     Ok(fault.map_or(Ok(figures), |reason| Err(format!("{reason}{}", daemon.last_words()))))
 }
@@ -268,13 +280,30 @@ fn metrics_after(daemon: &Daemon) -> io::Result<Metrics> {
     }
 }
 
+/// What may be no more than a little.
+struct Strays {
+    /// Frames that the agent heard and nobody spoke.
+    unstamped: u64,
+    /// Time of ksoftirqd, of what the daemon took, in percent.
+    spilled: f64,
+    /// Seconds by which the daemon says that it made audio longer or shorter.
+    stretched: f64,
+}
+
+impl Strays {
+    /// Pieces of the echo that this may have changed.
+    fn changed_max(&self) -> f64 {
+        self.stretched / STRETCH_MIN * PIECES_PER_STRETCH
+    }
+}
+
 /// Why a run is not valid.
 fn fault(
     figures: &Figures,
     seen: &Seen,
     calls: usize,
     streams: usize,
-    (unstamped, spilled): (u64, f64),
+    strays: &Strays,
 ) -> Option<String> {
     let faults = [
         (seen.up != calls || streams != calls, {
@@ -290,20 +319,32 @@ fn fault(
                 figures.caller_percent, figures.far_end_percent
             ),
         ),
-        (seen.corrupt > 0, format!("{} frames came back changed", seen.corrupt)),
         (
-            unstamped as f64 > seen.sent as f64 / 1e3,
-            format!("the agent heard {unstamped} frames that nobody spoke"),
+            seen.changed as f64 > strays.changed_max(),
+            format!(
+                "{} frames came back changed, and the daemon stretched only {:.3} s",
+                seen.changed, strays.stretched
+            ),
         ),
         (
-            seen.silent as f64 > seen.received as f64 / 1e2,
-            format!("{} of {} packets were silence", seen.silent, seen.received),
+            strays.unstamped as f64 > seen.sent as f64 / 1e3,
+            format!("the agent heard {} frames that nobody spoke", strays.unstamped),
+        ),
+        (
+            (seen.silent + seen.changed) as f64 > seen.received as f64 / 1e2,
+            format!(
+                "{} of {} frames were silence and {} changed",
+                seen.silent, seen.received, seen.changed
+            ),
         ),
         (
             figures.likeness.is_some_and(|both| both.iter().any(|like| *like < LIKENESS_MIN)),
             format!("the sound is not what was said: likeness {:?}", figures.likeness),
         ),
-        (spilled > 5.0, format!("ksoftirqd took {spilled:.0} % of what the daemon did")),
+        (
+            strays.spilled > 5.0,
+            format!("ksoftirqd took {:.0} % of what the daemon did", strays.spilled),
+        ),
     ];
     let found: Vec<String> =
         faults.into_iter().filter(|(is, _)| *is).map(|(_, words)| words).collect();

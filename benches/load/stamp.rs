@@ -43,13 +43,18 @@ impl Stamp {
     /// The stamp at the head of a payload, when there is one.
     pub fn read(payload: &[u8]) -> Option<Stamp> {
         let stamp = payload.get(..STAMP)?;
-        if stamp.iter().any(|byte| byte & 0xF0 != NIBBLE) {
+        if !stamp.iter().copied().all(Stamp::may_hold) {
             return None;
         }
         let word = |range: std::ops::Range<usize>| {
             stamp[range].iter().fold(0u64, |word, byte| word << 4 | u64::from(byte & 0xF))
         };
         Some(Stamp { sent: word(0..16), number: word(16..20) as u16, call: word(20..24) as u16 })
+    }
+
+    /// Whether a stamp is made of such bytes.
+    pub fn may_hold(byte: u8) -> bool {
+        byte & 0xF0 == NIBBLE
     }
 
     /// The stamp of a frame of 16-bit little-endian samples.
