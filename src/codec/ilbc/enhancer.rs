@@ -3,6 +3,18 @@
 //! takes on their mean as far as it may without changing much. Costs 5 ms (20 ms frames) or 10 ms
 //! (30 ms frames) of delay.
 //!
+//! Of the change that §4.6 makes half is taken, which any decoder is free to do. Measured on ten
+//! sentences of real voices (PESQ, clean and at 3 % loss) and four made ones (the signal-to-noise
+//! ratio that is given up beside FFmpeg, which has no enhancer):
+//!
+//! | taken | 20 ms: PESQ | dB | 30 ms: PESQ | dB |
+//! |---|---|---|---|---|
+//! | nothing | 3.88, 3.63 | 0.0 | 3.85, 3.53 | 0.0 |
+//! | a quarter | 3.91, 3.65 | 0.0 | 3.88, 3.55 | 0.0 |
+//! | half | 3.92, 3.66 | 0.1 | 3.90, 3.57 | 0.1 |
+//! | 0.7 | 3.91, 3.66 | 0.2 | 3.89, 3.57 | 0.2 |
+//! | all | 3.89, 3.64 | 0.4 | 3.88, 3.55 | 0.4 |
+//!
 //! After a gap it also leads the made-up residual over into the decoded one (§4.5.3).
 
 use super::filter::{dot, energy, slide};
@@ -256,8 +268,8 @@ fn greatest_quarter(likeness: &[f32]) -> usize {
     best.0
 }
 
-/// The block, or the weighted mean of what surrounds it, or a mix that keeps the error below a
-/// twentieth of the energy (§4.6.3, §4.6.4).
+/// The block and, half and half, the weighted mean of what surrounds it, or a mix of the two that
+/// keeps the error below a twentieth of the energy (§4.6.3, §4.6.4).
 fn smooth(block: &[f32; BLOCK], around: &[f32; BLOCK], out: &mut [f32; BLOCK]) {
     let (block_energy, around_energy) = (energy(block), energy(around).max(1.0));
     let product = dot(around, block);
@@ -276,6 +288,7 @@ fn smooth(block: &[f32; BLOCK], around: &[f32; BLOCK], out: &mut [f32; BLOCK]) {
             (0.0, 1.0)
         }
     };
+    let (of_around, of_block) = (TAKEN * of_around, TAKEN * of_block + 1.0 - TAKEN);
     for ((out, block), around) in out.iter_mut().zip(block).zip(around) {
         *out = of_around * around + of_block * block;
     }
@@ -287,6 +300,8 @@ const BLOCKS: usize = 8;
 const BUFFER: usize = BLOCKS * BLOCK;
 /// Share of a block's energy by which it may be changed.
 const CHANGE_MAX: f32 = 0.05;
+/// Share of the enhancement that is heard.
+const TAKEN: f32 = 0.5;
 /// How far from the estimate a period is sought, in samples.
 const SLOP: usize = 2;
 /// How near to the buffer's ends a stretch may lie.

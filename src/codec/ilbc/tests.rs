@@ -206,9 +206,8 @@ fn ffmpeg_hears_what_we_send() {
     }
 }
 
-/// What our decoder makes before the enhancer must be what FFmpeg decodes, within 0.1 dB. The enhancer
-/// of §4.6, which FFmpeg has not, gives up 0.3 to 0.45 dB of the signal-to-noise ratio for a rounder
-/// sound, so that with it the two are further apart than 0.3 dB, and must not be by more than 0.5.
+/// What our decoder makes before the enhancer must be what FFmpeg decodes, within 0.1 dB; with it, which
+/// FFmpeg has not, it may give up 0.3 dB of the signal-to-noise ratio for a rounder sound.
 #[test]
 fn our_decoder_hears_what_ffmpeg_hears() {
     let Some(pcm) = speech() else { return missing("ffmpeg with espeak-ng") };
@@ -224,7 +223,7 @@ fn our_decoder_hears_what_ffmpeg_hears() {
              enhanced; ours to FFmpeg's {alike:.1} dB"
         );
         assert!((snr_theirs - snr_plain).abs() < 0.1, "{mode:?}: {snr_theirs}, {snr_plain}");
-        assert!((snr_theirs - snr_ours).abs() < 0.5, "{mode:?}: {snr_theirs}, {snr_ours}");
+        assert!((snr_theirs - snr_ours).abs() < 0.3, "{mode:?}: {snr_theirs}, {snr_ours}");
         assert!(alike > 20.0, "{mode:?}: {alike} dB");
     }
 }
@@ -238,8 +237,8 @@ fn the_same_bits_and_samples_come_out_on_every_machine() {
         (fnv(payload), fnv(bytes(&heard)))
     });
     let expected = [
-        (0x8DD3_D372_7985_6A6F, 0x8672_E603_99D9_7E49),
-        (0x5848_EA45_2ECC_0633, 0x9D02_323A_0AB5_CF59),
+        (0x8DD3_D372_7985_6A6F, 0xE4EC_4ACE_2B20_52B6),
+        (0x5848_EA45_2ECC_0633, 0x79E7_F99E_BBBB_3BF2),
     ];
     assert_eq!(sums, expected, "{sums:#x?}");
 }
