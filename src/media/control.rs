@@ -53,6 +53,15 @@ pub(super) struct Buffer {
     pub(super) adaptive: bool,
 }
 
+/// What a compound packet of the peer's was, beside what was taken from it.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Told {
+    /// It has a sender or receiver report, so it tells what the peer hears. A goodbye or an
+    /// application's packet may come without one.
+    pub(super) report: bool,
+    pub(super) bye: bool,
+}
+
 /// The control channel of one leg.
 pub(super) struct Control {
     cname: String,
@@ -143,24 +152,28 @@ impl Control {
         self.account.discard();
     }
 
-    /// Takes a compound packet of the peer's; whether it says BYE. `None` when it is no such packet.
-    pub(super) fn handle_packet(&mut self, now: Now, packet: &[u8]) -> Option<bool> {
+    /// Takes a compound packet of the peer's. `None` when it is no such packet.
+    pub(super) fn handle_packet(&mut self, now: Now, packet: &[u8]) -> Option<Told> {
         let compound = Compound::parse(packet).ok()?;
-        let mut bye = false;
+        let mut told = Told::default();
         self.count_bytes(packet.len());
         for part in compound {
             match part {
                 Part::SenderReport { sender, blocks, .. } => {
                     self.sender_report = Some(((sender.ntp >> 16) as u32, now.at));
+                    told.report = true;
                     self.on_blocks(now, blocks);
                 }
-                Part::ReceiverReport { blocks, .. } => self.on_blocks(now, blocks),
+                Part::ReceiverReport { blocks, .. } => {
+                    told.report = true;
+                    self.on_blocks(now, blocks);
+                }
                 Part::Extended { ssrc, blocks } => self.on_extended(now, ssrc, blocks),
-                Part::Bye { .. } => bye = true,
+                Part::Bye { .. } => told.bye = true,
                 Part::Cname { .. } | Part::Other { .. } => {}
             }
         }
-        Some(bye)
+        Some(told)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

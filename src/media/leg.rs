@@ -255,16 +255,18 @@ impl Leg {
             self.counters.refused += 1;
             return;
         }
-        let Some(bye) = self.control.handle_packet(now, packet) else {
+        let Some(told) = self.control.handle_packet(now, packet) else {
             self.counters.refused += 1;
             return;
         };
-        self.stopped |= bye;
+        self.stopped |= told.bye;
         self.control_source = Some(source);
         self.witness.on_control();
-        let knows_us = self.control.peer_lost().is_some();
-        let verdict = self.witness.weigh_report(now.at, knows_us, self.counters.packets_sent);
-        self.tell_one_way(verdict, events);
+        if told.report {
+            let knows_us = self.control.peer_lost().is_some();
+            let verdict = self.witness.weigh_report(now.at, knows_us, self.counters.packets_sent);
+            self.tell_one_way(verdict, events);
+        }
         self.latch.note_control();
         self.outbound.set_expected_loss(self.control.peer_loss_percent());
         self.on_life(now.at);

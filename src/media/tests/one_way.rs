@@ -1,7 +1,7 @@
 //! Verdicts on media that flows one way only, through the session.
 
 use super::*;
-use crate::rtp::rtcp::{Block, Report, SenderInfo};
+use crate::rtp::rtcp::{Block, Report, SenderInfo, write_bye};
 use crate::rtp::sequence::ReceptionReport;
 
 fn audio(number: u16) -> Given {
@@ -28,8 +28,13 @@ fn report(scene: &mut Scene, ssrc: Option<u32>) {
     let report = Report { ssrc: 7, sender: Some(sender), blocks, cname: "x", bye: false };
     let mut packet = [0; 200];
     let len = report.write(&mut packet).expect("it fits");
+    control(scene, &packet[..len]);
+}
+
+/// An RTCP packet of the caller's.
+fn control(scene: &mut Scene, packet: &[u8]) {
     let source = address("192.0.2.1:4001");
-    scene.session.handle_rtcp(scene.now, LegId::CALLER, source, &packet[..len]);
+    scene.session.handle_rtcp(scene.now, LegId::CALLER, source, packet);
     scene.drain();
 }
 
@@ -106,4 +111,18 @@ fn a_peer_whose_reports_know_nothing_of_us_hears_nothing() {
         let expected = ["3000:OneWay { leg: LegId(0), verdict: NothingArrived }"];
         assert_eq!(verdicts(&scene), if knows_us { &[][..] } else { &expected[..] });
     }
+}
+
+/// As baresip opens a NAT with an application's packet, and ends with a goodbye that has no report.
+#[test]
+fn control_packets_without_a_report_say_nothing_of_what_the_peer_hears() {
+    let mut scene = Scene::heard(&plan(CodecKind::Pcmu, 20));
+    scene.run_to(3_000);
+    control(&mut scene, b"\x80\xcc\x00\x03\x00\x00\x00\x07PING\x00\x00\x00\x00");
+    let mut goodbye = [0; 16];
+    let len = write_bye(7, &mut goodbye).expect("it fits");
+    control(&mut scene, &goodbye[..len]);
+    assert!(verdicts(&scene).is_empty(), "{:?}", verdicts(&scene));
+    report(&mut scene, None);
+    assert_eq!(verdicts(&scene).len(), 1, "a report without a block on us does");
 }
