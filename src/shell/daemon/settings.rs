@@ -104,7 +104,7 @@ fn media_addresses(
         configured.or(listener).map(|bind| MediaAddress {
             bind,
             advertise: advertise.unwrap_or_else(|| match bind.is_unspecified() {
-                true => primary_address(v4),
+                true => heard_address(bound, v4),
                 false => bind,
             }),
         })
@@ -112,7 +112,22 @@ fn media_addresses(
     (of_family(true), of_family(false))
 }
 
-/// What the descriptions of one listener's calls say, where it has addresses of its own.
+/// Where peers find us in this family when nobody says it: where SIP is heard, before loopback; the
+/// machine's main address when it is heard on every address, or nowhere.
+fn heard_address(bound: &[(Transport, SocketAddr)], v4: bool) -> IpAddr {
+    let own = || bound.iter().map(|(_, at)| at.ip()).filter(|ip| ip.is_ipv4() == v4);
+    match own().any(|ip| ip.is_unspecified()) {
+        true => primary_address(v4),
+        false => {
+            let outside = own().find(|ip| !ip.is_loopback());
+            outside.or_else(|| own().next()).unwrap_or_else(|| primary_address(v4))
+        }
+    }
+}
+
+/// What the descriptions of one listener's calls say, where it has addresses of its own: those that it
+/// was given, else the one that it is bound to, when no address is given out for all and media is heard
+/// on every address.
 fn listeners_advertised(
     config: &Config,
     bound: &[(Transport, SocketAddr)],
@@ -120,8 +135,16 @@ fn listeners_advertised(
     let mut advertised = Vec::new();
     for (_, address) in bound {
         let own = config.listen.listeners.iter().find(|listener| listener.is(*address));
-        let Some(Advertised { v4, v6, .. }) = own.map(|own| &own.advertise) else { continue };
-        advertised.extend([v4, v6].into_iter().flatten().map(|given| (*address, *given)));
+        if let Some(Advertised { v4, v6, .. }) = own.map(|own| &own.advertise) {
+            advertised.extend([v4, v6].into_iter().flatten().map(|given| (*address, *given)));
+            continue;
+        }
+        let (ip, v4) = (address.ip(), address.is_ipv4());
+        let bind = if v4 { config.media.bind.v4 } else { config.media.bind.v6 };
+        let open = bind.is_some_and(|bind| bind.is_unspecified());
+        if open && !ip.is_unspecified() && config.media.advertise.address(v4).is_none() {
+            advertised.push((*address, ip));
+        }
     }
     advertised
 }
@@ -202,5 +225,32 @@ api_key = "k"
         assert_eq!(settings.media_v4, media(ip("127.0.0.1"), ip("203.0.113.5")));
         assert_eq!(settings.media_v6, media(ip("::1"), ip("2001:db8::5")));
         assert_eq!(settings.advertised, [(address("10.0.0.5:5070"), ip("198.51.100.5"))]);
+    }
+
+    /// A machine in several networks, or without a way to the internet: what it calls its main address
+    /// is not where a PBX of its own network finds it.
+    #[test]
+    fn without_a_word_of_the_operator_media_is_where_sip_is_heard() {
+        let text = CONFIG.replace("advertise", "#").replace("[[listen.listeners]]\nlisten", "#");
+        let text = text.replace("address = [\"127.0.0.1\", \"::1\"]", "");
+        let machine = Machine { ephemeral: None, ..Machine::this() };
+        let (config, report) = config::read("f.toml", &text, Path::new(""), &machine);
+        let config = config.unwrap_or_else(|| panic!("{report}"));
+        let main = primary_address(true).to_string();
+        let cases: [(&[&str], &str, &[&str]); 4] = [
+            (&["10.0.0.5:5060"], "10.0.0.5", &["10.0.0.5"]),
+            (&["127.0.0.1:5060", "10.0.0.5:5060"], "10.0.0.5", &["127.0.0.1", "10.0.0.5"]),
+            (&["0.0.0.0:5060", "10.0.0.5:5070"], &main, &["10.0.0.5"]),
+            (&["127.0.0.1:5060"], "127.0.0.1", &["127.0.0.1"]),
+        ];
+        for (listeners, general, own) in cases {
+            let bound = listeners.iter().map(|text| text.parse().expect("an address"));
+            let bound: Vec<_> = bound.map(|at: SocketAddr| (Transport::Udp, at)).collect();
+            let settings = of(&config, &bound);
+            let media = settings.media_v4.expect("IPv4 has media");
+            assert_eq!(media.advertise.to_string(), general, "{listeners:?}");
+            let given: Vec<_> = settings.advertised.iter().map(|(_, ip)| ip.to_string()).collect();
+            assert_eq!(given, own, "{listeners:?}");
+        }
     }
 }
