@@ -56,6 +56,10 @@ fn addresses(config: &Config) -> Vec<Address> {
     all.extend(listed("listen.tcp", false, &config.listen.tcp));
     all.extend(listed("listen.tls", false, &config.listen.tls));
     all.extend(listed("admin.listen", false, &[config.admin.listen]));
+    // Calls take their ports when they come; any port shows whether the address is ours.
+    let media = [config.media.bind.v4, config.media.bind.v6].into_iter().flatten();
+    let media: Vec<SocketAddr> = media.map(|address| SocketAddr::new(address, 0)).collect();
+    all.extend(listed("media.address", true, &media));
     all
 }
 
@@ -105,9 +109,9 @@ mod tests {
 
     #[test]
     fn a_foreign_address_is_told() {
-        let address = SocketAddr::from(([192, 0, 2, 1], 5060));
+        let address = SocketAddr::from(([203, 0, 113, 1], 5060));
         let wanted = Address { key: "listen.tcp", datagram: false, address };
         let told = try_bind(&wanted).expect("it is for documentation only");
-        assert!(told.contains("192.0.2.1:5060/tcp is no address of this machine"), "{told}");
+        assert!(told.contains("203.0.113.1:5060/tcp is no address of this machine"), "{told}");
     }
 }

@@ -30,7 +30,7 @@ use crate::standin::{Standin, StandinOptions};
 use crate::switchboard::Switchboard;
 use certificates::Certificates;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +46,11 @@ pub enum StartFault {
     Store(StoreFault),
     Account(AccountFault),
     Media(std::io::Error),
+    /// `media.address` cannot be bound, so no call would have a port.
+    MediaAddress {
+        address: IpAddr,
+        error: std::io::Error,
+    },
     Agent(String),
     Admin {
         address: SocketAddr,
@@ -63,6 +68,17 @@ impl fmt::Display for StartFault {
             StartFault::Store(fault) => write!(f, "{fault}"),
             StartFault::Account(fault) => write!(f, "{fault}"),
             StartFault::Media(error) => write!(f, "the media threads do not start: {error}"),
+            StartFault::MediaAddress { address, error } => write!(
+                f,
+                "media cannot be bound to {address}: {}; see `ip address`, and correct \
+                 media.address",
+                match error.kind() {
+                    std::io::ErrorKind::AddrNotAvailable => {
+                        "no interface of this machine has that address".to_owned()
+                    }
+                    _ => error.to_string(),
+                }
+            ),
             StartFault::Admin { address, error } => write!(
                 f,
                 "the admin listener {address} cannot be opened: {}; choose another address under \
@@ -359,6 +375,11 @@ fn start_media(
     tls: Arc<ClientConfig>,
     events: mpsc::UnboundedSender<crate::media::plan::ForCall<crate::media::plan::MediaEvent>>,
 ) -> Result<Arc<MediaPlane>, StartFault> {
+    for address in [config.media.bind.v4, config.media.bind.v6].into_iter().flatten() {
+        // Any port will do: calls take theirs when they come.
+        let bound = std::net::UdpSocket::bind((address, 0));
+        bound.map_err(|error| StartFault::MediaAddress { address, error })?;
+    }
     let mut settings = MediaSettings::new(tls);
     settings.shards = config.media.shards.unwrap_or(settings.shards);
     settings.join_hosts = config.ultravox.join_domains.clone();

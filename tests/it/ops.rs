@@ -90,6 +90,28 @@ fn check_tells_every_problem_and_its_exit_code() {
     assert_eq!(voxedge(&["dance"]).status.code(), Some(2));
 }
 
+/// Such a daemon would be ready, and refuse every call for want of a port.
+#[test]
+fn a_media_address_of_another_machine_keeps_the_daemon_from_starting() {
+    let place = Place::new("media-address");
+    let config = place.write(
+        "voxedge.toml",
+        "[listen]\nudp = [\"127.0.0.1:5069\"]\n[ultravox]\nbase_url = \"embedded\"\n[media]\n\
+         address = \"203.0.113.1\"\n[admin]\nlisten = \"127.0.0.1:0\"\napi_key = \"k\"\n\
+         [sip]\nallow_all_agents = true\nallowed_cidr_ranges = [\"127.0.0.0/8\"]\n\
+         [store]\npath = \"calls.sqlite\"\n",
+    );
+    let told = text(&voxedge(&["check", "--bind", "--config", &config]).stdout);
+    assert!(
+        told.contains("media.address: 203.0.113.1:0/udp is no address of this machine"),
+        "{told}"
+    );
+    let run = voxedge(&["run", "--config", &config]);
+    assert_eq!(run.status.code(), Some(1));
+    let told = text(&run.stderr);
+    assert!(told.contains("media cannot be bound to 203.0.113.1: no interface"), "{told}");
+}
+
 #[test]
 fn calls_reads_the_store_when_no_daemon_runs() {
     use voxedge::billing::{CallDirection, Cdr, Source};
