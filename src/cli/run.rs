@@ -1,8 +1,10 @@
 //! `voxedge run`: the daemon, until SIGTERM and its drain. SIGHUP reads the file again.
 
+use crate::ground::Transport;
 use crate::shell::config::{Config, Loaded};
 use crate::shell::daemon::Daemon;
 use crate::shell::{log, supervise};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,9 +16,9 @@ pub fn run(loaded: Loaded) -> ExitCode {
         tracing::warn!(
             file = %loaded.path.display(),
             line = problem.line,
-            key = problem.key,
             fix = problem.fix,
-            "{}",
+            "{}: {}",
+            problem.key,
             problem.what
         );
     }
@@ -101,8 +103,37 @@ fn announce(daemon: &Daemon, config: &Config) {
     tracing::info!("the account is managed by: {}", config.sip.managed_by.as_str());
     if let Some(standin) = daemon.standin() {
         tracing::info!("agents: the embedded stand-in at {}", standin.base_url());
+        let host = dialled(daemon.bound());
         for (name, agent_id) in super::standin::AGENTS {
-            tracing::info!("  {name:<9} call sip:agent_{agent_id}@<this host>");
+            tracing::info!("  {name:<9} call sip:agent_{agent_id}@{host}");
+        }
+    }
+}
+
+/// What a phone puts after the `@`: the first listener, by its address where it has one.
+fn dialled(bound: &[(Transport, SocketAddr)]) -> String {
+    match bound.first() {
+        Some((_, address)) if address.ip().is_unspecified() => {
+            format!("<this host>:{}", address.port())
+        }
+        Some((_, address)) => address.to_string(),
+        None => "<this host>".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phone_is_told_where_the_agents_are() {
+        for (bound, expected) in [
+            ("127.0.0.1:5070", "127.0.0.1:5070"),
+            ("[::1]:5070", "[::1]:5070"),
+            ("0.0.0.0:5060", "<this host>:5060"),
+        ] {
+            let bound = bound.parse().expect("an address");
+            assert_eq!(dialled(&[(Transport::Udp, bound)]), expected);
         }
     }
 }
