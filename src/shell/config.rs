@@ -9,6 +9,7 @@
 mod advertise;
 mod checks;
 mod fallback;
+mod files;
 mod hands;
 mod outgoing;
 pub mod peers;
@@ -294,7 +295,7 @@ impl LogLevel {
 /// among them, and at least one error.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let name = path.display().to_string();
-    match std::fs::read_to_string(path) {
+    match files::text(path, files::CONFIG_BYTES_MAX) {
         Ok(text) => {
             let base = path.parent().unwrap_or(Path::new(""));
             let (config, report) = read(&name, &text, base, &Machine::this());

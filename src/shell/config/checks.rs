@@ -75,7 +75,8 @@ fn check_advertise(draft: &Draft, report: &mut Report) {
         let own = config.listen.listeners.iter().any(|listener| listener.listen == found.value);
         own || config.listen.advertise.host(found.value.is_ipv4()).is_some()
     };
-    if let Some(found) = wildcard.find(|found| !given(found)) {
+    let told = report.problems().iter().any(|problem| problem.key == "listen.advertise");
+    if let Some(found) = wildcard.find(|found| !told && !given(found)) {
         let what = format!("is missing while {} listens on every address", found.value);
         let fix = "add advertise = \"<the address that your PBX reaches>\" under [listen]; \
                    without it each answer names the local address of its packet, which is wrong \
@@ -138,9 +139,25 @@ fn check_ports(draft: &Draft, machine: &Machine, report: &mut Report) {
     }
 }
 
-/// TCP and TLS cannot share an address, nor can the admin listener share theirs.
+/// No two listeners of one protocol can share an address: those of one list, TCP and TLS, the admin
+/// listener and any of theirs.
 fn check_listeners(draft: &Draft, report: &mut Report) {
     let places = &draft.places;
+    for (key, list) in
+        [("listen.udp", &places.udp), ("listen.tcp", &places.tcp), ("listen.tls", &places.tls)]
+    {
+        for (index, found) in list.iter().enumerate() {
+            let earlier = list.iter().take(index);
+            let mut both = earlier.filter(|other| clash(&other.value, &found.value));
+            if let Some(other) = both.next() {
+                let what = format!("{} and {} cannot both be opened", other.value, found.value);
+                let fix = "keep the wildcard, which hears every address of its family, or name \
+                           each address"
+                    .to_owned();
+                report.error(&found.span, key, what, fix);
+            }
+        }
+    }
     for tls in &places.tls {
         if places.tcp.iter().any(|tcp| clash(&tcp.value, &tls.value)) {
             let what = format!("{} is in listen.tcp too", tls.value);
@@ -151,10 +168,15 @@ fn check_listeners(draft: &Draft, report: &mut Report) {
         }
     }
     let admin = draft.config.admin.listen;
-    let streams = places.tcp.iter().chain(&places.tls);
-    if streams.into_iter().any(|stream| clash(&stream.value, &admin)) {
+    let taken = |address: &SocketAddr| {
+        let mut streams = places.tcp.iter().chain(&places.tls);
+        streams.any(|stream| clash(&stream.value, address))
+    };
+    if taken(&admin) {
         let what = format!("{admin} is used for SIP as well");
-        let fix = "give admin.listen a port of its own: \"127.0.0.1:8080\"".to_owned();
+        let mut others = (8_080..).map(|port| SocketAddr::new(admin.ip(), port));
+        let other = others.find(|other| !taken(other)).unwrap_or(admin);
+        let fix = format!("give admin.listen a port of its own: \"{other}\"");
         report.error(&places.admin, "admin.listen", what, fix);
     }
 }
@@ -192,6 +214,6 @@ fn check_expiry(draft: &Draft, machine: &Machine, report: &mut Report) {
         _ => return,
     };
     let what = format!("{} {word} at {}", files.certificate.display(), rfc3339(expiry));
-    let fix = "renew it, then restart the daemon".to_owned();
+    let fix = "renew it, then `voxedge reload`".to_owned();
     report.warning(&draft.places.tls_section, "tls.certificate", what, fix);
 }

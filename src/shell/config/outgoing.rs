@@ -13,6 +13,10 @@ pub fn read(section: &mut Section<'_>, report: &mut Report) -> OutgoingPolicy {
         match HostRule::parse(&found.value) {
             Ok(rule) => hosts.push(rule),
             Err(what) => {
+                let what = match what.contains(&found.value) {
+                    true => what,
+                    false => format!("\"{}\": {what}", found.value),
+                };
                 let fix =
                     "write a name, \"*.name\", an address or a CIDR range, with :port when only \
                            that port is meant"

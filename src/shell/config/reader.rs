@@ -24,7 +24,11 @@ pub fn with_root<T>(
     let (root, faults) = DeTable::parse_recoverable(text);
     for fault in &faults {
         let message = fault.message().lines().collect::<Vec<_>>().join(", ");
-        let fix = "correct the TOML syntax here; strings stand in \"quotes\"".to_owned();
+        let fix = match message.starts_with("duplicate key") {
+            true => "it stands above already: keep one of the two, with the keys of both",
+            false => "correct the TOML syntax here; strings stand in \"quotes\"",
+        };
+        let fix = fix.to_owned();
         report.error(&fault.span().unwrap_or(0..0), "", format!("not TOML: {message}"), fix);
     }
     if !faults.is_empty() {
@@ -47,6 +51,11 @@ pub struct Section<'d> {
 impl<'d> Section<'d> {
     fn of(name: &str, table: Option<&'d DeTable<'d>>, span: Range<usize>) -> Section<'d> {
         Section { name: name.to_owned(), table, span, known: Vec::new() }
+    }
+
+    /// Its dotted name; with its number when it is one of a list.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where the section begins; the start of the file when it is absent.
@@ -168,7 +177,14 @@ impl<'d> Section<'d> {
         let value = self.value(key)?;
         let found = value.get_ref().as_bool();
         if found.is_none() {
-            self.wrong_type(key, value, "true or false", "true", report);
+            let off = value.get_ref().as_str().is_some_and(|word| OFF.contains(&word));
+            self.wrong_type(
+                key,
+                value,
+                "true or false",
+                if off { "false" } else { "true" },
+                report,
+            );
         }
         found
     }
@@ -182,7 +198,7 @@ impl<'d> Section<'d> {
     ) -> Option<Found<u64>> {
         let value = self.value(key)?;
         let Some(number) = value.get_ref().as_integer() else {
-            let example = bounds.start().to_string();
+            let example = meant(value.get_ref(), &bounds).to_string();
             self.wrong_type(key, value, "a whole number", &example, report);
             return None;
         };
@@ -238,6 +254,20 @@ impl<'d> Section<'d> {
             report.error(&name.span(), &self.path(key), "is not a known key".to_owned(), fix);
         }
     }
+}
+
+/// Words for "no", of who puts one where `false` belongs.
+const OFF: [&str; 4] = ["false", "no", "off", "0"];
+
+/// The whole number within `bounds` that was meant by a number in quotes or with a point; else the
+/// least of them.
+fn meant(value: &DeValue<'_>, bounds: &RangeInclusive<u64>) -> u64 {
+    let number = match value {
+        DeValue::String(text) => text.trim().parse::<u64>().ok(),
+        DeValue::Float(float) => float.as_str().parse::<f64>().ok().map(|number| number as u64),
+        _ => None,
+    };
+    number.filter(|number| bounds.contains(number)).unwrap_or(*bounds.start())
 }
 
 fn type_words(value: &DeValue<'_>) -> &'static str {

@@ -199,7 +199,12 @@ pub(super) fn pem(
     let found = section.text(key, report)?;
     let path = base.join(&found.value);
     let name = section.path(key);
-    match std::fs::read_to_string(&path) {
+    match files::text(&path, files::PEM_BYTES_MAX) {
+        Ok(text) if marker == "PRIVATE KEY" && text.contains("ENCRYPTED") => {
+            let what = format!("{} is locked with a passphrase", path.display());
+            let fix = format!("openssl pkey -in {} -out <unlocked>.pem, mode 0600", path.display());
+            report.error(&found.span, &name, what, fix);
+        }
         Ok(text) if text.contains(&format!("{marker}-----")) && text.contains("-----BEGIN ") => {
             if marker == "PRIVATE KEY" {
                 warn_of_mode(&path, &name, &found.span, report);
@@ -364,7 +369,8 @@ fn read_ports(section: &mut Section<'_>, report: &mut Report) -> RangeInclusive<
     });
     range.unwrap_or_else(|| {
         let what = format!("\"{}\" is no range of ports", found.value);
-        let fix = "write ports = \"10000-32767\": first, dash, last, from 1024 up".to_owned();
+        let fix = "write ports = \"10000-32767\": first, dash, last, from 1024 up, three at least";
+        let fix = fix.to_owned();
         report.error(&found.span, "media.ports", what, fix);
         DEFAULT
     })
@@ -457,7 +463,7 @@ fn read_key(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Opti
     }
     let Some(file) = file else { return inline.map(|found| Secret::new(found.value)) };
     let path = base.join(&file.value);
-    match std::fs::read_to_string(&path) {
+    match files::text(&path, files::KEY_BYTES_MAX) {
         Ok(text) => {
             warn_of_mode(&path, &name, &file.span, report);
             let key = text.trim();
@@ -533,9 +539,27 @@ fn read_admin_tls(section: &mut Section<'_>, base: &Path, report: &mut Report) -
 }
 
 fn read_store(section: &mut Section<'_>, base: &Path, report: &mut Report) -> Store {
-    let path = section.text("path", report).map(|found| base.join(found.value));
+    let found = section.text("path", report);
+    let path = found.as_ref().map(|found| base.join(&found.value));
     section.finish(report);
+    if let (Some(found), Some(path)) = (&found, &path) {
+        check_store(path, found, report);
+    }
     Store { path: path.unwrap_or_else(|| PathBuf::from("/var/lib/voxedge/calls.sqlite")) }
+}
+
+/// The file may be absent, and its folder too: the daemon makes both. What is there must not be
+/// something else.
+fn check_store(path: &Path, found: &Found<String>, report: &mut Report) {
+    let above = path.ancestors().skip(1).find(|folder| folder.exists());
+    let blocking = above.filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir());
+    let what = match blocking {
+        _ if path.is_dir() => format!("{} is a directory", path.display()),
+        Some(file) => format!("{} is a file, not a directory", file.display()),
+        None => return,
+    };
+    let fix = "name a file: path = \"/var/lib/voxedge/calls.sqlite\"".to_owned();
+    report.error(&found.span, "store.path", what, fix);
 }
 
 fn read_limits(section: &mut Section<'_>, report: &mut Report) -> Limits {

@@ -2,9 +2,9 @@
 //! compiled here, so that their problems are told at their own lines.
 
 use super::problem::{Report, io_words};
-use super::reader::Section;
+use super::reader::{Found, Section};
 use super::sections::{Places, warn_of_mode};
-use super::{Listen, ManagedBy, Sip, UnlistedUdp};
+use super::{Listen, ManagedBy, Sip, UnlistedUdp, files};
 use crate::account::{
     self, AgentAllowance, FallbackHandler, Place, Registration, RegistrationDocument,
     RegistrationId, SipConfig, SipConfigDocument,
@@ -40,13 +40,19 @@ pub fn read(
     places.agents = section.key_span("allowed_agents").unwrap_or(section.span().clone());
     places.agents_named = section.key_span("allowed_agents").is_some();
     for mut entry in section.sections("allowed_agents", report) {
-        document.allowed_agents.extend(read_agent(&mut entry, places, report));
+        document.allowed_agents.push(read_agent(&mut entry, places, report));
     }
     document.fallback_handler =
         read_handler(&mut section.section("fallback_handler", report), places, report);
     let mut registrations = Vec::new();
     for mut entry in section.sections("registrations", report) {
-        registrations.extend(read_registration(&mut entry, base, report));
+        let Some(one) = read_registration(&mut entry, base, report) else { continue };
+        if registrations.iter().any(|other| is_same_binding(other, &one)) {
+            let what = format!("registers {} at {} a second time", one.username, one.proxy);
+            let fix = "remove one of the two: each would undo the other's binding".to_owned();
+            report.error(entry.span(), entry.name(), what, fix);
+        }
+        registrations.push(one);
     }
     if registrations.len() > limits::REGISTRATIONS_MAX {
         let what = format!("{} registrations are given", registrations.len());
@@ -65,11 +71,14 @@ pub fn read(
     Sip { managed_by, registrations, account, no_match_status, unlisted_udp }
 }
 
-fn read_agent(
-    entry: &mut Section<'_>,
-    places: &mut Places,
-    report: &mut Report,
-) -> Option<AgentAllowance> {
+/// Whether both are one user of one registrar.
+fn is_same_binding(one: &RegistrationDocument, other: &RegistrationDocument) -> bool {
+    one.username == other.username
+        && one.proxy.eq_ignore_ascii_case(&other.proxy)
+        && one.outbound_proxy == other.outbound_proxy
+}
+
+fn read_agent(entry: &mut Section<'_>, places: &mut Places, report: &mut Report) -> AgentAllowance {
     let agent_id = entry.text("agent_id", report);
     if agent_id.is_none() && entry.key_span("agent_id").is_none() {
         let fix = "add agent_id = \"…\", the agent's UUID".to_owned();
@@ -77,12 +86,16 @@ fn read_agent(
     }
     let pattern = entry.text("to_user_pattern", report);
     entry.finish(report);
-    let agent_id = agent_id?;
+    // The pattern is checked all the same.
+    let agent_id = agent_id.unwrap_or_else(|| {
+        let value = "00000000-0000-4000-8000-000000000000".to_owned();
+        Found { value, span: entry.span().clone() }
+    });
     let pattern_span = pattern.as_ref().map_or(entry.span().clone(), |found| found.span.clone());
     places.agent_id.push(agent_id.span);
     places.agent_pattern.push(pattern_span);
     let to_user_pattern = pattern.map(|found| found.value);
-    Some(AgentAllowance { agent_id: agent_id.value, to_user_pattern })
+    AgentAllowance { agent_id: agent_id.value, to_user_pattern }
 }
 
 /// `[sip.fallback_handler]`, when it is there.
@@ -107,7 +120,9 @@ fn read_handler(
         places.handler_secret = found.iter().map(|one| one.span.clone()).collect();
         found.into_iter().map(|one| one.value).collect()
     });
-    Some(FallbackHandler { url: url?.value, secrets })
+    // A handler without a place is an error already; its secrets are checked all the same.
+    let url = url.map_or_else(|| "https://handler.invalid/".to_owned(), |found| found.value);
+    Some(FallbackHandler { url, secrets })
 }
 
 /// One entry of `[[sip.registrations]]`.
@@ -152,14 +167,21 @@ fn read_registration(
         }
     };
     entry.finish(report);
-    let (username, password, proxy) = (username?, password?, proxy?);
-    let document = RegistrationDocument { username, password, proxy, outbound_proxy, auth_user };
+    let is_whole = username.is_some() && password.is_some() && proxy.is_some();
+    // What is missing was told; the rest is checked all the same, beside values that do no harm.
+    let document = RegistrationDocument {
+        username: username.unwrap_or_else(|| "missing".to_owned()),
+        password: password.unwrap_or_else(|| Secret::new("missing")),
+        proxy: proxy.unwrap_or_else(|| "registrar.invalid".to_owned()),
+        outbound_proxy,
+        auth_user,
+    };
     let problems = Registration::compile(RegistrationId("file".into()), &document).err();
     for problem in problems.into_iter().flatten() {
         let key = problem.field.toml_key();
         report.error(&span_of(key), &entry.path(key), problem.problem, problem.fix);
     }
-    Some(document)
+    is_whole.then_some(document)
 }
 
 /// The one line of a password file.
@@ -171,10 +193,17 @@ pub(super) fn read_password(
     report: &mut Report,
 ) -> Option<Secret> {
     let (path, name) = (base.join(file), entry.path("password_file"));
-    match std::fs::read_to_string(&path) {
+    match files::text(&path, files::KEY_BYTES_MAX) {
         Ok(text) => {
             warn_of_mode(&path, &name, span, report);
-            Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
+            let password = text.trim_end_matches(['\r', '\n']);
+            let is_line = !password.is_empty() && !password.contains(['\r', '\n']);
+            if !is_line {
+                let what = format!("{} does not hold one password", path.display());
+                let fix = "put the password on one line, and nothing else into the file".to_owned();
+                report.error(span, &name, what, fix);
+            }
+            is_line.then(|| Secret::new(password))
         }
         Err(error) => {
             let what = format!("{} cannot be read: {}", path.display(), io_words(&error));

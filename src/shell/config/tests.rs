@@ -84,9 +84,9 @@ f.toml:2: error: listen.udp: names 127.0.0.1:5060 twice
 f.toml:3: error: listen.advertize: is not a known key
     fix: did you mean advertise?
 f.toml:5: error: media.ports: "40000-20000" is no range of ports
-    fix: write ports = "10000-32767": first, dash, last, from 1024 up
+    fix: write ports = "10000-32767": first, dash, last, from 1024 up, three at least
 f.toml:6: error: media.ptime_ms: must be a whole number, not text
-    fix: write it as ptime_ms = 10
+    fix: write it as ptime_ms = 20
 f.toml:7: error: media.codecs: "g729" is no codec of this daemon
     fix: use some of opus, G722, AMR-WB, G7221, PCMU, PCMA, iLBC
 f.toml:8: error: media.opus_output_hz: 44100 is no rate that Opus decodes to
@@ -136,6 +136,77 @@ f.toml:1: warning: admin: has no api_key_file: /edge and /api/sip will open to t
 }
 
 #[test]
+fn a_fix_says_what_was_meant_and_what_is_missing_hides_nothing() {
+    let text = r#"[listen]
+udp = ["0.0.0.0:5060", "127.0.0.1:5060"]
+advertise = "edge example"
+[ultravox]
+base_url = "embedded"
+creations_per_second = "5"
+[sip]
+allowed_cidr_ranges = ["10.0.0.0/8"]
+allow_all_agents = "no"
+[[sip.allowed_agents]]
+to_user_pattern = "(sales"
+[sip.fallback_handler]
+secrets = []
+[[sip.registrations]]
+username = "201"
+proxy = "pbx.example.com;transport=carrier"
+[[sip.registrations]]
+username = "202"
+password = "x"
+proxy = "pbx.example.com"
+[[sip.registrations]]
+username = "202"
+password = "x"
+proxy = "PBX.example.com"
+[admin]
+api_key = "k"
+[store]
+path = "/dev/null/calls.sqlite"
+[limits]
+grace_s = 6e1
+[outgoing]
+allowed_hosts = ["https://trunk.example.com"]
+"#;
+    let expected = r#"f.toml:2: error: listen.udp: 0.0.0.0:5060 and 127.0.0.1:5060 cannot both be opened
+    fix: keep the wildcard, which hears every address of its family, or name each address
+f.toml:3: error: listen.advertise: "edge example" is no host
+    fix: give an address or a name without a port: advertise = "203.0.113.5"
+f.toml:6: error: ultravox.creations_per_second: must be a whole number, not text
+    fix: write it as creations_per_second = 5
+f.toml:9: error: sip.allow_all_agents: must be true or false, not text
+    fix: write it as allow_all_agents = false
+f.toml:10: error: sip.allowed_agents[0].agent_id: is missing
+    fix: add agent_id = "…", the agent's UUID
+f.toml:11: error: sip.allowed_agents[0].to_user_pattern: this is no regular expression: unclosed group
+    fix: escape characters that are meant literally, as in \+ or \.
+f.toml:12: error: sip.fallback_handler.url: is missing
+    fix: add url = "https://…", where the handler listens
+f.toml:13: error: sip.fallback_handler.secrets: 0 secrets are given
+    fix: give 1 to 10, or leave the key out and one is made
+f.toml:14: error: sip.registrations[0].password_file: has neither password_file nor password
+    fix: add password_file = "…", a file with mode 0600
+f.toml:16: error: sip.registrations[0].proxy: this transport is not spoken
+    fix: choose udp, tcp or tls
+f.toml:21: error: sip.registrations[2]: registers 202 at PBX.example.com a second time
+    fix: remove one of the two: each would undo the other's binding
+f.toml:28: error: store.path: /dev/null is a file, not a directory
+    fix: name a file: path = "/var/lib/voxedge/calls.sqlite"
+f.toml:30: error: limits.grace_s: must be a whole number, not a number with a point
+    fix: write it as grace_s = 60
+f.toml:32: error: outgoing.allowed_hosts: "https://trunk.example.com": "https:" is no IP address
+    fix: write a name, "*.name", an address or a CIDR range, with :port when only that port is meant
+"#;
+    assert_eq!(report(text), expected);
+    let twice = format!("{GOOD}[listen]\ntcp = [\"127.0.0.1:5060\"]\n");
+    let expected = "f.toml:11: error: not TOML: duplicate key\n    fix: it stands above already: \
+                    keep one of the two, with the keys of both\n";
+    assert_eq!(report(&twice), expected);
+}
+
+#[test]
 fn broken_toml_is_told_with_its_line() {
     let text = "[listen]\nudp = [\"127.0.0.1:5060\"\n[media]\n";
     let found = report(text);
@@ -169,7 +240,7 @@ f.toml:7: warning: media.ports: 32000-34001 overlaps the ports that the kernel g
 f.toml:7: warning: media.ports: holds 1001 pairs of ports for limits.calls_max = 1002
     fix: widen media.ports (two for each call) or lower limits.calls_max
 f.toml:15: error: admin.listen: 127.0.0.1:8080 is used for SIP as well
-    fix: give admin.listen a port of its own: "127.0.0.1:8080"
+    fix: give admin.listen a port of its own: "127.0.0.1:8081"
 "#;
     assert_eq!(report(&text), expected);
 }
@@ -225,6 +296,8 @@ fn key_files_are_read_trimmed_and_watched() {
     assert_eq!(loud.to_string(), expected);
     std::fs::write(&key, "two words\n").expect("a key file");
     assert!(with_mode(0o600).1.to_string().contains("does not hold one key"));
+    std::fs::write(&key, "k".repeat(4_097)).expect("a key file");
+    assert!(with_mode(0o600).1.to_string().contains("cannot be read: it has more than 4096 bytes"));
     std::fs::remove_dir_all(&directory).expect("our own directory");
 }
 
@@ -315,6 +388,7 @@ fn certificates_are_tried_as_the_server_will_use_them() {
     write("key.pem", &key);
     write("other.pem", &other);
     write("junk.pem", "junk");
+    write("locked.pem", &key.replace("BEGIN PRIVATE", "BEGIN ENCRYPTED PRIVATE"));
     let with = |certificate: &str, key: &str, today: WallTime| {
         let tls = format!(
             "tls = [\"127.0.0.1:5061\"]\n[tls]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n[ultravox]"
@@ -328,6 +402,9 @@ fn certificates_are_tried_as_the_server_will_use_them() {
     assert!(mismatch.contains("f.toml:5: error: tls: ") && mismatch.contains("other.pem"));
     assert!(with("junk.pem", "key.pem", today).contains("junk.pem holds no PEM block"));
     assert!(with("chain.pem", "none.pem", today).contains("there is no such file"));
+    assert!(
+        with("chain.pem", "locked.pem", today).contains("locked.pem is locked with a passphrase")
+    );
     let far = WallTime::from_unix_micros(i64::MAX / 2);
     assert!(with("chain.pem", "key.pem", far).contains("f.toml:5: warning: tls.certificate: "));
     std::fs::remove_dir_all(&directory).expect("our own directory");

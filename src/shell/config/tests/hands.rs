@@ -89,7 +89,7 @@ bridged_max_s = -1
 f.toml:21: error: transfers.warm: is empty
     fix: give it a value, or leave the key out
 f.toml:22: error: transfers.ring_timeout_s: must be a whole number, not text
-    fix: write it as ring_timeout_s = 5
+    fix: write it as ring_timeout_s = 45
 f.toml:23: error: transfers.refer_timeout_s: 4 is out of bounds
     fix: give a number from 5 to 300
 f.toml:24: error: transfers.briefing_max_s: 3601 is out of bounds
@@ -129,7 +129,7 @@ pause_ms = 1.5
 f.toml:21: error: keys.text: is empty
     fix: give it a value, or leave the key out
 f.toml:22: error: keys.pause_ms: must be a whole number, not a number with a point
-    fix: write it as pause_ms = 0
+    fix: write it as pause_ms = 1
 "#,
     );
 }
@@ -363,7 +363,7 @@ polices = true
 f.toml:21: error: srtp.policy: "on" is not known here
     fix: use one of "off", "allowed", "required"
 f.toml:22: error: srtp.insecure_signalling: must be true or false, not text
-    fix: write it as insecure_signalling = true
+    fix: write it as insecure_signalling = false
 f.toml:23: error: srtp.listeners: must be a list of sections, not text
     fix: write it as [[srtp.listeners]]
 f.toml:24: error: srtp.polices: is not a known key
