@@ -111,7 +111,13 @@ struct Call {
 
 impl Call {
     /// Finds the frames of the echo; counts them while it is measured.
-    fn hear_echo(&mut self, pattern: &Pattern, at: u64, payload: &[u8], mut seen: Option<&mut Seen>) {
+    fn hear_echo(
+        &mut self,
+        pattern: &Pattern,
+        at: u64,
+        payload: &[u8],
+        mut seen: Option<&mut Seen>,
+    ) {
         let last = &mut self.last_echo;
         self.echo.take(pattern, at, payload, |piece| {
             let before = match piece {

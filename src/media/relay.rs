@@ -11,6 +11,7 @@
 //! | duplicates, numbers from before the entry | dropped |
 //! | keys; comfort noise that the listener does not take | not handed on; the numbers close up |
 //! | nothing for 200 ms, or 5 s of a pause that was told | silence of the pacer, in its place on the grid |
+//! | a spurt whose place such silence has | moved behind it; the next silence begins by so much later |
 //!
 //! ```text
 //! Waiting ─a good moment─▶ Open: handing on ─nothing came─▶ Open: own frames
@@ -31,8 +32,9 @@ const STALL: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Packets whose place was filled come within this time after a stall; then the place is moved.
 const STALL_BURST: Duration = Duration::from_millis(100);
-/// A source whose clock went ahead of ours meanwhile keeps its time up to this part of a second.
-const AHEAD_PART: u32 = 10;
+/// A source whose clock went ahead of ours meanwhile keeps its time up to this part of a second, and a
+/// spurt may come so late behind silence of ours and be moved.
+const NEAR_PART: u32 = 10;
 /// A jump of the sequence number by more than this is a new stream, not a loss.
 const SEQUENCE_JUMP_MAX: u16 = 100;
 /// How far a packet may be behind and still be handed on.
@@ -58,6 +60,10 @@ pub(super) struct Relay {
     sequence_step: Option<u16>,
     timestamp_step: Option<u32>,
     stall_until: Option<Instant>,
+    /// The source is silent by its own word, or goes unheard: what it says next begins a spurt.
+    pausing: bool,
+    /// Ticks that spurts were moved by behind the frames of our own that stood in their place.
+    moved: u32,
     /// When the pacer goes on by itself.
     due: Instant,
     own: bool,
@@ -147,6 +153,8 @@ impl Relay {
             sequence_step: None,
             timestamp_step: None,
             stall_until: None,
+            pausing: false,
+            moved: 0,
             due: now,
             own: false,
             waiting: None,
@@ -207,23 +215,34 @@ impl Relay {
         self.source.map(|source| (source.ssrc, source.next, source.timestamp))
     }
 
+    /// Follows the source while nothing of it is handed on.
+    pub(super) fn follow(&mut self, packet: Incoming<'_>) -> Passage {
+        self.interrupt();
+        match self.judge(packet) {
+            Ok(_) => {
+                self.pausing = true;
+                Passage::Absorbed
+            }
+            Err(passage) => passage,
+        }
+    }
+
+    /// Silence begins behind what was handed on. Gives the ticks by which it does later, so that the
+    /// source's own time is free again.
+    pub(super) fn give_back(&mut self) -> u32 {
+        let moved = std::mem::take(&mut self.moved);
+        self.timestamp_step = self.timestamp_step.map(|step| step.wrapping_sub(moved));
+        moved
+    }
+
     /// Takes a packet of the source, which leaves at once.
     pub(super) fn take(&mut self, now: Instant, packet: Incoming<'_>, place: Place) -> Passage {
         if self.waiting.is_some() || packet.payload.len() > PAYLOAD_BYTES_MAX {
             return Passage::Refused;
         }
-        let turn = self.turn(packet.header, packet.ticks.unwrap_or(0));
-        let is_newest = match turn {
-            Turn::Newest { restarted } => {
-                if restarted {
-                    (self.sequence_step, self.timestamp_step) = (None, None);
-                }
-                true
-            }
-            Turn::Behind => false,
-            Turn::Late => return Passage::Late,
-            Turn::Duplicate => return Passage::Duplicate,
-            Turn::Probation => return Passage::Refused,
+        let is_newest = match self.judge(packet) {
+            Ok(is_newest) => is_newest,
+            Err(passage) => return passage,
         };
         let Some(ticks) = packet.ticks else {
             self.close_up(now, is_newest, packet.pauses);
@@ -239,9 +258,25 @@ impl Relay {
         };
         self.keep(header, packet);
         let patience = if packet.pauses { PAUSE_MAX } else { STALL };
-        (self.own, self.due) = (false, now + patience);
+        (self.own, self.due, self.pausing) = (false, now + patience, packet.pauses);
         let next = (header.sequence.wrapping_add(1), header.timestamp.wrapping_add(ticks));
         Passage::Taken { next: is_newest.then_some(next) }
+    }
+
+    /// Whether a packet is the newest one of its stream; what became of it where it is none of it.
+    fn judge(&mut self, packet: Incoming<'_>) -> Result<bool, Passage> {
+        match self.turn(packet.header, packet.ticks.unwrap_or(0)) {
+            Turn::Newest { restarted } => {
+                if restarted {
+                    (self.sequence_step, self.timestamp_step) = (None, None);
+                }
+                Ok(true)
+            }
+            Turn::Behind => Ok(false),
+            Turn::Late => Err(Passage::Late),
+            Turn::Duplicate => Err(Passage::Duplicate),
+            Turn::Probation => Err(Passage::Refused),
+        }
     }
 
     /// Judges a number, and notes it.
@@ -293,7 +328,7 @@ impl Relay {
         }
         let timestamp = match self.timestamp_step {
             None => place.start,
-            Some(step) => self.rejoin(now, header.timestamp.wrapping_add(step), place)?,
+            Some(step) => self.rejoin(now, header, step, place)?,
         };
         self.stall_until = None;
         self.sequence_step = Some(place.sequence.wrapping_sub(header.sequence));
@@ -304,17 +339,23 @@ impl Relay {
         Some(RtpHeader { sequence: place.sequence, timestamp, ..header })
     }
 
-    /// Where a source goes on after frames of our own: in its own time, as long as that is free. What
-    /// was held up and comes at once is late, so that the listener gets no burst and no delay of it.
-    fn rejoin(&mut self, now: Instant, timestamp: u32, place: Place) -> Option<u32> {
+    /// Where a source goes on after frames of our own: in its own time, as long as that is free. A spurt
+    /// begins behind the frame that is in its place. What was held up and comes at once is late, so that
+    /// the listener gets no burst and no delay of it.
+    fn rejoin(&mut self, now: Instant, header: RtpHeader, step: u32, place: Place) -> Option<u32> {
+        let timestamp = header.timestamp.wrapping_add(step);
         let ahead = timestamp.wrapping_sub(place.timestamp) as i32;
+        let near = ahead.unsigned_abs() <= place.clock_hz / NEAR_PART;
+        if ahead < 0 && near && self.stall_until.is_none() && (header.marker || self.pausing) {
+            self.moved = self.moved.wrapping_add(place.start.wrapping_sub(timestamp));
+            return Some(place.start);
+        }
         if ahead < 0 {
             let until = *self.stall_until.get_or_insert(now + STALL_BURST);
             // It is there again: the place of its next packet stays free.
             (self.own, self.due) = (false, now + STALL_BURST);
             return (now > until).then_some(place.start);
         }
-        let near = ahead.unsigned_abs() <= place.clock_hz / AHEAD_PART;
         Some(if near { timestamp } else { place.start })
     }
 
@@ -326,8 +367,9 @@ impl Relay {
                 source.reach = 0;
             }
         }
-        if pauses && !self.own {
-            self.due = now;
+        if pauses {
+            self.pausing = true;
+            self.due = if self.own { self.due } else { now };
         }
     }
 

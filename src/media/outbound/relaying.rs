@@ -48,15 +48,17 @@ impl Outbound {
             None => (self.voice.plan.send_payload_type, packet.ticks),
         };
         // A pause of ours that was told ends here.
-        let marker = packet.header.marker || self.told.take().is_some();
+        let marker = packet.header.marker || self.told.is_some();
         let header = RtpHeader { payload_type, marker, ..packet.header };
         let packet = Incoming { header, ticks, ..packet };
         let Some(relay) = &mut self.relay else { return Passage::Refused };
         if !self.open || self.muted || self.keypad.is_some() {
-            relay.interrupt();
-            return Passage::Absorbed;
+            return relay.follow(packet);
         }
         let passage = relay.take(now, packet, place);
+        if let Passage::Taken { .. } = passage {
+            self.told = None;
+        }
         if let Passage::Taken { next: Some((sequence, timestamp)) } = passage {
             let ticks = packet.ticks.unwrap_or(self.voice.frame_ticks);
             self.slot = now + Duration::from_secs(ticks.into()) / place.clock_hz;
@@ -95,7 +97,10 @@ impl Outbound {
         }
         if relay.due().is_some_and(|due| pressed || due <= now) {
             relay.interrupt();
+            let moved = if pressed { 0 } else { relay.give_back() };
             self.catch_up(now);
+            let clock_hz = self.voice.plan.kind.rtp_clock_hz();
+            self.slot += Duration::from_secs(moved.into()) / clock_hz;
             self.silent_frames = 0;
         }
         None

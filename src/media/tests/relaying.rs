@@ -313,6 +313,83 @@ fn comfort_noise_makes_place_for_silence() {
     assert!(pair.sent[1].len() >= before + own_frames + 9, "the source is back at once");
 }
 
+/// Spurts of ten packets, a second apart, and each other one 7 ms late; how each pause is told.
+fn check_spurts(how: &str, marker: bool, noise: bool) {
+    let mut pair = Pair::settled(CodecKind::Pcmu);
+    let first = pair.sent[1].len();
+    let ticks = |number: u32| 0xFFFF_F000u32.wrapping_add(number * 160);
+    let mut sequence = FIRST.wrapping_add(200);
+    let mut give = |pair: &mut Pair, marker, payload_type, number: u32, payload: &[u8]| {
+        let timestamp = ticks(number);
+        let mut packet = vec![0; 12];
+        RtpHeader { marker, payload_type, sequence, timestamp, ssrc: 70 }.write(&mut packet);
+        packet.extend_from_slice(payload);
+        sequence = sequence.wrapping_add(1);
+        pair.session.handle_rtp(pair.now, LegId::CALLER, address(CALLER), &packet);
+        pair.drain();
+    };
+    for spurt in 0..20u32 {
+        let begin = 4_000 + 1_000 * u64::from(spurt) + u64::from(spurt % 2) * 7;
+        let number = 200 + 50 * spurt;
+        for place in 0..10 {
+            pair.run_to(begin + 20 * u64::from(place));
+            give(&mut pair, marker && place == 0, 0, number + place, &[0x20 + place as u8; 160]);
+        }
+        if noise {
+            pair.run_to(begin + 200);
+            give(&mut pair, false, 13, number + 10, &[60]);
+        }
+    }
+    check_continuity(&pair.sent[1]);
+    let said = pair.sent[1][first..].iter().filter(|sent| (0x20..0x2A).contains(&sent.payload[0]));
+    let said: Vec<&Sent> = said.collect();
+    assert_eq!(said.len(), 200, "{how}: every packet is heard");
+    for (number, spurt) in said.chunks(10).enumerate() {
+        assert!(spurt[0].marker || number == 0, "{how} {number}");
+        let began = spurt[0].timestamp.wrapping_sub(said[0].timestamp);
+        let late = began.wrapping_sub(number as u32 * 50 * 160) as i32;
+        assert!((0..=160).contains(&late), "{how} {number}: moved by {late} ticks");
+        let together = spurt.windows(2).all(|pair| {
+            pair[1].timestamp.wrapping_sub(pair[0].timestamp) == 160
+                && pair[1].at.since(pair[0].at) == milliseconds(20)
+        });
+        assert!(together, "{how} {number}");
+    }
+    assert_eq!(pair.session.report().packets_late, 0, "{how}");
+}
+
+#[test]
+fn a_spurt_after_a_filled_pause_is_heard_from_its_first_packet_and_moves_no_further_each_time() {
+    check_spurts("marked", true, false);
+    check_spurts("behind comfort noise", false, true);
+    check_spurts("both", true, true);
+}
+
+#[test]
+fn a_source_is_followed_while_keys_are_pressed() {
+    let mut pair = Pair::settled(CodecKind::Pcmu);
+    let sound: Vec<Vec<u8>> = (0..250u32).map(|n| vec![0x20 + (n % 90) as u8; 160]).collect();
+    pair.talk(4_000, 200, &sound[..10]);
+    // Longer than the source's numbers may jump.
+    let tone = milliseconds(3_000);
+    pair.session.send_keys(OPERATOR, &['5'], tone, milliseconds(60));
+    pair.talk(4_200, 210, &sound[10..]);
+    let numbers: Vec<u16> = pair.sent[1].iter().map(|sent| sent.sequence).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)));
+    let heard = |payload: &Vec<u8>, from: u64| {
+        let later = pair.sent[1].iter().filter(|sent| Scene::ms(sent.at) >= from);
+        later.filter(|sent| sent.payload == *payload).count()
+    };
+    let ended = pair.sent[1].iter().rfind(|sent| sent.payload_type == 101).expect("a key");
+    let back = (Scene::ms(ended.at) - 4_000) as usize / 20 + 4;
+    assert!((155..175).contains(&back), "{back}");
+    for (number, payload) in sound.iter().enumerate().skip(back) {
+        assert_eq!(heard(payload, 4_000 + number as u64 * 20), 1, "{number}");
+    }
+    assert_eq!(pair.session.report().packets_refused, 0);
+    assert_eq!(pair.session.report().packets_late, 0);
+}
+
 #[test]
 fn comfort_noise_goes_on_to_a_listener_that_takes_it_and_its_pause_is_kept() {
     let mut plans = [leg(CodecKind::Pcmu, 0), leg(CodecKind::Pcmu, 1)];
