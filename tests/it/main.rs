@@ -17,6 +17,7 @@ mod oracle_g722;
 mod oracle_sdp;
 mod oracle_sip;
 mod outgoing_api;
+mod pulled;
 mod reach;
 mod registrations;
 mod resolver;

@@ -177,6 +177,8 @@ pub fn config_text(doors: &Doors, changes: &[(&str, &str)]) -> String {
         ("tcp = [\"127.0.0.1:5070\"]", listen),
         ("listen = \"127.0.0.1:8080\"", format!("listen = \"{}\"", doors.admin)),
         ("../out/demo/calls.sqlite", "calls.sqlite".to_owned()),
+        // A key for this run, unless the test gives one.
+        ("base_url = \"embedded\"\napi_key = \"demo\"", "base_url = \"embedded\"".to_owned()),
         ("unlisted_udp = \"403\"", "unlisted_udp = \"silence\"".to_owned()),
         (
             "[media]",
