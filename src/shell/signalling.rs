@@ -250,7 +250,7 @@ struct Task {
     early: BTreeMap<CallKey, EarlyMedia>,
     totals: Totals,
     /// Spans of the calls that are up.
-    spans: BTreeMap<CallKey, Span>,
+    spans: BTreeMap<CallKey, Voice>,
     /// Messages age in the queue.
     queue_high: bool,
     /// No media shard has room for a further call.
@@ -493,9 +493,12 @@ impl Task {
     }
 
     fn record(&mut self, cdr: Box<Cdr>, ladder: Ladder) {
-        let span = self.spans.entry(cdr.key).or_insert_with(|| call_span(cdr.key)).clone();
-        let _in_call = span.entered();
-        log_turn(&cdr);
+        let voice = self.spans.entry(cdr.key).or_insert_with(|| Voice::of(cdr.key));
+        let _in_call = voice.span.clone().entered();
+        let turn = Turn::of(&cdr);
+        if turn.is_some() && std::mem::replace(&mut voice.told, turn) != turn {
+            log_turn(turn, &cdr);
+        }
         if cdr.is_closed() {
             self.spans.remove(&cdr.key);
             self.record_end(&cdr, ladder);
@@ -599,7 +602,7 @@ impl Task {
 
     /// The span of a call: every line about it carries its key.
     fn span(&self, call: CallKey) -> Span {
-        self.spans.get(&call).cloned().unwrap_or_else(|| call_span(call))
+        self.spans.get(&call).map_or_else(|| call_span(call), |voice| voice.span.clone())
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -663,17 +666,53 @@ fn call_span(call: CallKey) -> Span {
     tracing::info_span!("call", key = %call)
 }
 
-/// A call's turns: opened and answered. Numbers are for debug only.
-fn log_turn(cdr: &Cdr) {
-    if cdr.is_closed() {
-        return;
+/// How a live call speaks in the log.
+struct Voice {
+    span: Span,
+    /// The turn that was told last. A record is written many times for one turn.
+    told: Option<Turn>,
+}
+
+impl Voice {
+    fn of(call: CallKey) -> Voice {
+        Voice { span: call_span(call), told: None }
     }
-    if cdr.answered_at.is_some() {
-        tracing::debug!(sip_ms = cdr.sip_time.as_millis() as u64, "call is up");
-    } else {
-        tracing::info!(agent_id = cdr.agent_id, rule = cdr.routed_by, "call rings");
-        tracing::debug!(source = %cdr.source.address, from = %cdr.from_uri, to = %cdr.to_uri);
+}
+
+/// Where a live call is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    /// Ours: the callee's phone does not ring yet.
+    Dialled,
+    /// `decided`: who answers is known; the fallback handler says it while the caller waits.
+    Rings {
+        decided: bool,
+    },
+    Up,
+}
+
+impl Turn {
+    fn of(cdr: &Cdr) -> Option<Turn> {
+        let rings = cdr.ringing_at.is_some();
+        match cdr.answered_at {
+            _ if cdr.is_closed() => None,
+            Some(_) => Some(Turn::Up),
+            None if rings => Some(Turn::Rings { decided: cdr.agent_id.is_some() }),
+            None => Some(Turn::Dialled),
+        }
     }
+}
+
+/// A call's turn, once. Numbers are for debug only.
+fn log_turn(turn: Option<Turn>, cdr: &Cdr) {
+    let (agent_id, rule) = (&cdr.agent_id, &cdr.routed_by);
+    match turn {
+        Some(Turn::Dialled) => tracing::info!(agent_id, rule, "call is dialled"),
+        Some(Turn::Rings { .. }) => tracing::info!(agent_id, rule, "call rings"),
+        Some(Turn::Up) => return tracing::debug!("call is up"),
+        None => return,
+    }
+    tracing::debug!(source = %cdr.source.address, from = %cdr.from_uri, to = %cdr.to_uri);
 }
 
 /// What a call did with its hands.
@@ -703,4 +742,27 @@ fn log_end(cdr: &Cdr) {
         end = cdr.end,
         "call ended"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::billing::{CallDirection, EndedBy, Source};
+    use crate::ground::{Transport, WallTime};
+
+    #[test]
+    fn each_turn_of_a_call_is_told_apart_from_the_one_before() {
+        let (at, now) = (([192, 0, 2, 7], 5060).into(), WallTime::default());
+        let source = Source { address: at, transport: Transport::Udp };
+        let mut cdr = Cdr::opened(CallKey(1), CallDirection::Outgoing, source, "c".into(), now);
+        assert_eq!(Turn::of(&cdr), Some(Turn::Dialled));
+        cdr.ringing_at = Some(now);
+        assert_eq!(Turn::of(&cdr), Some(Turn::Rings { decided: false }), "a handler is asked");
+        cdr.agent_id = Some("echo".into());
+        assert_eq!(Turn::of(&cdr), Some(Turn::Rings { decided: true }));
+        cdr.answered_at = Some(now);
+        assert_eq!(Turn::of(&cdr), Some(Turn::Up));
+        (cdr.ended_at, cdr.ended_by) = (Some(now), Some(EndedBy::Caller));
+        assert_eq!(Turn::of(&cdr), None, "its end has a line of its own");
+    }
 }
