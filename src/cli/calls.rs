@@ -13,8 +13,8 @@ use std::time::Duration;
 
 /// Prints the newest calls.
 pub fn calls(config: &Config, limit: usize, json: bool, full: bool) -> ExitCode {
-    let records = match fetch(config, limit) {
-        Ok(records) => records,
+    let Page { records, shown_by } = match fetch(config, limit) {
+        Ok(page) => page,
         Err(sentence) => {
             eprintln!("voxedge calls: {sentence}");
             return ExitCode::FAILURE;
@@ -29,18 +29,18 @@ pub fn calls(config: &Config, limit: usize, json: bool, full: bool) -> ExitCode 
             }
         }
     } else {
-        print!("{}", table(&records, full));
+        print!("{}", table(&records, full, shown_by));
     }
     ExitCode::SUCCESS
 }
 
 /// Prints one call, and its agent calls in their order.
 pub fn call(config: &Config, id: &str, json: bool, full: bool) -> ExitCode {
-    let told = fetch_one(config, id).and_then(|record| match json {
+    let told = fetch_one(config, id).and_then(|(record, shown_by)| match json {
         true => serde_json::to_string_pretty(&record)
             .map(|text| text + "\n")
             .map_err(|error| format!("the record cannot be written as JSON: {error}")),
-        false => Ok(table(std::slice::from_ref(&record), full) + &chain(&record)),
+        false => Ok(table(std::slice::from_ref(&record), full, shown_by) + &chain(&record)),
     });
     match told {
         Ok(text) => {
@@ -54,12 +54,25 @@ pub fn call(config: &Config, id: &str, json: bool, full: bool) -> ExitCode {
     }
 }
 
-fn fetch_one(config: &Config, id: &str) -> Result<Cdr, String> {
+/// Who told the records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ShownBy {
+    Daemon,
+    /// No daemon answers: a call that looks live was cut off, or is kept by one of other settings.
+    Store,
+}
+
+struct Page {
+    records: Vec<Cdr>,
+    shown_by: ShownBy,
+}
+
+fn fetch_one(config: &Config, id: &str) -> Result<(Cdr, ShownBy), String> {
     if !crate::ultravox::is_identifier(id) {
         return Err("give the key of a call, or the id of one of its agent calls".to_owned());
     }
     match ask::daemon(config, "GET", &format!("/edge/calls/{id}")) {
-        Ok(answer) => return parse_one(&answer.body),
+        Ok(answer) => return Ok((parse_one(&answer.body)?, ShownBy::Daemon)),
         Err(Silence::Refused(words)) => return Err(words),
         Err(Silence::NotThere(words)) if !config.store.path.exists() => return Err(words),
         Err(Silence::NotThere(_)) => {}
@@ -68,7 +81,8 @@ fn fetch_one(config: &Config, id: &str) -> Result<Cdr, String> {
         Ok(key) => reader.get(key),
         Err(()) => reader.find_by_ultravox_call(id),
     });
-    found.map_err(|fault| fault.to_string())?.ok_or_else(|| "no call has this key".to_owned())
+    let found = found.map_err(|fault| fault.to_string())?;
+    Ok((found.ok_or("no call has this key")?, ShownBy::Store))
 }
 
 fn parse_one(body: &str) -> Result<Cdr, String> {
@@ -91,9 +105,11 @@ fn chain(record: &Cdr) -> String {
 }
 
 /// From the daemon, else from the store.
-fn fetch(config: &Config, limit: usize) -> Result<Vec<Cdr>, String> {
+fn fetch(config: &Config, limit: usize) -> Result<Page, String> {
     match ask::daemon(config, "GET", &format!("/edge/calls?limit={limit}")) {
-        Ok(answer) => return parse(&answer.body),
+        Ok(answer) => {
+            return Ok(Page { records: parse(&answer.body)?, shown_by: ShownBy::Daemon });
+        }
         Err(Silence::Refused(words)) => return Err(words),
         Err(Silence::NotThere(_)) => {}
     }
@@ -104,7 +120,8 @@ fn fetch(config: &Config, limit: usize) -> Result<Vec<Cdr>, String> {
         ));
     }
     let reader = Reader::open(&config.store.path).map_err(|fault| fault.to_string())?;
-    reader.list(&Filter::default(), limit).map_err(|fault| fault.to_string())
+    let records = reader.list(&Filter::default(), limit).map_err(|fault| fault.to_string())?;
+    Ok(Page { records, shown_by: ShownBy::Store })
 }
 
 #[derive(serde::Deserialize)]
@@ -134,12 +151,12 @@ const HEADS: [&str; 10] = [
 const NUMBERS: Range<usize> = 5..9;
 
 /// The records as aligned columns under their heads.
-fn table(records: &[Cdr], full: bool) -> String {
+fn table(records: &[Cdr], full: bool, shown_by: ShownBy) -> String {
     if records.is_empty() {
         return "no calls yet\n".to_owned();
     }
     let mut rows = vec![HEADS.map(str::to_owned)];
-    rows.extend(records.iter().map(|record| row(record, full)));
+    rows.extend(records.iter().map(|record| row(record, full, shown_by)));
     align(&rows, NUMBERS)
 }
 
@@ -164,7 +181,7 @@ pub(super) fn align<const N: usize>(rows: &[[String; N]], numbers: Range<usize>)
     text
 }
 
-fn row(record: &Cdr, full: bool) -> [String; HEADS.len()] {
+fn row(record: &Cdr, full: bool, shown_by: ShownBy) -> [String; HEADS.len()] {
     let start = rfc3339(record.opened_at);
     let start = start.get(..19).unwrap_or(&start).replace('T', " ");
     let absent = || "-".to_owned();
@@ -178,7 +195,7 @@ fn row(record: &Cdr, full: bool) -> [String; HEADS.len()] {
         clock(record.agent_time),
         record.deciminutes.to_string(),
         worst_score(record).map_or_else(absent, |score| format!("{score:.2}")),
-        end(record),
+        end(record, shown_by),
     ]
 }
 
@@ -227,16 +244,23 @@ fn clock(time: Duration) -> String {
     format!("{}:{:02}.{}", tenths / 600, tenths / 10 % 60, tenths % 10)
 }
 
-fn end(record: &Cdr) -> String {
+fn end(record: &Cdr, shown_by: ShownBy) -> String {
     if !record.is_closed() {
-        return "up".to_owned();
+        let words = match shown_by {
+            ShownBy::Daemon => "up",
+            ShownBy::Store => "not closed, and no daemon answers",
+        };
+        return words.to_owned();
     }
     let words = |text: &Option<String>| text.as_deref().map_or(String::new(), |t| shown(t, 40));
     let reason = words(&record.end_reason);
     if record.answered_at.is_none()
         && let Some(status) = record.status
     {
-        return format!("{status} {}", words(&record.status_reason)).trim_end().to_owned();
+        let answer = format!("{status} {}", words(&record.status_reason)).trim_end().to_owned();
+        // The fixed words: the reason at length may hold a number.
+        let why = record.end.as_ref().filter(|_| record.ended_by == Some(EndedBy::Edge));
+        return why.map_or(answer.clone(), |why| format!("{answer}: {why}"));
     }
     let who = match record.ended_by {
         Some(EndedBy::Caller) => "caller",
@@ -288,18 +312,23 @@ mod tests {
         refused.ended_at = Some(refused.opened_at);
         refused.status = Some(404);
         refused.status_reason = Some("Not Found".into());
+        refused.ended_by = Some(EndedBy::Edge);
+        refused.end = Some("no allowance matches".into());
+        refused.end_reason = Some("no rule matches 15550001234".into());
         refused.to_uri = "sip:12\u{7}@edge.example".into();
         let live = record(0x2a);
         let expected = "\
 KEY          START (UTC)          FROM → TO             AGENT      CODEC  SIP TIME  AGENT TIME  DECIMIN   MOS  END
 6ab13b80-2a  2026-09-21 14:13:20  +********234 → sales  -          -        0:00.0      0:00.0        0     -  up
-6ab13b80-2   2026-09-21 14:13:20  +********234 → 12\u{fffd}    -          -        0:00.0      0:00.0        0     -  404 Not Found
+6ab13b80-2   2026-09-21 14:13:20  +********234 → 12\u{fffd}    -          -        0:00.0      0:00.0        0     -  404 Not Found: no allowance matches
 6ab13b80-1   2026-09-21 14:13:20  +********234 → sales  6f1d3c52…  PCMU    12:05.3      0:37.0      121  3.98  caller: BYE
 ";
-        let shown = table(&[live, refused, answered.clone()], false);
+        let shown = table(&[live.clone(), refused, answered.clone()], false, ShownBy::Daemon);
         assert_eq!(shown, expected);
-        assert!(table(&[answered], true).contains("+15550001234 → sales"));
-        assert_eq!(table(&[], false), "no calls yet\n");
+        assert!(table(&[answered], true, ShownBy::Store).contains("+15550001234 → sales"));
+        assert_eq!(table(&[], false, ShownBy::Store), "no calls yet\n");
+        let dead = table(&[live], false, ShownBy::Store);
+        assert!(dead.ends_with("  not closed, and no daemon answers\n"), "{dead}");
     }
 
     #[test]
