@@ -79,8 +79,7 @@ fn check_advertise(draft: &Draft, report: &mut Report) {
     if let Some(found) = wildcard.find(|found| !told && !given(found)) {
         let what = format!("is missing while {} listens on every address", found.value);
         let fix = "add advertise = \"<the address that your PBX reaches>\" under [listen]; \
-                   without it each answer names the local address of its packet, which is wrong \
-                   behind NAT"
+                   without it this machine's main address is named, which is wrong behind NAT"
             .to_owned();
         report.warning(&found.span, "listen.advertise", what, fix);
     }

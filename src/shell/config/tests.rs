@@ -228,7 +228,7 @@ fn sections_that_do_not_fit_together_are_told() {
     let expected = r#"f.toml:3: error: listen.udp: 0.0.0.0:33000 lies within media.ports
     fix: move one of the two; 5060 with 10000-32767 is usual
 f.toml:3: warning: listen.advertise: is missing while 0.0.0.0:33000 listens on every address
-    fix: add advertise = "<the address that your PBX reaches>" under [listen]; without it each answer names the local address of its packet, which is wrong behind NAT
+    fix: add advertise = "<the address that your PBX reaches>" under [listen]; without it this machine's main address is named, which is wrong behind NAT
 f.toml:5: error: tls.certificate: is missing, and listen.tls needs it
     fix: add certificate = "/etc/voxedge/tls/….pem" under [tls]
 f.toml:5: error: tls.private_key: is missing, and listen.tls needs it
