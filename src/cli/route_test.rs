@@ -132,7 +132,8 @@ fn invite(asked: &Asked) -> Result<Request, String> {
         Ok(Message::Request(request)) => Ok(request),
         Ok(Message::Response(_)) => Err("this is no request".to_owned()),
         Err(fault) => Err(format!(
-            "no INVITE can be made of this: {fault:?}; write URIs as in sip:+15551234567@pbx.example"
+            "no INVITE can be made of this: {}; write URIs as in sip:+15551234567@pbx.example",
+            fault.reason
         )),
     }
 }
