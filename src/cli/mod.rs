@@ -134,7 +134,7 @@ const STANDIN_EXAMPLES: &str = "\
 Examples:
   voxedge standin                                 on 127.0.0.1:8900, agent audio in bursts of 100 ms
   voxedge standin --listen 127.0.0.1:9443 --tls   https and wss, with a certificate made for it
-  voxedge standin --eager                         send agent audio as soon as it is there";
+  voxedge standin --eager                         send agent audio in 20 ms frames, on time";
 
 /// Where the configuration is.
 #[derive(Args, Debug)]

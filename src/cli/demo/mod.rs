@@ -349,8 +349,14 @@ fn judge(
             if alike < CORRELATION_LEAST {
                 return Some(format!("what came back is not the sentence (likeness {alike:.2})"));
             }
-            (found < *segmental_snr_db)
-                .then(|| format!("segmental SNR {found:.1} dB is below {segmental_snr_db:.1} dB"))
+            let late = cdr.media.map_or(0, |media| media.frames_late);
+            let busy = match late {
+                0 => String::new(),
+                _ => format!("; {late} frames left late: this machine is busy, so try again"),
+            };
+            (found < *segmental_snr_db).then(|| {
+                format!("segmental SNR {found:.1} dB is below {segmental_snr_db:.1} dB{busy}")
+            })
         }
         (Expect::Echo { .. }, None) => Some("the sentence was not found in what came back".into()),
         (Expect::Refused(_), _) => None,
