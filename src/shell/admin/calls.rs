@@ -18,7 +18,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -39,6 +39,12 @@ pub struct RecordsQuery {
     before: Option<String>,
 }
 
+/// The whole answer. Not a `Value` on its way, which would show a score of 3.8 with sixteen digits.
+#[derive(Serialize)]
+struct Records {
+    calls: Vec<Cdr>,
+}
+
 /// `GET /edge/calls`: `{"calls": […]}`, newest first.
 pub async fn records(
     State(state): State<AdminState>,
@@ -56,7 +62,7 @@ pub async fn records(
     let filter = Filter { live: query.live, agent_id: query.agent_id, before };
     let limit = query.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
     match api::read(&state, move |reader| reader.list(&filter, limit)).await {
-        Ok(calls) => Json(json!({ "calls": calls })).into_response(),
+        Ok(calls) => Json(Records { calls }).into_response(),
         Err(answer) => *answer,
     }
 }
