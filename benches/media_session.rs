@@ -76,6 +76,7 @@ impl Call {
             jitter: Default::default(),
             outgoing: false,
             cname: "c".into(),
+            own: Default::default(),
         };
         let now = Now::default();
         let mut session = MediaSession::new(now, &plan, Entropy::from_number(1)).expect("sound");

@@ -149,6 +149,7 @@ fn settings() -> Settings {
         media_v4: Some(MediaAddress { bind: address, advertise: address }),
         media_v6: None,
         advertised: Vec::new(),
+        own_addresses: Vec::new(),
         ports: (40_000, 40_099),
         calls_max: 100,
         creations: CreationLimits::default(),

@@ -344,6 +344,7 @@ fn settings(address: IpAddr) -> Settings {
         media_v4: Some(MediaAddress { bind: address, advertise: address }),
         media_v6: None,
         advertised: Vec::new(),
+        own_addresses: Vec::new(),
         ports: (40_000, 49_999),
         calls_max: 1_000,
         creations: CreationLimits::default(),

@@ -399,6 +399,8 @@ pub enum Unreached {
     Credentials,
     /// A message that cannot be written.
     Unwritable,
+    /// SRTP is required on the only ways to it, and keys would go in the clear.
+    KeysInClear,
 }
 
 impl Unreached {
@@ -410,6 +412,7 @@ impl Unreached {
             DialFault::TimedOut => Unreached::Silent,
             DialFault::Digest(_) => Unreached::Credentials,
             DialFault::Unwritable => Unreached::Unwritable,
+            DialFault::NoBody => Unreached::KeysInClear,
         }
     }
 
@@ -420,6 +423,7 @@ impl Unreached {
             Unreached::Silent => 408,
             Unreached::Credentials => 403,
             Unreached::Unwritable => 500,
+            Unreached::KeysInClear => 488,
         }
     }
 
@@ -431,6 +435,9 @@ impl Unreached {
             Unreached::Silent => "the callee's host did not answer",
             Unreached::Credentials => "the callee's side refused our credentials",
             Unreached::Unwritable => "the INVITE could not be written",
+            Unreached::KeysInClear => {
+                "SRTP is required towards the callee, whose host is not reached over TLS"
+            }
         }
     }
 }

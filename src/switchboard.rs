@@ -27,7 +27,7 @@ use crate::billing::cdr::Cdr;
 use crate::call::ladder::Ladder;
 use crate::call::leg::JobPurpose;
 use crate::call::{Call, CallSettings, MediaAddress, record};
-use crate::ground::ports::{PortPool, RtpPort};
+use crate::ground::ports::{OwnPorts, PortPool, RtpPort};
 use crate::ground::{CallKey, Entropy, Flow, FlowId, Instant, JobId, Now, TimerIndex};
 use crate::media::plan::{ForCall, MediaCommand};
 use crate::media::sound::hold_music;
@@ -37,7 +37,7 @@ use crate::sip::ua::{Availability, Gone, SessionId, UaConfig, UaOutput, UserAgen
 use agents::AgentCache;
 use creations::Creations;
 use registrations::Registrations;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub struct Settings {
     /// What the descriptions of a listener's calls say in its place: bound address and what is given
     /// out, one for each family.
     pub advertised: Vec<(SocketAddr, IpAddr)>,
+    /// Further addresses of this machine, as far as they are known: no media goes to its own ports.
+    pub own_addresses: Vec<IpAddr>,
     /// First and last port of the media range.
     pub ports: (u16, u16),
     pub calls_max: usize,
@@ -120,6 +122,8 @@ pub struct Switchboard {
     creations: Creations,
     registrations: Registrations,
     ports: PortPool,
+    /// The same as calls and their media see it.
+    own: OwnPorts,
     dialled: Limiter,
     timers: TimerIndex<Owner>,
     entropy: Entropy,
@@ -133,6 +137,18 @@ pub struct Switchboard {
     out: VecDeque<Command>,
 }
 
+impl Settings {
+    /// Every address that media of ours may come back by.
+    fn addresses(&self) -> Vec<IpAddr> {
+        let media = [self.media_v4, self.media_v6].into_iter().flatten();
+        let media = media.flat_map(|address| [address.bind, address.advertise]);
+        let listeners = self.advertised.iter().map(|(_, given)| *given);
+        let all: BTreeSet<_> =
+            media.chain(listeners).chain(self.own_addresses.iter().copied()).collect();
+        all.into_iter().collect()
+    }
+}
+
 impl Switchboard {
     pub fn new(
         mut settings: Settings,
@@ -142,9 +158,11 @@ impl Switchboard {
         let sounds = &mut Arc::make_mut(&mut settings.call.hands).sounds;
         // Who waits hears something, unless the agent's settings say otherwise.
         sounds.hold.get_or_insert_with(hold_music);
+        let ports = PortPool::new(settings.ports.0, settings.ports.1);
         Switchboard {
             ua: UserAgent::new(settings.ua.clone(), entropy.fork()),
-            ports: PortPool::new(settings.ports.0, settings.ports.1),
+            own: ports.own(&settings.addresses()),
+            ports,
             creations: Creations::new(settings.creations),
             settings,
             config,

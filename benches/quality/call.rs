@@ -157,5 +157,6 @@ fn plan(coder: &Coder, source: SocketAddr) -> MediaPlan {
         jitter: Default::default(),
         outgoing: false,
         cname: "quality".into(),
+        own: Default::default(),
     }
 }

@@ -55,6 +55,7 @@ impl Call {
             jitter: self.settings.jitter,
             outgoing: self.outgoing.is_some(),
             cname,
+            own: self.first.own.clone(),
         };
         out.push(Act::Media(MediaCommand::Open {
             plan: Box::new(plan),

@@ -6,7 +6,7 @@ use super::early::EarlyDialog;
 use super::ringing::Ringing;
 use super::{Act, CallSettings, MediaAddress, reoffer};
 use crate::codec::{CodecFormat, CodecKind};
-use crate::ground::ports::RtpPort;
+use crate::ground::ports::{OwnPorts, RtpPort};
 use crate::ground::{Flow, FlowId, LegId, StreamId};
 use crate::media::plan::{
     CodecPlan, ControlPlan, Direction, LegPlan, MediaCommand, PausePlan, RemoteMedia,
@@ -34,8 +34,12 @@ pub struct Leg {
     pub media_address: MediaAddress,
     /// We called a peer that has a policy of its own for SRTP.
     pub target_srtp: Option<SrtpPolicy>,
+    /// Whom our present offer went to, by Request-URI. `None` before it went out.
+    pub offered_to: Option<String>,
     pub port: RtpPort,
     pub ports_tried: u8,
+    /// Where its media must not go.
+    pub own: OwnPorts,
     /// A re-offer of the peer whose plan the shard has not acknowledged.
     pub pending_reoffer: Option<reoffer::Pending>,
     /// Of the plans that went to the shard.
@@ -101,6 +105,25 @@ impl Leg {
         }
     }
 
+    /// Whom we call with it is another one, or is reached by another way: a new offer takes the place of
+    /// the former one. What a former callee described does not count any more, and media waits for
+    /// the answer as it did at first.
+    pub fn renew_offer(&mut self, offer: RenewedOffer, ptime_ms: u16, out: &mut Vec<Act>) {
+        let (had_plan, demanded) = (self.plan.take().is_some(), self.offer_answer.demands_srtp());
+        (self.offer_answer, self.description) = (offer.offer_answer, offer.description);
+        self.media_address = offer.address;
+        self.forget_forks();
+        if !had_plan && demanded == self.offer_answer.demands_srtp() {
+            return;
+        }
+        self.revision += 1;
+        out.push(Act::Media(MediaCommand::Change {
+            leg: self.id,
+            revision: self.revision,
+            plan: Box::new(self.provisional_plan(ptime_ms)),
+        }));
+    }
+
     /// Makes `plan` the one in force.
     pub(super) fn take_plan(&mut self, plan: LegPlan, out: &mut Vec<Act>) {
         self.plan = Some(plan.clone());
@@ -129,8 +152,17 @@ impl Leg {
             extended: settings.extended,
             silence_suppression: settings.silence_suppression,
             srtp,
+            own: self.own.clone(),
         }
     }
+}
+
+/// An offer in the place of one that went out, or was to.
+#[derive(Debug)]
+pub struct RenewedOffer {
+    pub offer_answer: OfferAnswer,
+    pub description: DescriptionText,
+    pub address: MediaAddress,
 }
 
 /// Whom a second leg calls, and with what.

@@ -49,7 +49,7 @@ use crate::billing::ledger::Ledger;
 use crate::codec::CodecKind;
 use crate::context::Caller;
 use crate::fallback::Question;
-use crate::ground::ports::RtpPort;
+use crate::ground::ports::{OwnPorts, RtpPort};
 use crate::ground::{CallKey, Flow, Instant, JobId, LegId, Now, Secret, StreamId};
 use crate::media::plan::{AgentClose, AgentRates, DelayBounds, MediaCommand, MediaReport};
 use crate::refusal::{EndCause, Refusal, RefusalPolicy};
@@ -227,6 +227,8 @@ pub struct Opening {
     pub caller: Caller,
     pub port: RtpPort,
     pub negotiated: Negotiated,
+    /// Where its media must not go.
+    pub own: OwnPorts,
 }
 
 /// Live legs write a heartbeat this often: one deciminute.
@@ -256,8 +258,10 @@ impl Call {
                 kind: negotiated.kind,
                 media_address: negotiated.address,
                 target_srtp: negotiated.target_srtp,
+                offered_to: None,
                 port: opening.port,
                 ports_tried: 0,
+                own: opening.own,
                 pending_reoffer: None,
                 revision: 0,
                 admitted: Vec::new(),

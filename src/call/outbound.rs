@@ -15,7 +15,7 @@ use super::ladder::Lane;
 use super::{Act, AgentTrack, Call, HEARTBEAT, State, record};
 use crate::ground::{Instant, LegId, Now, Secret, limits};
 use crate::media::plan::{AgentStreamFault, MediaCommand};
-use crate::outgoing::{Callee, DialRefusal, OutgoingPolicy, Wanted, needs_tls};
+use crate::outgoing::{Callee, DialRefusal, OutgoingPolicy, Wanted};
 use crate::refusal::{EndCause, Refusal, Unreached};
 use crate::sip::digest::DigestClient;
 use crate::sip::msg::NameAddr;
@@ -331,20 +331,18 @@ impl Call {
             self.note(now, Lane::Edge, "not followed: too many redirections");
             return false;
         }
-        let keeps_keys =
-            self.first.offer_answer.offers_keys() && !self.settings.srtp.insecure_signalling;
-        let (srtp, target_srtp) = (&self.settings.srtp, self.first.target_srtp);
+        let srtp = &self.settings.srtp;
         let next = by_preference(contacts).into_iter().find_map(|uri| {
             let callee = outgoing.policy.admit(&uri, true).ok()?;
-            let is_safe = (needs_tls(&callee.uri) || !keeps_keys)
-                && Some(srtp.policy_towards(&callee.uri)) == target_srtp;
-            (is_safe && !outgoing.tried.contains(&callee.uri)).then_some(callee)
+            let is_new = !outgoing.tried.contains(&callee.uri);
+            (is_new && srtp.may_call(&callee.uri)).then_some(callee)
         });
         let Some(callee) = next else {
             self.note(now, Lane::Edge, "not followed: outgoing allows no target of it");
             return false;
         };
         outgoing.tried.push(callee.uri.clone());
+        self.first.target_srtp = srtp.policy_named(&callee.uri);
         outgoing.callee = callee;
         self.first.forget_forks();
         self.note(now, Lane::Sip, "INVITE  edge → the new target");

@@ -1,5 +1,6 @@
 //! What the first leg hears while the target of a bridged transfer rings: hold music, our ringing tone,
-//! or what the target's side sends before it answers (RFC 3960). Nobody is heard by the target. In a
+//! or what the target's side sends before it answers (RFC 3960). Nobody is heard by the target; where it
+//! is heard, silence goes to it, since many send only to where media comes from. In a
 //! warm transfer it is music from the first moment to the last.
 //!
 //! ```text
@@ -95,7 +96,8 @@ impl Call {
             return;
         }
         let has_spoken = second.ringing.has_spoken;
-        let scene = Scene::new().hearing(first, Port::Leg(second.leg.id));
+        let target = second.leg.id;
+        let scene = Scene::new().hearing(first, Port::Leg(target)).opening(target);
         let scene = if has_spoken { scene } else { scene.hearing(first, Port::Sound) };
         self.note(now, Lane::Media, format!("early media of the target to {}", self.far_end()));
         out.push(Act::Media(MediaCommand::Arrange { scene }));

@@ -11,7 +11,6 @@ use super::{Act, Call};
 use crate::billing::MediaSummary;
 use crate::ground::{Flow, FlowId, LegId, Now};
 use crate::media::plan::{MediaCommand, MediaReport};
-use crate::outgoing::needs_tls;
 use crate::refusal::{EndCause, Unreached};
 use crate::sip::ua::{Body, DialFault, SessionId};
 use std::net::SocketAddr;
@@ -41,6 +40,16 @@ impl Call {
 
     pub fn is_second(&self, session: SessionId) -> bool {
         self.second.as_deref().is_some_and(|second| second.leg.session == session)
+    }
+
+    /// Whom the leg of this session calls, by Request-URI; `None` where we did not call.
+    pub fn callee_of(&self, session: SessionId) -> Option<&str> {
+        let second = self.second.as_deref().filter(|second| second.leg.session == session);
+        if let Some(second) = second {
+            return Some(&second.errand.callee.uri);
+        }
+        let outgoing = self.outgoing.as_deref().filter(|_| self.first.session == session);
+        outgoing.map(|outgoing| outgoing.callee.uri.as_str())
     }
 
     /// Every session of this call, those on their way out included.
@@ -96,21 +105,18 @@ impl Call {
             self.note(now, Lane::Edge, "not followed: too many redirections");
             return false;
         }
-        let keeps_keys =
-            second.leg.offer_answer.offers_keys() && !self.settings.srtp.insecure_signalling;
-        let (srtp, target_srtp) = (&self.settings.srtp, second.leg.target_srtp);
+        let srtp = &self.settings.srtp;
         let next = by_preference(contacts).into_iter().find_map(|uri| {
             let callee = policy.admit(&uri, true).ok()?;
-            // Our offer was made on the terms of the first target.
-            let is_safe = (needs_tls(&callee.uri) || !keeps_keys)
-                && Some(srtp.policy_towards(&callee.uri)) == target_srtp;
-            (is_safe && !errand.tried.contains(&callee.uri)).then_some(callee)
+            let is_new = !errand.tried.contains(&callee.uri);
+            (is_new && srtp.may_call(&callee.uri)).then_some(callee)
         });
         let Some(callee) = next else {
             self.note(now, Lane::Edge, "not followed: outgoing allows no target of it");
             return false;
         };
         errand.tried.push(callee.uri.clone());
+        second.leg.target_srtp = srtp.policy_named(&callee.uri);
         errand.callee = callee;
         self.dial_second(now, out);
         true

@@ -4,7 +4,7 @@
 use super::ringing::WhileRinging;
 use super::sound::Sounds;
 use crate::ground::{Flow, Transport};
-use crate::outgoing::{HostRule, OutgoingPolicy};
+use crate::outgoing::{HostRule, OutgoingPolicy, needs_tls};
 use crate::sdp::{SrtpPolicy, SrtpTerms};
 use crate::ultravox::data_message::Urgency;
 use crate::ultravox::tool::GivenTools;
@@ -26,15 +26,23 @@ pub struct SrtpSettings {
 }
 
 impl SrtpSettings {
-    /// The policy of a peer whom we call: its own, else the general one. It stays the leg's, whichever
-    /// address the name turns out to have.
-    pub fn policy_towards(&self, uri: &str) -> SrtpPolicy {
-        let own = self.targets.iter().find(|(rule, _)| rule.names(uri));
-        own.map_or(self.policy, |(_, policy)| *policy)
+    /// The policy of a peer whom we call, where the host of this URI has one of its own. Then it stays
+    /// the leg's, whichever address the name turns out to have.
+    pub fn policy_named(&self, uri: &str) -> Option<SrtpPolicy> {
+        self.targets.iter().find(|(rule, _)| rule.names(uri)).map(|(_, policy)| *policy)
     }
 
-    /// The terms of a leg whose signalling goes this way; `target`: the policy of the peer whom we
-    /// called. A peer that calls has a policy of its own where it is named by its address.
+    /// Whether an offer can be made to this URI at all, as far as can be told before its way is known:
+    /// keys go over TLS only.
+    pub fn may_call(&self, uri: &str) -> bool {
+        let policy = self.policy_named(uri).unwrap_or(self.policy);
+        let keys_are_safe = needs_tls(uri) || self.insecure_signalling;
+        SrtpTerms { policy, keys_are_safe }.may_offer().is_ok()
+    }
+
+    /// The terms of a leg whose signalling goes this way; `target`: the policy that the peer whom we
+    /// called has by its name. Else a peer has a policy of its own where it is named by its address,
+    /// and then the listener that it is spoken with over.
     pub fn terms(&self, flow: Flow, target: Option<SrtpPolicy>) -> SrtpTerms {
         let peer = self.targets.iter().find(|(rule, _)| rule.holds(flow.peer.ip()));
         let listener = self.listeners.iter().find(|(listener, _)| flow.is_of(*listener));
@@ -174,15 +182,15 @@ mod tests {
     fn a_peer_goes_before_its_listener_and_that_before_the_rest() {
         let settings = settings();
         for (uri, policy) in [
-            ("sips:1@trunk.example.com", Required),
-            ("sip:1@TRUNK.example.com:5061;transport=tls", Required),
-            ("sip:1@other.example.com", Off),
-            ("sip:1@198.51.100.9", Off),
-            ("sip:1@other.example.com:6000", Allowed),
-            ("sip:1@elsewhere.example", Allowed),
-            ("nonsense", Allowed),
+            ("sips:1@trunk.example.com", Some(Required)),
+            ("sip:1@TRUNK.example.com:5061;transport=tls", Some(Required)),
+            ("sip:1@other.example.com", Some(Off)),
+            ("sip:1@198.51.100.9", Some(Off)),
+            ("sip:1@other.example.com:6000", None),
+            ("sip:1@elsewhere.example", None),
+            ("nonsense", None),
         ] {
-            assert_eq!(settings.policy_towards(uri), policy, "{uri}");
+            assert_eq!(settings.policy_named(uri), policy, "{uri}");
         }
         for (transport, port, peer, target, policy, keys_are_safe) in [
             (Transport::Udp, 5060, "192.0.2.7:5060", None, Allowed, false),

@@ -22,6 +22,7 @@ pub(super) fn encrypted_offer() -> (OfferAnswer, String, Vec<String>) {
         extended: Default::default(),
         silence_suppression: false,
         srtp: SrtpTerms { policy: SrtpPolicy::Required, keys_are_safe: true },
+        own: Default::default(),
     });
     let keys = text.split("inline:").skip(1);
     let keys = keys.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned);

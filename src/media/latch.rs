@@ -80,8 +80,10 @@ impl SourceLatch {
         }
     }
 
-    /// The leg is live: a peer that comes from where nobody expects it may prove itself.
+    /// The leg is live: a peer that comes from where nobody expects it may prove itself. What went out
+    /// before to open the path was not meant to be answered.
     pub fn open(&mut self, now: Instant) {
+        self.sent_unheard = 0;
         let wait = match self.signalled {
             Some(named) if is_reachable(named.ip()) => STRANGER_WAIT,
             Some(_) | None => Duration::ZERO,

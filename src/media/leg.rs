@@ -21,6 +21,7 @@ use super::session::{Channel, Events, Transmit};
 use super::witness::Witness;
 use crate::codec::{CodecFault, CodecKind};
 use crate::ground::limits::PATH_CONFIRM;
+use crate::ground::ports::OwnPorts;
 use crate::ground::{Entropy, Instant, LegId, Now};
 use crate::rtp::is_rtcp;
 use crate::rtp::packet::{RtpHeader, RtpPacket};
@@ -59,7 +60,11 @@ pub(super) struct Leg {
     patience: Patience,
     /// Packets leave, and silence is watched: the leg has been given something to hear.
     live: bool,
+    /// Silence leaves before that, to open the path.
+    opened: bool,
     latch: SourceLatch,
+    /// Ports of ours, whose packets are nobody's.
+    own: OwnPorts,
     early: Early,
     inbound: Inbound,
     pub(super) outbound: Outbound,
@@ -104,6 +109,7 @@ pub(super) struct Making<'a> {
     /// What it hears before it is live is kept for diagnosis, and played to nobody.
     pub(super) diagnosed: bool,
     pub(super) cname: &'a str,
+    pub(super) own: &'a OwnPorts,
 }
 
 impl Leg {
@@ -118,7 +124,7 @@ impl Leg {
         making: &Making<'_>,
         mut entropy: Entropy,
     ) -> Result<Leg, CodecFault> {
-        let Making { id, agent, patience, diagnosed, cname } = *making;
+        let Making { id, agent, patience, diagnosed, cname, own } = *making;
         let mut outbound = Outbound::new(now.at, &plan.codec, agent.output_hz, &mut entropy)?;
         outbound.set_event(plan.telephone_event);
         outbound.set_pauses(plan.pauses);
@@ -132,7 +138,9 @@ impl Leg {
             plan: plan.clone(),
             patience,
             live: false,
+            opened: false,
             latch: SourceLatch::new(plan.remote.rtp, plan.signalling_source),
+            own: own.clone(),
             early: if diagnosed { Early::Diagnosed(None) } else { Early::ForAgent },
             ear: key_ear(plan, inbound.rate_hz()),
             inbound,
@@ -251,7 +259,7 @@ impl Leg {
     ) {
         let anchor = self.latch.latched().or(self.plan.remote.rtp);
         let known = anchor.map_or(self.plan.signalling_source, |address| address.ip());
-        if source.ip().to_canonical() != known.to_canonical() {
+        if source.ip().to_canonical() != known.to_canonical() || self.own.has(source) {
             self.counters.refused += 1;
             return;
         }
@@ -289,6 +297,14 @@ impl Leg {
             self.outbound.hold_speech(now.at + PATH_CONFIRM);
         }
         self.update_flow(now.at);
+    }
+
+    /// Silence leaves for a leg that hears nobody, so that its peer knows where to send; or no more.
+    pub(super) fn set_opened(&mut self, now: Instant, opened: bool) {
+        if self.opened != opened {
+            self.opened = opened;
+            self.update_flow(now);
+        }
     }
 
     /// Somebody hears the leg, or nobody any more.
@@ -595,7 +611,11 @@ impl Leg {
             return None;
         };
         let own = header.ssrc == self.outbound.ssrc();
-        if own || !self.latch.accepts(now, source, header.ssrc, header.sequence) {
+        // Two ports of ours would send each other what comes in, without end.
+        if own
+            || self.own.has(source)
+            || !self.latch.accepts(now, source, header.ssrc, header.sequence)
+        {
             self.witness.on_elsewhere(source);
             return None;
         }
@@ -647,12 +667,12 @@ impl Leg {
         }
     }
 
-    /// Packets leave once the leg is live and an address is known that hears them; until then words
+    /// Packets leave once the leg is live, or its path is opened, and an address is known that hears them; until then words
     /// are kept. Words wait for the peer's first packet as well, since before it nobody knows whether
     /// the path is open; silence goes ahead and opens it. On hold words are played to nobody.
     fn update_flow(&mut self, now: Instant) {
         let muted = !self.plan.direction.sends();
-        let open = self.live && (muted || self.latch.destination().is_some());
+        let open = (self.live || self.opened) && (muted || self.latch.destination().is_some());
         self.outbound.set_open(now, open, muted);
     }
 

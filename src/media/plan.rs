@@ -15,6 +15,7 @@
 
 use crate::codec::{CodecFormat, CodecKind};
 use crate::ground::limits::{CLIENT_BUFFER_MS, JITTER_MAX, JITTER_MIN, PLAYOUT_BYTES_MAX};
+use crate::ground::ports::OwnPorts;
 use crate::ground::{CallKey, LegId, Secret, StreamId};
 use crate::rtp::rtcp::extended::VoipMetrics;
 use crate::rtp::srtp::{MasterKey, Mki};
@@ -243,6 +244,8 @@ pub struct MediaPlan {
     pub outgoing: bool,
     /// A random CNAME (RFC 7022): never a user name.
     pub cname: String,
+    /// Whose packets are never the peer's: our own.
+    pub own: OwnPorts,
 }
 
 /// Signalling → shard. Every command names its call; for unknown calls all but `Close` are ignored,
@@ -306,6 +309,7 @@ pub enum Port {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Scene {
     hears: Vec<(Port, Port)>,
+    opened: Option<LegId>,
 }
 
 impl Scene {
@@ -327,6 +331,19 @@ impl Scene {
     #[must_use]
     pub fn talking(self, one: Port, other: Port) -> Scene {
         self.hearing(one, other).hearing(other, one)
+    }
+
+    /// Silence leaves for this leg although it hears nobody: a peer that sends to where media comes from
+    /// waits for a first packet of ours. Nothing is expected of it yet.
+    #[must_use]
+    pub fn opening(mut self, leg: LegId) -> Scene {
+        self.opened = Some(leg);
+        self
+    }
+
+    /// The leg whose path is opened.
+    pub fn opened(&self) -> Option<LegId> {
+        self.opened
     }
 
     pub fn hears(&self, listener: Port, speaker: Port) -> bool {

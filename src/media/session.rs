@@ -21,6 +21,7 @@ use super::uplink::Uplink;
 use crate::codec::CodecFault;
 use crate::codec::resample::RATES_HZ;
 use crate::ground::limits::{FAREWELL, LEGS_MAX, STREAMS_MAX};
+use crate::ground::ports::OwnPorts;
 use crate::ground::{Entropy, Instant, LegId, Now, StreamId};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -77,6 +78,7 @@ pub struct MediaSession {
     bridge: Option<Box<Bridge>>,
     agent: AgentRates,
     patience: Patience,
+    own: OwnPorts,
     opus_complexity: Option<u8>,
     agent_heard: bool,
     events: Events,
@@ -111,6 +113,7 @@ impl MediaSession {
             patience,
             diagnosed: plan.outgoing,
             cname: &plan.cname,
+            own: &plan.own,
         };
         let mut leg = Leg::new(now, &plan.leg, &making, entropy)?;
         leg.outbound.expect_agent(StreamId::FIRST);
@@ -122,6 +125,7 @@ impl MediaSession {
             bridge: None,
             agent: plan.agent,
             patience,
+            own: plan.own.clone(),
             opus_complexity: None,
             agent_heard: false,
             events: Events(VecDeque::with_capacity(EVENTS_USUAL)),
@@ -146,7 +150,8 @@ impl MediaSession {
         }
         let cname = format!("{:08x}{:08x}", entropy.u32(), entropy.u32());
         let (agent, patience) = (self.agent, self.patience);
-        let making = Making { id, agent, patience, diagnosed: false, cname: &cname };
+        let own = &self.own;
+        let making = Making { id, agent, patience, diagnosed: false, cname: &cname, own };
         let mut leg = Leg::new(now, plan, &making, entropy).map_err(LegFault::Codec)?;
         if let Some(complexity) = self.opus_complexity {
             leg.outbound.set_opus_complexity(complexity);
@@ -474,6 +479,7 @@ impl MediaSession {
             let leg = &mut self.legs[index];
             leg.set_heard(now.at, heard);
             leg.outbound.set_accompanied(bridge.is_some_and(|bridge| bridge.accompanies(id)));
+            leg.set_opened(now.at, self.scene.opened() == Some(id));
             if hears {
                 leg.go_live(now, &mut self.events);
             }

@@ -24,6 +24,7 @@ use super::section::{self, Allowed, Candidate, Profile};
 use super::text::{self, LocalDescription, LocalSection, MediaSection, SessionDescription};
 use crate::codec::CodecKind;
 use crate::ground::Entropy;
+use crate::ground::ports::OwnPorts;
 use crate::media::plan::{
     CodecPlan, ControlPlan, Direction, PausePlan, RemoteMedia, SrtpPlan, TelephoneEventPlan,
 };
@@ -52,6 +53,8 @@ pub struct LocalMedia {
     /// It is answered in any case.
     pub silence_suppression: bool,
     pub srtp: SrtpTerms,
+    /// Where media must not go: back to us.
+    pub own: OwnPorts,
 }
 
 /// What both sides settled on. With the signalling source it is a `media::plan::LegPlan`.
@@ -314,25 +317,22 @@ impl OfferAnswer {
         Ok(Agreed { srtp: self.srtp.as_ref().map(|(_, plan)| plan.clone()), ..agreed })
     }
 
+    /// What our open offer describes.
+    pub fn offered(&self) -> Option<&LocalMedia> {
+        match &self.state {
+            State::LocalOffer { local, .. } => Some(local),
+            State::Stable => None,
+        }
+    }
+
     /// An offer of ours went out, and its answer has not come.
     pub fn awaits_answer(&self) -> bool {
         matches!(self.state, State::LocalOffer { .. })
     }
 
-    /// Our open offer holds media keys.
-    pub fn offers_keys(&self) -> bool {
-        match &self.state {
-            State::LocalOffer { crypto, .. } => !crypto.is_empty(),
-            State::Stable => false,
-        }
-    }
-
     /// Our open offer is for encrypted media only.
     pub fn demands_srtp(&self) -> bool {
-        match &self.state {
-            State::LocalOffer { local, .. } => local.srtp.policy == SrtpPolicy::Required,
-            State::Stable => false,
-        }
+        self.offered().is_some_and(|local| local.srtp.policy == SrtpPolicy::Required)
     }
 
     /// Our last description, word for word, version included: for a refresh that changes nothing.

@@ -154,6 +154,10 @@ fn transport(
     } else {
         named.and_then(|value| address::rtcp_target(value, ip, own)).or(next)
     };
+    // This call's other port, or one of another call.
+    if local.own.has(rtp) || rtcp.is_some_and(|rtcp| local.own.has(rtcp)) {
+        return Err(OfferFault::BadAddress);
+    }
     Ok((RemoteMedia { rtp: Some(rtp), rtcp, rtcp_mux }, true))
 }
 

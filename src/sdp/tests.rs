@@ -10,6 +10,7 @@ use crate::media::plan::Direction;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+mod own;
 mod refresh;
 mod srtp;
 
@@ -24,6 +25,7 @@ fn local() -> LocalMedia {
         extended: Default::default(),
         silence_suppression: false,
         srtp: SrtpTerms::default(),
+        own: Default::default(),
     }
 }
 

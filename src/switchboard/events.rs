@@ -56,6 +56,7 @@ impl Switchboard {
                 self.on_session(now, session, |call, out| call.on_flow_lost(now, session, out));
             }
             UaEvent::Moved { session, flow } => self.on_moved(session, flow),
+            UaEvent::WayFound { session, flow } => self.on_way_found(now, session, flow),
             UaEvent::Progress { session, flow, fork, code, reason: _, body } => {
                 let said = Provisional { fork, source: flow.peer.ip(), code, body };
                 self.on_session(now, session, |call, out| match call.is_second(session) {

@@ -18,6 +18,7 @@ use crate::sdp::{Agreed, DescriptionText, LocalMedia, OfferAnswer, OfferFault, S
 use crate::sip::msg::Request;
 use crate::sip::ua::SessionId;
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::time::Duration;
 
 impl Switchboard {
@@ -98,6 +99,7 @@ impl Switchboard {
                     caller,
                     port,
                     negotiated,
+                    own: self.own.clone(),
                 };
                 self.admit(now, Call::new(now, opening, cdr));
             }
@@ -163,7 +165,7 @@ impl Switchboard {
         let offer = read_offer(request)?.map(DescriptionText::from);
         let port = self.ports.take(now.at, &mut self.entropy).ok_or(Refusal::PortsExhausted)?;
         self.hold_port(Some(port));
-        match self.negotiate_on(flow, offer, port) {
+        match self.negotiate_on(flow, offer, port, None) {
             Ok(negotiated) => Ok((port, negotiated)),
             Err(refusal) => {
                 self.hold_port(None);
@@ -184,10 +186,11 @@ impl Switchboard {
         flow: Flow,
         offer: Option<DescriptionText>,
         port: RtpPort,
+        target_srtp: Option<SrtpPolicy>,
     ) -> Result<Negotiated, Refusal> {
         match offer {
             Some(offer) => self.answer_offer(flow, offer, port),
-            None => self.make_offer(flow, port, self.settings.call.codecs.clone(), None),
+            None => self.make_offer(flow, port, self.settings.call.codecs.clone(), target_srtp),
         }
     }
 
@@ -204,9 +207,6 @@ impl Switchboard {
             let codecs = self.settings.call.codecs.clone();
             let local = self.local_media(flow, address, port, codecs, None);
             match offer_answer.answer(offer.as_bytes(), &local) {
-                Ok(answered) if self.is_our_own(&answered.agreed, address) => {
-                    refused = OfferFault::BadAddress;
-                }
                 Ok(answered) if fits(&answered.agreed, address) => {
                     return Ok(Negotiated {
                         kind: answered.agreed.codec.kind,
@@ -223,16 +223,6 @@ impl Switchboard {
             }
         }
         Err(Refusal::Offer(refused))
-    }
-
-    /// Media would go back into a port of ours: this call's, or another one's.
-    fn is_our_own(&self, agreed: &Agreed, address: MediaAddress) -> bool {
-        let ours = [address.bind, address.advertise];
-        let named = [agreed.remote.rtp, agreed.remote.rtcp];
-        named
-            .iter()
-            .flatten()
-            .any(|named| ours.contains(&named.ip()) && self.ports.has_out(named.port()))
     }
 
     /// A late offer, or one for a peer that we call: ours has every codec. The stream is joined before the caller's choice is known,
@@ -256,15 +246,19 @@ impl Switchboard {
     }
 
     fn addresses_for(&self, flow: Flow) -> [Option<MediaAddress>; 2] {
-        let given = |address: MediaAddress| {
-            let own = self.settings.advertised.iter().find(|(listener, given)| {
-                given.is_ipv4() == address.bind.is_ipv4() && flow.is_of(*listener)
-            });
-            let advertise = own.map_or(address.advertise, |(_, given)| *given);
-            MediaAddress { advertise, ..address }
-        };
-        let (v4, v6) = (self.settings.media_v4.map(given), self.settings.media_v6.map(given));
+        let given = [true, false].map(|v4| self.address_for(flow, v4));
+        let [v4, v6] = given;
         if flow.peer.is_ipv4() { [v4, v6] } else { [v6, v4] }
+    }
+
+    /// Our media address of one family, as it is given out over this flow.
+    pub(super) fn address_for(&self, flow: Flow, v4: bool) -> Option<MediaAddress> {
+        let address = if v4 { self.settings.media_v4 } else { self.settings.media_v6 }?;
+        let is_own = |given: &IpAddr| given.is_ipv4() == address.bind.is_ipv4();
+        let mut listeners = self.settings.advertised.iter();
+        let own = listeners.find(|(listener, given)| is_own(given) && flow.is_of(*listener));
+        let advertise = own.map_or(address.advertise, |(_, given)| *given);
+        Some(MediaAddress { advertise, ..address })
     }
 
     pub(super) fn new_offer_answer(&mut self) -> OfferAnswer {
@@ -289,6 +283,7 @@ impl Switchboard {
             extended: self.settings.call.extended,
             silence_suppression: self.settings.call.silence_suppression,
             srtp: self.settings.call.srtp.terms(flow, target_srtp),
+            own: self.own.clone(),
         }
     }
 
@@ -312,8 +307,8 @@ impl Switchboard {
             return self.ports.put_back(now.at, port);
         };
         self.ports.put_back(now.at, std::mem::replace(&mut call.first.port, port));
-        let (flow, offer) = (call.first.flow, call.offer.clone());
-        let negotiated = self.negotiate_on(flow, offer, port);
+        let (flow, offer, target) = (call.first.flow, call.offer.clone(), call.first.target_srtp);
+        let negotiated = self.negotiate_on(flow, offer, port, target);
         let cname = self.entropy.token(96);
         self.step(now, key, |call, out| match negotiated {
             Ok(negotiated) => {

@@ -2,8 +2,8 @@
 //! other requests in dialogs. Who may be called was
 //! decided by the call; how many calls may be placed is decided here, as for outgoing ones.
 
+use super::Switchboard;
 use super::outgoing::nowhere;
-use super::{SDP, Switchboard};
 use crate::call::keys::{INFO_TYPES, Info, InfoFault, read_info};
 use crate::call::leg::{Errand, Leg};
 use crate::call::referring::{Notified, ReferWish};
@@ -44,7 +44,7 @@ impl Switchboard {
         let port = self.ports.take(now.at, &mut self.entropy);
         let port = port.ok_or_else(|| "no line is free now".to_owned())?;
         let flow = nowhere(&errand.callee.uri);
-        let target = Some(self.settings.call.srtp.policy_towards(&errand.callee.uri));
+        let target = self.settings.call.srtp.policy_named(&errand.callee.uri);
         let negotiated = match self.make_offer(flow, port, self.codecs_like(current), target) {
             Ok(negotiated) => negotiated,
             Err(refusal) => {
@@ -62,8 +62,10 @@ impl Switchboard {
             kind: negotiated.kind,
             media_address: negotiated.address,
             target_srtp: negotiated.target_srtp,
+            offered_to: None,
             port,
             ports_tried,
+            own: self.own.clone(),
             pending_reoffer: None,
             revision: 0,
             admitted: Vec::new(),
@@ -100,7 +102,7 @@ impl Switchboard {
         let mut invite =
             OutgoingRequest::new(Method::Invite, uri, &errand.from, &format!("<{uri}>"));
         invite.headers = errand.headers.clone();
-        invite.body = Some((SDP.to_owned(), second.leg.description.clone().into_bytes()));
+        invite.body_by_way = true;
         invite.credentials = errand.credentials_here();
         let mut outputs = Vec::new();
         let session = self.ua.dial(now, invite, &mut outputs);

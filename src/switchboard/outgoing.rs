@@ -3,6 +3,7 @@
 
 use super::creations::Claim;
 use super::{Command, SDP, Switchboard};
+use crate::call::leg::RenewedOffer;
 use crate::call::outbound::{Outgoing, ServiceRefusal};
 use crate::call::{Call, Opening, record};
 use crate::context::Caller;
@@ -10,6 +11,7 @@ use crate::ground::{CallKey, Flow, FlowId, JobId, Now, StreamId, Transport};
 use crate::outgoing::{DialRefusal, OutgoingCallRequest, Wanted, needs_tls};
 use crate::refusal::Refusal;
 use crate::routing::Route;
+use crate::sdp::{LocalMedia, OfferFault};
 use crate::sip::msg::{Host, Method, NameAddr, Uri};
 use crate::sip::ua::{Body, OutgoingRequest, SessionId};
 use crate::ultravox::create_call::Created;
@@ -49,7 +51,7 @@ impl Switchboard {
         let port = self.ports.take(now.at, &mut self.entropy);
         let port = port.ok_or_else(|| unavailable(Refusal::PortsExhausted))?;
         let flow = nowhere(&wanted.callee.uri);
-        let target = Some(self.settings.call.srtp.policy_towards(&wanted.callee.uri));
+        let target = self.settings.call.srtp.policy_named(&wanted.callee.uri);
         let codecs = self.settings.call.codecs.clone();
         let negotiated = match self.make_offer(flow, port, codecs, target) {
             Ok(negotiated) => negotiated,
@@ -73,6 +75,7 @@ impl Switchboard {
             caller: Caller::default(),
             port,
             negotiated,
+            own: self.own.clone(),
         };
         let mut call = Call::new(now, opening, cdr);
         call.outgoing = Some(Box::new(Outgoing::new(wanted, policy, asked)));
@@ -105,7 +108,7 @@ impl Switchboard {
         let to = format!("<{uri}>");
         let mut invite = OutgoingRequest::new(Method::Invite, uri, &outgoing.wanted.from, &to);
         invite.call_id = Some(call.cdr.sip_call_id.clone());
-        invite.body = Some((SDP.to_owned(), call.first.description.clone().into_bytes()));
+        invite.body_by_way = true;
         invite.credentials = outgoing.credentials_here();
         let mut outputs = Vec::new();
         let session = self.ua.dial(now, invite, &mut outputs);
@@ -115,6 +118,59 @@ impl Switchboard {
         }
         self.by_session.insert(session, key);
         self.take_ua_outputs(now, outputs);
+    }
+
+    /// An INVITE of ours is to go out on this flow: its offer gives the address of the listener that the
+    /// peer is spoken with over, on the terms for SRTP of that way.
+    pub(super) fn on_way_found(&mut self, now: Now, session: SessionId, flow: Flow) {
+        let body = match self.renewed_offer(session, flow) {
+            Ok(renewed) => {
+                let (ptime_ms, mut text) = (self.settings.call.ptime_ms, None);
+                self.on_session(now, session, |call, out| {
+                    let callee = call.callee_of(session).map(str::to_owned);
+                    let Some(leg) = call.leg_mut(session) else { return };
+                    leg.offered_to = callee;
+                    // Where offers of early dialogs come from; it is held once the callee has answered.
+                    leg.flow = Flow { id: leg.flow.id, ..flow };
+                    if let Some(renewed) = renewed {
+                        leg.renew_offer(renewed, ptime_ms, out);
+                    }
+                    text = Some(leg.description.clone().into_bytes());
+                });
+                text.map(|text| (SDP.to_owned(), text))
+            }
+            Err(_) => None,
+        };
+        self.tell(now, |ua, out| ua.describe(now, session, body, out));
+    }
+
+    /// The offer of a leg as it is to be on this flow, unless it is so already. A callee who did not get
+    /// the present one gets keys of its own.
+    fn renewed_offer(
+        &mut self,
+        session: SessionId,
+        flow: Flow,
+    ) -> Result<Option<RenewedOffer>, OfferFault> {
+        let key = self.by_session.get(&session);
+        let call = key.and_then(|key| self.calls.get(key));
+        let Some((call, leg)) = call.and_then(|call| Some((call, call.leg(session)?))) else {
+            return Ok(None);
+        };
+        let Some(open) = leg.offer_answer.offered() else { return Ok(None) };
+        let address = self.address_for(flow, leg.media_address.bind.is_ipv4());
+        let address = address.unwrap_or(leg.media_address);
+        let srtp = call.settings.srtp.terms(flow, leg.target_srtp);
+        let (local, port) = (open.clone(), leg.port.0);
+        let local = LocalMedia { address: address.advertise, port, srtp, ..local };
+        let is_anothers =
+            leg.offered_to.as_deref().is_some_and(|to| Some(to) != call.callee_of(session));
+        if local == *open && !is_anothers {
+            return Ok(None);
+        }
+        local.srtp.may_offer()?;
+        let mut offer_answer = self.new_offer_answer();
+        let description = offer_answer.offer(&local).into();
+        Ok(Some(RenewedOffer { offer_answer, description, address }))
     }
 
     /// Gives up our INVITE; a session that is gone already has nothing more to tell.

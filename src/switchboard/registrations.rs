@@ -588,6 +588,6 @@ fn failure_of(fault: &DialFault) -> Failure {
         }
         DialFault::TimedOut => "no answer from the registrar".into(),
         DialFault::FlowLost => "the connection closed before the registrar answered".into(),
-        DialFault::Unwritable => "the request cannot be written".into(),
+        DialFault::Unwritable | DialFault::NoBody => "the request cannot be written".into(),
     })
 }

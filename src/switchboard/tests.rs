@@ -50,6 +50,7 @@ impl Bench {
             media_v4: Some(MediaAddress { bind: address, advertise: address }),
             media_v6: None,
             advertised: Vec::new(),
+            own_addresses: Vec::new(),
             ports: (40_000, 40_009),
             calls_max: 9,
             creations: CreationLimits::default(),

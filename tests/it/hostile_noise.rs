@@ -280,6 +280,7 @@ impl Call {
             jitter: Default::default(),
             outgoing: false,
             cname: "c".into(),
+            own: Default::default(),
         };
         let now = Now::default();
         let mut session =

@@ -118,6 +118,7 @@ fn plan(kind: CodecKind, agent: AgentRates) -> MediaPlan {
         jitter: Default::default(),
         outgoing: false,
         cname: "c7f3a9".into(),
+        own: Default::default(),
     }
 }
 

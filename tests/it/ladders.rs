@@ -7,9 +7,11 @@ mod fallback;
 mod hands;
 mod lost;
 mod outgoing;
+mod own_ports;
 mod refreshing;
 mod ringing;
 mod transfers;
+mod ways;
 
 use crate::sim::agent::{OTHER, Script};
 use crate::sim::network::Path;

@@ -104,6 +104,7 @@ impl World {
             jitter: Default::default(),
             outgoing: false,
             cname: "x".into(),
+            own: Default::default(),
         };
         MediaCommand::Open { plan: Box::new(plan), address: Ipv4Addr::LOCALHOST.into(), port }
     }

@@ -132,6 +132,7 @@ fn local() -> LocalMedia {
         extended: Default::default(),
         silence_suppression: false,
         srtp: Default::default(),
+        own: Default::default(),
     }
 }
 

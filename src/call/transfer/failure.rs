@@ -102,7 +102,8 @@ impl Failure {
                 Unreached::Unknown
                 | Unreached::Unreachable
                 | Unreached::Silent
-                | Unreached::Unwritable,
+                | Unreached::Unwritable
+                | Unreached::KeysInClear,
             ) => "unreachable",
             Failure::NoAnswer => "no_answer",
             Failure::BadAnswer => "unusable_answer",

@@ -8,6 +8,8 @@ mod extended;
 mod hearing;
 mod networks;
 mod one_way;
+mod opening;
+mod own_ports;
 mod pacing;
 mod rates;
 mod relaying;
@@ -87,6 +89,7 @@ fn plan(kind: CodecKind, ptime_ms: u16) -> MediaPlan {
         jitter: Default::default(),
         outgoing: false,
         cname: "c7f3".into(),
+        own: Default::default(),
     }
 }
 

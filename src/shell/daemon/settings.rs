@@ -38,6 +38,7 @@ pub fn of(config: &Config, bound: &[(Transport, SocketAddr)]) -> Settings {
         media_v4,
         media_v6,
         advertised: listeners_advertised(config, bound),
+        own_addresses: own_addresses(bound),
         ports: (*config.media.ports.start(), *config.media.ports.end()),
         calls_max: config.limits.calls_max,
         creations: config.ultravox.creations,
@@ -147,6 +148,12 @@ fn listeners_advertised(
         }
     }
     advertised
+}
+
+/// Where this machine is reached, as far as it tells: its listeners, and its main addresses.
+fn own_addresses(bound: &[(Transport, SocketAddr)]) -> Vec<IpAddr> {
+    let listeners = bound.iter().map(|(_, address)| address.ip());
+    listeners.chain([true, false].map(primary_address)).collect()
 }
 
 fn bracketed(host: &str) -> String {

@@ -557,6 +557,7 @@ mod tests {
             jitter: Default::default(),
             outgoing: false,
             cname: "x".into(),
+            own: Default::default(),
         });
         Input::Command(ForCall { call, what: MediaCommand::Open { plan, address, port } })
     }

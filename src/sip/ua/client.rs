@@ -217,6 +217,7 @@ impl UserAgent {
                 self.errands.dead.note(now.at, &hop, self.config.dead_hop_span);
                 self.advance(now, id, DialFault::NotConnected(ConnectFault::Unreachable), out);
             }
+            Step::Describing { .. } => self.advance(now, id, DialFault::NoBody, out),
             Step::Trying { number } if errand.dial().is_none() => {
                 // A re-INVITE that had a provisional and no answer in time.
                 self.cancel_attempt(now, id, number, out);

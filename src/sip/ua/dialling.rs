@@ -17,10 +17,12 @@ use super::outcome::Ending;
 use super::table::{ClientMachine, ClientRecord};
 use super::{ByeOutcome, Gone, SessionId, UaEvent, UaOutput, UserAgent};
 use crate::ground::{Flow, Now};
+use crate::sip::destination::Destination;
 use crate::sip::dialog::Dialog;
 use crate::sip::msg::{Headers, Method, Name, Response};
 use crate::sip::session::InviteSession;
 use crate::sip::session_timer::SessionTimer;
+use crate::sip::target::Hop;
 use crate::sip::transaction::{Client, ClientKey, Effect};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -75,10 +77,60 @@ impl UserAgent {
                 }
                 self.end_dial(now, id, Ending::Unsent, out);
             }
+            Step::Describing { .. } => {
+                if let Some(errand) = self.errands.get_mut(id) {
+                    errand.step = Step::Over;
+                }
+                self.end_dial(now, id, Ending::Unsent, out);
+            }
             Step::Over => {}
         }
         self.settle_errand(id);
         Ok(())
+    }
+
+    /// Gives the body of an INVITE for the way that [`UaEvent::WayFound`] told; with `None` it does not
+    /// go that way, and the next one is tried.
+    ///
+    /// # Errors
+    /// [`Gone`] when nothing was asked.
+    pub fn describe(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        body: Body,
+        out: &mut Vec<UaOutput>,
+    ) -> Result<(), Gone> {
+        let id = self.errands.dial(session).ok_or(Gone)?;
+        let errand = self.errands.get_mut(id).ok_or(Gone)?;
+        let Step::Describing { flow, to, hop } = errand.step.clone() else { return Err(Gone) };
+        if body.is_none() {
+            self.advance(now, id, DialFault::NoBody, out);
+            return Ok(());
+        }
+        errand.draft.body = body;
+        errand.described = Some(flow);
+        self.begin_attempt(now, id, (flow, to), hop, out);
+        Ok(())
+    }
+
+    /// Asks for the body of an INVITE that depends on its way, unless it was made for this one.
+    pub(super) fn asks_for_body(
+        &mut self,
+        id: ErrandId,
+        (flow, to): (Flow, &Destination),
+        hop: Option<&Hop>,
+        out: &mut Vec<UaOutput>,
+    ) -> bool {
+        let Some(errand) = self.errands.get_mut(id) else { return false };
+        let Some(session) = errand.dial().map(|dial| dial.session) else { return false };
+        if !errand.draft.body_by_way || errand.described == Some(flow) {
+            return false;
+        }
+        errand.step = Step::Describing { flow, to: to.clone(), hop: hop.cloned() };
+        self.settle_errand(id);
+        out.push(UaOutput::Event(UaEvent::WayFound { session, flow }));
+        true
     }
 
     /// A response to an INVITE of ours, in or after its transaction's life.

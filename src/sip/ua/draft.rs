@@ -42,6 +42,9 @@ pub struct OutgoingRequest {
     pub headers: Vec<(String, String)>,
     /// Content type and body.
     pub body: Option<(String, Bytes)>,
+    /// The body of this INVITE depends on the flow that carries it: it is asked for by
+    /// [`super::UaEvent::WayFound`].
+    pub body_by_way: bool,
     /// Answers 401 and 407 of this peer. `None`: they are passed up.
     pub credentials: Option<DigestClient>,
     /// Tried first (RFC 5626); the target is located when it fails.
@@ -64,6 +67,7 @@ impl OutgoingRequest {
             own_contact: OwnContact::default(),
             headers: Vec::new(),
             body: None,
+            body_by_way: false,
             credentials: None,
             flow: None,
         }
@@ -107,6 +111,7 @@ pub(super) struct Draft {
     pub(super) timer: Option<Asked>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Option<(String, Bytes)>,
+    pub(super) body_by_way: bool,
 }
 
 impl Draft {
@@ -125,6 +130,7 @@ impl Draft {
             timer: None,
             headers: request.headers,
             body: request.body,
+            body_by_way: request.body_by_way,
         }
     }
 
@@ -145,6 +151,7 @@ impl Draft {
             timer: None,
             headers: Vec::new(),
             body: None,
+            body_by_way: false,
         }
     }
 

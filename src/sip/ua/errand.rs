@@ -2,9 +2,9 @@
 //! tries still wait for answers. `client` moves them; nothing is decided here.
 //!
 //! ```text
-//! first flow ─▶ Locating ─▶ Connecting ─▶ Trying ─ answer ─▶ Over
-//!                              ▲             │ silence, fault, 503: the next hop
-//!                              └─────────────┘
+//! first flow ─▶ Locating ─▶ Connecting ─▶ Describing ─▶ Trying ─ answer ─▶ Over
+//!                              ▲                           │ silence, fault, 503: the next hop
+//!                              └───────────────────────────┘
 //! ```
 
 use super::draft::{Attempt, Draft};
@@ -130,6 +130,12 @@ pub(super) enum Step {
         ticket: u64,
         hop: Hop,
     },
+    /// The call layer is asked for the body on this way.
+    Describing {
+        flow: Flow,
+        to: Destination,
+        hop: Option<Hop>,
+    },
     /// This transaction is the one that counts; others of the request were abandoned.
     Trying {
         number: u64,
@@ -156,6 +162,8 @@ pub(super) struct Errand {
     /// The UDP hop whose TCP was tried for a large request: UDP it is, whatever the size.
     pub(super) udp_for: Option<Hop>,
     pub(super) step: Step,
+    /// The flow that the present body was made for, where it depends on that.
+    pub(super) described: Option<Flow>,
     pub(super) attempts: Vec<Attempt>,
     /// The ACKs of those who answered an INVITE with 2xx, by their tag. `None` while it waits for its
     /// way or for what it has to say.
@@ -191,6 +199,7 @@ impl Errand {
             may_use_tcp: false,
             udp_for: None,
             step: Step::Over,
+            described: None,
             attempts: Vec::new(),
             acks: BTreeMap::new(),
             received: BTreeMap::new(),

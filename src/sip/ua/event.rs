@@ -129,6 +129,9 @@ pub enum UaEvent {
     FlowLost { session: SessionId },
     /// The peer was heard on another flow: the dialog lives there now.
     Moved { session: SessionId, flow: Flow },
+    /// An INVITE of ours whose body depends on its way is to go out on this flow. Answered at once with
+    /// [`super::UserAgent::describe`]. It comes again for each other flow that is tried.
+    WayFound { session: SessionId, flow: Flow },
     /// A provisional answer above 100 to our INVITE. Several forks may send theirs; a body that
     /// describes media holds for the fork that sent it, which its To tag names (empty without one).
     Progress { session: SessionId, flow: Flow, fork: String, code: u16, reason: String, body: Body },
@@ -174,6 +177,8 @@ pub enum DialFault {
     Digest(DigestFault),
     /// A header that cannot be written.
     Unwritable,
+    /// The call layer has no body for the way that was found.
+    NoBody,
 }
 
 /// How our BYE or CANCEL ended. The call is over in every case.

@@ -174,7 +174,7 @@ impl Final {
     fn of_fault(fault: &DialFault) -> Final {
         let code = match fault {
             DialFault::TimedOut => 408,
-            DialFault::Unwritable => 400,
+            DialFault::Unwritable | DialFault::NoBody => 400,
             DialFault::BadTarget(_)
             | DialFault::NotLocated(_)
             | DialFault::NotConnected(_)

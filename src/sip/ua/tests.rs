@@ -199,6 +199,10 @@ fn shown_event(event: &UaEvent) -> String {
         UaEvent::Closed { session, outcome } => format!("Closed {} {outcome:?}", session.0),
         UaEvent::FlowLost { session } => format!("FlowLost {}", session.0),
         UaEvent::Moved { session, flow } => format!("Moved {} {}", session.0, flow.id.0),
+        UaEvent::WayFound { session, flow } => {
+            let (transport, peer) = (flow.transport.uri_param(), flow.peer);
+            format!("WayFound {} {transport} {peer}", session.0)
+        }
         UaEvent::Progress { session, code, body, .. } => {
             let body = body.as_ref().map(|(_, body)| String::from_utf8_lossy(body).into_owned());
             format!("Progress {} {code} {}", session.0, body.unwrap_or("-".into()))

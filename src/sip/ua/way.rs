@@ -195,6 +195,9 @@ impl UserAgent {
         hop: Option<Hop>,
         out: &mut Vec<UaOutput>,
     ) {
+        if self.asks_for_body(id, (flow, &to), hop.as_ref(), out) {
+            return;
+        }
         if !self.number(id) {
             return self.drop_errand(id);
         }

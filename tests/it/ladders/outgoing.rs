@@ -324,6 +324,8 @@ fn a_hundred_storms_leave_nothing() {
                 other_fork_rings: None,
                 reliable: false,
                 updates: None,
+                encrypts: false,
+                waits_for_rtp: false,
             });
             let mut outgoing = target();
             outgoing["to"] = format!("sip:{number}@192.0.2.{}", 100 + number).into();

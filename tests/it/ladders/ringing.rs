@@ -31,7 +31,7 @@ fn heard(world: &World) -> Vec<String> {
 const MUSIC: &str = "play Sound(16000 ms at 8000 Hz, repeats: true)";
 const TONE: &str = "play Sound(5000 ms at 8000 Hz, repeats: true)";
 const TO_SOUND: &str = "arrange leg 0 ← sound";
-const TO_TARGET: &str = "arrange leg 0 ← leg 1, leg 0 ← sound";
+const TO_TARGET: &str = "arrange leg 0 ← leg 1, leg 0 ← sound, leg 1 opened";
 const BRIDGED: &str = "arrange leg 0 ← leg 1, leg 1 ← leg 0";
 const BACK: &str = "arrange leg 0 ← agent 0, agent 0 ← leg 0";
 const NOTHING: &str = "play nothing";
@@ -69,6 +69,22 @@ fn the_target_is_heard_from_its_first_packet_on() {
     // Music until there is something else; the answer changes nothing but that both speak.
     assert_eq!(heard(&world), [TO_SOUND, MUSIC, TO_TARGET, NOTHING, BRIDGED, NOTHING]);
     assert_eq!(world.ladder().matches("change leg 1").count(), 1, "the same description");
+    let heard_ms = world.callees[0].rtp_received * 20;
+    assert!((4_700..=4_850).contains(&heard_ms), "silence from its 183 on: {heard_ms} ms");
+}
+
+#[test]
+fn a_target_that_waits_for_our_first_packet_is_heard_while_it_rings() {
+    let waits = Manner { rings: None, waits_for_rtp: true, ..early() };
+    let mut world = cold(WhileRinging::Target, waits.clone());
+    world.callee_speaks(2_600, 0, 240);
+    let record = check("ringing_latching", &mut world);
+    assert_eq!(told(&record).0, TransferOutcome::Bridged);
+    assert_eq!(heard(&world), [TO_SOUND, MUSIC, TO_TARGET, NOTHING, BRIDGED, NOTHING]);
+    // Where it is not to be heard, nothing is sent to it either.
+    let mut world = cold(WhileRinging::Music, waits);
+    world.callee_speaks(2_600, 0, 240);
+    check("ringing_latching_unheard", &mut world);
     let heard_ms = world.callees[0].rtp_received * 20;
     assert!((2_900..=3_050).contains(&heard_ms), "after the answer only: {heard_ms} ms");
 }

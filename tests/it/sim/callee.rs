@@ -39,6 +39,10 @@ pub struct Manner {
     pub reinvites: Option<(u64, &'static str)>,
     /// Agrees to telephone-events.
     pub events: bool,
+    /// Takes SRTP where it is offered.
+    pub encrypts: bool,
+    /// Says nothing of its media before it has heard a packet of ours.
+    pub waits_for_rtp: bool,
 }
 
 impl Default for Manner {
@@ -59,6 +63,8 @@ impl Default for Manner {
             bare_200: false,
             reinvites: None,
             events: false,
+            encrypts: false,
+            waits_for_rtp: false,
         }
     }
 }
@@ -122,6 +128,8 @@ pub struct Callee {
     pub rtp_received: u64,
     /// The methods of the requests that came, copies among them.
     pub heard: Vec<String>,
+    /// Messages with a description as they came.
+    pub described: Vec<String>,
     /// `Authorization` of the last INVITE.
     pub authorization: Option<String>,
     invites: Vec<Invited>,
@@ -147,6 +155,7 @@ impl Callee {
             manner,
             rtp_received: 0,
             heard: Vec::new(),
+            described: Vec::new(),
             authorization: None,
             invites: Vec::new(),
             said_bye: false,
@@ -161,6 +170,9 @@ impl Callee {
     pub fn receive(&mut self, bytes: &[u8], out: &mut Vec<Out>) {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let head = text.split_once("\r\n\r\n").map_or(text.as_str(), |(head, _)| head).to_owned();
+        if text.contains("m=audio") {
+            self.described.push(text.clone());
+        }
         if head.starts_with("SIP/2.0 ") {
             return self.on_response(&head, out);
         }
@@ -420,7 +432,9 @@ impl Callee {
     fn other_sdp(&self) -> String {
         let own = format!("m=audio {}", self.media.port());
         let other = format!("m=audio {}", self.other_media.port());
-        self.sdp().replace(&own, &other)
+        let [here, there] =
+            [self.media, self.other_media].map(|at| format!("c=IN IP4 {}", at.ip()));
+        self.sdp().replace(&own, &other).replace(&here, &there)
     }
 
     fn sdp(&self) -> String {
@@ -429,11 +443,30 @@ impl Callee {
             true => (" 101", "a=rtpmap:101 telephone-event/8000\r\n"),
             false => ("", ""),
         };
+        let (proto, crypto) = self.security();
         format!(
             "v=0\r\no=callee 9 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
-             m=audio {port} RTP/AVP 0{number}\r\na=rtpmap:0 PCMU/8000\r\n{event}",
+             m=audio {port} {proto} 0{number}\r\na=rtpmap:0 PCMU/8000\r\n{event}{crypto}",
             self.version
         )
+    }
+
+    /// The profile and the key line that answer the last description.
+    fn security(&self) -> (&'static str, String) {
+        const SUITE: &str = "AES_CM_128_HMAC_SHA1_80";
+        let offer = self.described.last().filter(|_| self.manner.encrypts);
+        let line = offer.and_then(|offer| {
+            offer
+                .lines()
+                .find_map(|line| line.strip_prefix("a=crypto:").filter(|l| l.contains(SUITE)))
+        });
+        let Some(tag) = line.and_then(|line| line.split(' ').next()) else {
+            return ("RTP/AVP", String::new());
+        };
+        let secure = offer.is_some_and(|offer| offer.contains("RTP/SAVP"));
+        let proto = if secure { "RTP/SAVP" } else { "RTP/AVP" };
+        let key = "WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz";
+        (proto, format!("a=crypto:{tag} {SUITE} inline:{key}\r\n"))
     }
 }
 

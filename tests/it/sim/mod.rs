@@ -200,6 +200,8 @@ pub struct World {
     pub invites: BTreeMap<(String, String), BTreeSet<(String, String)>>,
     /// Host names and their addresses, in the order of their priority.
     pub names: BTreeMap<String, Vec<SocketAddr>>,
+    /// Peers that are spoken with over another listener than the usual one of UDP.
+    pub ways: BTreeMap<SocketAddr, (Transport, SocketAddr)>,
     slots: BTreeMap<CallKey, Slot>,
     by_port: BTreeMap<u16, (CallKey, LegId)>,
     jobs: BTreeSet<JobId>,
@@ -233,6 +235,7 @@ pub fn settings() -> Settings {
         media_v4: Some(MediaAddress { bind: address, advertise: address }),
         media_v6: None,
         advertised: Vec::new(),
+        own_addresses: Vec::new(),
         ports: (40_000, 40_099),
         calls_max: 100,
         creations: CreationLimits::default(),
@@ -308,6 +311,7 @@ impl World {
             drained: 0,
             invites: BTreeMap::new(),
             names: BTreeMap::new(),
+            ways: BTreeMap::new(),
             slots: BTreeMap::new(),
             by_port: BTreeMap::new(),
             jobs: BTreeSet::new(),
@@ -379,6 +383,11 @@ impl World {
     /// The ladder of the run so far.
     pub fn ladder(&self) -> &str {
         self.lines.text()
+    }
+
+    /// The media ports that calls have, in their order.
+    pub fn open_ports(&self) -> Vec<u16> {
+        self.by_port.keys().copied().collect()
     }
 
     /// Nothing of any call is left, in the edge or in its shard.
@@ -457,7 +466,7 @@ impl World {
     }
 
     fn on_sip(&mut self, from: SocketAddr, bytes: Vec<u8>) {
-        let flow = edge_flow(from);
+        let flow = self.flow_to(from);
         if bytes.starts_with(b"INVITE ") {
             self.invites.entry(ladder::call_and_cseq(&bytes)).or_default();
         }
@@ -494,7 +503,9 @@ impl World {
         let found = legs.find_map(|side| {
             side.remote.filter(|remote| own.contains(remote)).map(|remote| (remote, side.port))
         });
-        if let Some((media, port)) = found {
+        let speaks =
+            !self.callees[callee].manner.waits_for_rtp || self.callees[callee].rtp_received > 0;
+        if let Some((media, port)) = found.filter(|_| speaks) {
             // Sequence and timestamp follow the time.
             let number = u32::try_from(self.now.at.as_nanos() / 20_000_000).unwrap_or_default();
             let mut packet = vec![0x80, 0];
@@ -586,7 +597,8 @@ impl World {
         let Some(answer) = registrar.answer(text) else { return };
         self.say("registrar", "edge", &ladder::message(answer.as_bytes()));
         let message = Message::parse(Bytes::from(answer), Framing::Datagram).expect("well formed");
-        self.edge_in(Duration::from_millis(5), Input::Message { flow: edge_flow(to), message });
+        let flow = self.flow_to(to);
+        self.edge_in(Duration::from_millis(5), Input::Message { flow, message });
     }
 
     fn edge_in(&mut self, wait: Duration, input: Input) {
@@ -669,7 +681,7 @@ impl World {
                     self.edge_soon(Input::Located { ticket, result });
                 }
                 Command::Connect { ticket, hop } => {
-                    let result = Ok(edge_flow(hop.address));
+                    let result = Ok(self.flow_to(hop.address));
                     self.edge_soon(Input::Connected { ticket, result });
                 }
                 Command::KeepBinding { registration, binding } => {
@@ -688,7 +700,15 @@ impl World {
         }
     }
 
-    /// Addresses, and the names that the scenario knows, all by UDP.
+    /// The listener that this peer is spoken with over, and all of its own.
+    fn flow_to(&self, peer: SocketAddr) -> Flow {
+        let usual = (Transport::Udp, "198.51.100.1:5060".parse().expect("an address"));
+        let (transport, local) = self.ways.get(&peer).copied().unwrap_or(usual);
+        let id = FlowId(if local.port() == 5060 { 1 } else { local.port().into() });
+        Flow { id, transport, local, peer }
+    }
+
+    /// Addresses, and the names that the scenario knows, by their way.
     fn locate(&self, target: &Target) -> Result<Vec<Hop>, LocateFault> {
         let addresses = match &target.host {
             TargetHost::Address(ip) => {
@@ -696,8 +716,10 @@ impl World {
             }
             TargetHost::Name(name) => self.names.get(name).cloned().unwrap_or_default(),
         };
-        let hop =
-            |address| Hop { transport: Transport::Udp, address, identity: target.host.clone() };
+        let hop = |address| {
+            let transport = self.flow_to(address).transport;
+            Hop { transport, address, identity: target.host.clone() }
+        };
         match addresses.is_empty() {
             true => Err(LocateFault::NoSuchName),
             false => Ok(addresses.into_iter().map(hop).collect()),
@@ -1191,13 +1213,8 @@ fn arranged(scene: &Scene) -> String {
         Port::Sound => "sound".to_owned(),
     };
     let pair = |(listener, speaker)| format!("{} ← {}", name(listener), name(speaker));
-    scene.pairs().map(pair).collect::<Vec<_>>().join(", ")
-}
-
-/// The edge's one listener, seen from `peer`.
-fn edge_flow(peer: SocketAddr) -> Flow {
-    let local = "198.51.100.1:5060".parse().expect("an address");
-    Flow { id: FlowId(1), transport: Transport::Udp, local, peer }
+    let opened = scene.opened().map(|leg| format!("leg {} opened", leg.0));
+    scene.pairs().map(pair).chain(opened).collect::<Vec<_>>().join(", ")
 }
 
 fn at_ms(ms: u64) -> Instant {

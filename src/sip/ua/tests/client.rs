@@ -835,3 +835,63 @@ fn a_request_alone_is_answered_with_its_hop_and_its_credentials() {
     assert_eq!(caller.shown(), [failed]);
     caller.end_clean();
 }
+
+/// An INVITE whose body depends on its way.
+fn by_way() -> OutgoingRequest {
+    OutgoingRequest { body: None, body_by_way: true, ..Caller::with_credentials() }
+}
+
+impl Caller {
+    fn describe(&mut self, body: Option<&'static str>) -> Result<(), Gone> {
+        let body = body.map(|body| ("application/sdp".to_owned(), body.into()));
+        self.world.agent.describe(self.world.now, SessionId(1), body, &mut self.world.out)
+    }
+}
+
+#[test]
+fn a_body_that_depends_on_the_way_is_asked_for_on_each() {
+    let mut caller = Caller::dialled(by_way(), &[ONE, TWO]);
+    assert_eq!(caller.describe(Some("too early")), Err(Gone));
+    assert_eq!(caller.shown(), ["Connect udp 192.0.2.1:5060"]);
+    caller.connect();
+    assert_eq!(caller.shown(), ["WayFound 1 udp 192.0.2.1:5060"], "nothing is sent before");
+    assert_eq!(caller.describe(Some("one")), Ok(()));
+    assert_eq!(caller.shown(), ["INVITE 1 → 192.0.2.1:5060"]);
+    assert_eq!(caller.describe(Some("twice")), Err(Gone));
+    // The answer to a challenge goes the same way, with the same body.
+    let shown = caller.reply("401 Unauthorized", "x", CHALLENGE);
+    assert_eq!(shown, ["ACK 1 → 192.0.2.1:5060", "INVITE 2 → 192.0.2.1:5060"]);
+    assert!(
+        caller.sent.iter().all(|(_, text)| !text.starts_with("INVITE") || text.ends_with("one"))
+    );
+    let shown = caller.reply("503 Unavailable", "x", "");
+    assert_eq!(shown, ["ACK 2 → 192.0.2.1:5060", "Connect udp 192.0.2.2:5060"]);
+    caller.connect();
+    assert_eq!(caller.shown(), ["WayFound 1 udp 192.0.2.2:5060"]);
+    assert_eq!(caller.describe(Some("two")), Ok(()));
+    assert_eq!(caller.shown(), ["INVITE 2 → 192.0.2.2:5060"]);
+    assert!(caller.sent.last().is_some_and(|(_, text)| text.ends_with("two")));
+}
+
+#[test]
+fn a_way_without_a_body_is_passed_over_and_a_cancel_meets_none() {
+    let mut caller = Caller::dialled(by_way(), &[ONE, TWO]);
+    caller.shown();
+    caller.connect();
+    caller.shown();
+    assert_eq!(caller.describe(None), Ok(()));
+    assert_eq!(caller.shown(), ["Connect udp 192.0.2.2:5060"]);
+    caller.connect();
+    caller.shown();
+    assert_eq!(caller.describe(None), Ok(()));
+    assert_eq!(caller.shown(), ["DialFailed 1 NoBody"]);
+    caller.end_clean();
+    let mut caller = Caller::dialled(by_way(), &[ONE]);
+    caller.shown();
+    caller.connect();
+    let (agent, now) = (&mut caller.world.agent, caller.world.now);
+    agent.cancel(now, SessionId(1), None, &mut caller.world.out).expect("it is not answered");
+    assert_eq!(caller.shown(), ["WayFound 1 udp 192.0.2.1:5060", "Closed 1 Unsent"]);
+    assert_eq!(caller.describe(Some("late")), Err(Gone));
+    caller.end_clean();
+}
