@@ -100,6 +100,11 @@ impl DigestClient {
         DigestClient { credentials, origin: Space::default(), proxy: Space::default() }
     }
 
+    /// Whose credentials these are.
+    pub fn username(&self) -> &str {
+        &self.credentials.username
+    }
+
     /// A 401 or 407 came: takes its challenges. The strongest algorithm wins, and among equals the
     /// first. The other header is read too when it is there (RFC 3261 §22.3: a forking proxy joins
     /// them); its faults matter only when it stands alone.

@@ -104,6 +104,7 @@ impl Switchboard {
         invite.headers = errand.headers.clone();
         invite.body_by_way = true;
         invite.credentials = errand.credentials_here();
+        self.send_by_registration(&mut invite);
         let mut outputs = Vec::new();
         let session = self.ua.dial(now, invite, &mut outputs);
         let second = self.calls.get_mut(&key).and_then(|call| call.second.as_mut());

@@ -110,6 +110,7 @@ impl Switchboard {
         invite.call_id = Some(call.cdr.sip_call_id.clone());
         invite.body_by_way = true;
         invite.credentials = outgoing.credentials_here();
+        self.send_by_registration(&mut invite);
         let mut outputs = Vec::new();
         let session = self.ua.dial(now, invite, &mut outputs);
         if let Some(call) = self.calls.get_mut(&key) {

@@ -6,12 +6,12 @@
 use super::{Command, Switchboard};
 use crate::account::{Registration, RegistrationId};
 use crate::admission::Admission;
-use crate::ground::{Entropy, Flow, FlowId, Instant, Now, TimerIndex, WallTime, limits};
+use crate::ground::{Entropy, Flow, FlowId, Instant, Now, TimerIndex, Transport, WallTime, limits};
 use crate::sip::digest::DigestClient;
-use crate::sip::msg::{Method, NameAddr, Request, Response};
+use crate::sip::msg::{Method, NameAddr, Request, Response, Uri};
 use crate::sip::registration::{
     Answered, Binding, Failure, KeepAlive, KeepAliveOutput, Register, RegisterContact, Registrar,
-    RegistrationClient, RegistrationOutput,
+    RegistrationClient, RegistrationOutput, RegistrationSettings,
 };
 use crate::sip::target::{ConnectFault, Hop, LocateFault, Target};
 use crate::sip::ua::{DialFault, OutgoingRequest, OwnContact, RequestId};
@@ -121,6 +121,24 @@ impl Registrations {
         let source = flow.peer.ip();
         let at_source = |member: &&Member| self.sources(member).any(|address| address == source);
         self.members.values().filter(at_source).find(|member| is_called(member, &called))
+    }
+
+    /// The registration that a call of ours to this callee goes by: at the host that is called, of the
+    /// user who calls or of these credentials; one with a binding before one without.
+    fn serving(&self, callee: &str, from: &str, username: Option<&str>) -> Option<&Member> {
+        let callee = Target::of_uri(&Uri::parse(callee).ok()?).ok()?;
+        let from = NameAddr::parse(from).ok();
+        let caller = from.map(|from| from.uri().user_decoded().into_owned());
+        let serves = |member: &&&Member| {
+            let settings = &member.registration.settings;
+            let is_users = caller.as_ref() == Some(&member.user())
+                || username == Some(settings.credentials.username.as_str());
+            is_users && serves_host(settings, &callee)
+        };
+        let wanted = || self.by_id.values().filter_map(|handle| self.members.get(handle));
+        let all: Vec<&Member> = wanted().collect();
+        let bound = all.iter().filter(serves).find(|member| member.client.flow().is_some());
+        bound.or_else(|| all.iter().find(|member| serves(member))).copied()
     }
 
     /// Where calls over a binding may come from: the other end of its flow, and the addresses of its
@@ -423,6 +441,18 @@ impl Switchboard {
         Some(Admission::Registration(Arc::clone(&member.name)))
     }
 
+    /// A call of ours to the host of a registration goes as its REGISTERs do: by its outbound proxy,
+    /// on the flow of its binding while there is one, from the address that is bound.
+    pub(super) fn send_by_registration(&self, invite: &mut OutgoingRequest) {
+        let username = invite.credentials.as_ref().map(DigestClient::username);
+        let all = &self.registrations;
+        let Some(member) = all.serving(&invite.request_uri, &invite.from, username) else { return };
+        let settings = &member.registration.settings;
+        invite.routes.clone_from(&settings.routes);
+        invite.flow = member.client.flow();
+        invite.own_contact = own_contact(settings.user.clone(), String::new());
+    }
+
     fn on_registration(
         &mut self,
         now: Now,
@@ -552,6 +582,15 @@ impl Switchboard {
             }
         }
     }
+}
+
+/// The registrar's host is called, by its transport or by none that is named.
+fn serves_host(settings: &RegistrationSettings, callee: &Target) -> bool {
+    let registrar = &settings.registrar;
+    let is_there = (&registrar.host, registrar.port) == (&callee.host, callee.port);
+    let is_tls = |target: &Target| target.transport == Some(Transport::Tls);
+    let by_it = callee.transport.is_none() || callee.transport == registrar.transport;
+    is_there && by_it && (!callee.secure || is_tls(registrar) && is_tls(&settings.target))
 }
 
 fn own_contact(user: String, params: String) -> OwnContact {

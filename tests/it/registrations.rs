@@ -2,9 +2,11 @@
 //! them, changes while it runs, a restart, a drain, an outage. Each machine by itself is tested beside
 //! its code.
 
+use crate::sim::callee::Manner;
 use crate::sim::pbx::Action;
 use crate::sim::registrar::{Mood, Registrar};
-use crate::sim::{World, ladder, settings};
+use crate::sim::{Facts, World, ladder, settings};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -247,4 +249,75 @@ fn a_second_drain_waits_for_no_registrar() {
     world.edge(1_100, Input::Drain { grace: Duration::from_secs(60) });
     world.run_out(6_200);
     assert_eq!(world.drained, 1);
+}
+
+/// A registration at `pbx.example` whose name leads elsewhere by the time that calls are placed: the
+/// phone of the PBX and that of the other place, and who is called as whom.
+fn placing(outbound_proxy: Option<&str>, calls: &[(&str, &str)]) -> World {
+    let mut world = World::new(1, settings());
+    let leaves = Manner { answers: Some((100, 200, "")), hangs_up: Some(500), ..Manner::default() };
+    for _ in 0..3 {
+        world.callee(leaves.clone());
+    }
+    let [pbx, elsewhere, proxy] = [0, 1, 2].map(|phone: usize| world.callees[phone].address);
+    let registrar = outbound_proxy.map_or(pbx, |_| proxy).to_string();
+    world.registrars.push(Registrar::new(&registrar, "sales", "secret"));
+    world.names.insert("trunk.example".into(), vec![pbx]);
+    world.names.insert("proxy.example".into(), vec![proxy]);
+    let document = RegistrationDocument {
+        username: "sales".into(),
+        password: Secret::new("secret"),
+        proxy: "trunk.example".into(),
+        outbound_proxy: outbound_proxy.map(str::to_owned),
+        ..RegistrationDocument::default()
+    };
+    let placed = Registration::compile(RegistrationId("r1".into()), &document).expect("good");
+    world.edge(0, wanted(vec![placed]));
+    world.run_out(1_000);
+    world.names.insert("trunk.example".into(), vec![elsewhere]);
+    for (ms, (to, from)) in (2_000..).step_by(2_000).zip(calls) {
+        world.dial(ms, json!({ "to": to, "from": from }));
+    }
+    world.run_out(20_000);
+    world.edge(21_000, wanted(Vec::new()));
+    world.run_out(60_000);
+    assert!(world.is_idle(), "{}", world.ladder());
+    let joined = |facts: &Facts| facts.records.last().is_some_and(|cdr| cdr.joined_at.is_some());
+    assert!(world.facts.values().all(joined), "{}", world.ladder());
+    world
+}
+
+/// INVITEs that reached each phone.
+fn invited(world: &World) -> Vec<usize> {
+    let count = |heard: &[String]| heard.iter().filter(|method| *method == "INVITE").count();
+    world.callees.iter().map(|callee| count(&callee.heard)).collect()
+}
+
+#[test]
+fn calls_of_ours_to_a_registrar_go_over_the_binding_of_who_calls() {
+    let world = placing(None, &[("sip:1@trunk.example", "sales")]);
+    assert_eq!(invited(&world), [1, 0, 0], "on the flow of the binding\n{}", world.ladder());
+    let invite = &world.callees[0].described[0];
+    assert!(invite.contains("Contact: <sip:sales@198.51.100.1:5060;"), "{invite}");
+    assert!(!invite.contains("\r\nRoute:"), "{invite}");
+    // Of another user, to another port, and to another transport: as ever.
+    for (to, from) in [
+        ("sip:1@trunk.example", "+15550100"),
+        ("sip:1@trunk.example:5060", "sales"),
+        ("sip:1@trunk.example;transport=tcp", "sales"),
+    ] {
+        let world = placing(None, &[(to, from)]);
+        assert_eq!(invited(&world), [0, 1, 0], "{to} of {from}\n{}", world.ladder());
+    }
+}
+
+#[test]
+fn calls_of_ours_to_a_registrar_go_by_its_outbound_proxy() {
+    let calls = [("sip:1@trunk.example", "sales"), ("sip:1@trunk.example", "+15550100")];
+    let world = placing(Some("proxy.example"), &calls);
+    assert_eq!(invited(&world), [0, 1, 1], "{}", world.ladder());
+    let invite = &world.callees[2].described[0];
+    assert!(invite.starts_with("INVITE sip:1@trunk.example SIP/2.0\r\n"), "{invite}");
+    assert!(invite.contains("\r\nRoute: <sip:proxy.example;lr>\r\n"), "{invite}");
+    assert!(!world.callees[1].described[0].contains("\r\nRoute:"));
 }
