@@ -9,6 +9,7 @@ mod lost;
 mod outgoing;
 mod own_ports;
 mod refreshing;
+mod reports;
 mod ringing;
 mod transfers;
 mod ways;

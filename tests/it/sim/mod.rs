@@ -41,6 +41,8 @@ use voxedge::media::plan::{
 };
 use voxedge::outgoing::{DialRefusal, HostRule, OutgoingCallRequest, OutgoingPolicy};
 use voxedge::refusal::RefusalPolicy;
+use voxedge::rtp::packet::RtpPacket;
+use voxedge::rtp::rtcp::{Compound, Part};
 use voxedge::sip::msg::{Framing, Message};
 use voxedge::sip::registration::Binding;
 use voxedge::sip::target::{Hop, LocateFault, Target, TargetHost};
@@ -200,6 +202,8 @@ pub struct World {
     pub invites: BTreeMap<(String, String), BTreeSet<(String, String)>>,
     /// Host names and their addresses, in the order of their priority.
     pub names: BTreeMap<String, Vec<SocketAddr>>,
+    /// Of the edge's streams: where each goes, its SSRC, and its extended reports so far.
+    pub streams: BTreeMap<SocketAddr, (u32, u32)>,
     /// Peers that are spoken with over another listener than the usual one of UDP.
     pub ways: BTreeMap<SocketAddr, (Transport, SocketAddr)>,
     slots: BTreeMap<CallKey, Slot>,
@@ -311,6 +315,7 @@ impl World {
             drained: 0,
             invites: BTreeMap::new(),
             names: BTreeMap::new(),
+            streams: BTreeMap::new(),
             ways: BTreeMap::new(),
             slots: BTreeMap::new(),
             by_port: BTreeMap::new(),
@@ -349,6 +354,15 @@ impl World {
     /// From `ms` on the callee says so many packets, to whichever leg has its address.
     pub fn callee_speaks(&mut self, ms: u64, callee: usize, packets: u16) {
         self.enter(at_ms(ms), Item::CalleeSpeaks { callee, packets });
+    }
+
+    /// This media of the caller's comes to the edge at `ms`, at the port that it is sent to.
+    pub fn caller_sends(&mut self, ms: u64, caller: usize, bytes: Vec<u8>) {
+        let source = self.callers[caller].media;
+        let mut legs = self.slots.values().flat_map(|slot| &slot.legs);
+        let port = legs.find(|side| side.remote == Some(source)).map(|side| side.port);
+        let port = port.expect("the caller's call is up");
+        self.enter(at_ms(ms), Item::RtpToEdge { source, port, bytes });
     }
 
     /// A client gives up the call with this Ultravox id at `ms`.
@@ -1175,6 +1189,12 @@ impl World {
         let (mut buffer, mut sent, mut events) = ([0; 1500], Vec::new(), Vec::new());
         while let Some(transmit) = slot.session.poll_transmit(self.now, &mut buffer) {
             sent.push(transmit.to);
+            let packet = &buffer[..transmit.len];
+            let stream = self.streams.entry(transmit.to).or_default();
+            match RtpPacket::parse(packet) {
+                Ok(view) if !(192..=223).contains(&packet[1]) => stream.0 = view.header.ssrc,
+                Ok(_) | Err(_) => stream.1 += u32::from(is_extended(packet)),
+            }
         }
         while let Some(event) = slot.session.poll_event() {
             events.push(event);
@@ -1203,6 +1223,12 @@ impl World {
     fn tell(&mut self, call: CallKey, what: MediaEvent) {
         self.enter_in(HAND_OVER, Item::Event(ForCall { call, what }));
     }
+}
+
+/// A compound of RTCP with an extended report in it.
+fn is_extended(packet: &[u8]) -> bool {
+    let mut parts = Compound::parse(packet).into_iter().flatten();
+    parts.any(|part| matches!(part, Part::Extended { .. }))
 }
 
 /// Who hears whom, listeners first.

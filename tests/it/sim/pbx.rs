@@ -142,6 +142,8 @@ pub struct Caller {
     /// More header lines of the INVITE.
     pub headers: Vec<String>,
     pub offer: Offer,
+    /// More lines of its descriptions.
+    pub media_lines: &'static str,
     /// ACKs 2xx at all, and with a description after a late offer.
     pub acks: bool,
     pub ack_describes: bool,
@@ -194,6 +196,7 @@ impl Caller {
             to_user: to_user.into(),
             headers: Vec::new(),
             offer: Offer::Pcmu,
+            media_lines: "",
             acks: true,
             ack_describes: true,
             ack_numbers: "0 101",
@@ -624,8 +627,8 @@ impl Caller {
         };
         format!(
             "v=0\r\no=pbx 7 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
-             m=audio {port} RTP/AVP {numbers}\r\n{map}a={}\r\n",
-            self.version, self.direction
+             m=audio {port} RTP/AVP {numbers}\r\n{map}a={}\r\n{}",
+            self.version, self.direction, self.media_lines
         )
     }
 }
