@@ -8,6 +8,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use voxedge::ground::Secret;
 use voxedge::shell::admin::client::{self, Answer, Ask};
+use voxedge::shell::config::{Advertised, Config, ListenerAdvertised};
 use voxedge::sip::msg::{Builder, Framing, Message, Method, Request};
 use voxedge::sip::status::StatusLine;
 use voxedge::ultravox::schema;
@@ -17,10 +18,15 @@ const KEY: &str = "application";
 
 /// A daemon that may call this address and no other.
 async fn rig_for(callee: SocketAddr) -> Rig {
+    rig_as(callee, |_| {}).await
+}
+
+async fn rig_as(callee: SocketAddr, adjust: impl FnOnce(&mut Config)) -> Rig {
     let policy = format!("allowed_hosts = [\"{callee}\"]");
     let key = "base_url = \"embedded\"\napi_key = \"application\"";
-    Rig::start(&[("base_url = \"embedded\"", key), ("allowed_hosts = [\"127.0.0.1\"]", &policy)])
-        .await
+    let changes =
+        [("base_url = \"embedded\"", key), ("allowed_hosts = [\"127.0.0.1\"]", policy.as_str())];
+    Rig::start_as(&changes, adjust).await
 }
 
 /// A telephone that is called.
@@ -161,6 +167,31 @@ fn a_call_that_is_answered_ends_with_the_callees_bye() {
             Some(details(&rig, &call_id)).filter(|details| !details["terminationReason"].is_null())
         });
         assert_eq!(ended["terminationReason"], "SIP_TERMINATION_NORMAL");
+        rig.stop().await;
+    });
+}
+
+#[test]
+fn a_call_gives_the_address_of_the_listener_that_it_goes_out_by() {
+    rig::run(Duration::from_secs(60), async {
+        let callee = Callee::new();
+        let given = Advertised { v4: Some([127, 0, 0, 7].into()), ..Advertised::default() };
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let rig = rig_as(callee.address, |config| {
+            config.listen.listeners = vec![ListenerAdvertised { listen, advertise: given }];
+        })
+        .await;
+        place(&rig, &callee);
+        let invite = callee.expect(&Method::Invite);
+        let description = String::from_utf8_lossy(invite.0.body()).into_owned();
+        assert!(description.contains("\r\nc=IN IP4 127.0.0.7\r\n"), "{description}");
+        assert!(!description.contains("127.0.0.1"), "{description}");
+        let ours = format!("127.0.0.7:{}", rig.doors.udp.port());
+        let contact = invite.0.contact().expect("we can be reached").uri().as_str().to_owned();
+        assert!(contact.contains(&ours), "{contact}");
+        assert!(invite.0.via().as_str().contains(&ours), "{}", invite.0.via().as_str());
+        callee.answer(&invite, 486, "");
+        callee.expect(&Method::Ack);
         rig.stop().await;
     });
 }
