@@ -63,7 +63,7 @@ fn table(calls: &[LiveCall], full: bool) -> String {
     if rows.len() == 1 {
         return "no call is up\n".to_owned();
     }
-    align(&rows, 4..HEADS.len())
+    align(&rows, 4..HEADS.len()) + "the last five seconds, and in brackets the whole call\n"
 }
 
 fn row(key: &str, who: &str, leg: &LiveLeg) -> [String; HEADS.len()] {
@@ -140,6 +140,7 @@ KEY          FROM → TO             LEG  CODEC          RECEIVED  SENT   MISSED
 6ab13b80-2a  +********234 → sales  0    PCMU, SRTP         1204  1210  0.0 (1.5)        2.3           41.0  4.41 (4.30)        -
 6ab13b80-2a  +********234 → sales  1    PCMU, on hold      1204  1210          -        2.3              -     - (4.20)        -
 6ab13b80-2a  - → -                 -    -                     -     -          -          -              -            -        -
+the last five seconds, and in brackets the whole call
 ";
         assert_eq!(table(&[call, young], false), expected);
         assert_eq!(table(&[], false), "no call is up\n");

@@ -26,6 +26,9 @@ use tokio::sync::oneshot;
 /// Records in one answer, unless asked otherwise, and at most.
 const LIMIT: usize = 50;
 const LIMIT_MAX: usize = 1_000;
+/// Live records of one list that signalling is asked for; the others are as the store has them, at most
+/// some seconds old.
+const REFRESHED_MAX: usize = 50;
 /// Seconds of one deciminute.
 const DECIMINUTE_S: u64 = 6;
 
@@ -45,7 +48,7 @@ struct Records {
     calls: Vec<Cdr>,
 }
 
-/// `GET /edge/calls`: `{"calls": […]}`, newest first.
+/// `GET /edge/calls`: `{"calls": […]}`, newest first; the first live ones as they are now.
 pub async fn records(
     State(state): State<AdminState>,
     query: Result<Query<RecordsQuery>, QueryRejection>,
@@ -62,7 +65,15 @@ pub async fn records(
     let filter = Filter { live: query.live, agent_id: query.agent_id, before };
     let limit = query.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
     match api::read(&state, move |reader| reader.list(&filter, limit)).await {
-        Ok(calls) => Json(Records { calls }).into_response(),
+        Ok(mut calls) => {
+            let up = calls.iter_mut().filter(|call| !call.is_closed());
+            for call in up.take(REFRESHED_MAX) {
+                if let Some((now, _)) = live(&state, CallName::Key(call.key)).await {
+                    *call = *now;
+                }
+            }
+            Json(Records { calls }).into_response()
+        }
         Err(answer) => *answer,
     }
 }

@@ -12,6 +12,7 @@ use crate::media::plan::{EarlyFigures, EarlyMedia, EarlySound};
 use crate::outgoing::{DialRefusal, OutgoingCallRequest, Unwanted};
 use crate::shell::agent::rest::AgentServiceSettings;
 use crate::shell::config::{Fallback, ManagedBy, Sip, UnlistedUdp};
+use crate::shell::signalling::CallName;
 use crate::shell::store::{Store, StoreThread};
 use crate::shell::tls::{self, Pem};
 use crate::ultravox::create_call::CreateFault;
@@ -44,9 +45,12 @@ struct With {
     managed_by: ManagedBy,
     admin_key: Option<&'static str>,
     tls: bool,
+    /// The first record's call talks for seven seconds by now, and the store does not know it yet.
+    talks: bool,
 }
 
-const BY_FILE: With = With { managed_by: ManagedBy::File, admin_key: ADMIN, tls: false };
+const BY_FILE: With =
+    With { managed_by: ManagedBy::File, admin_key: ADMIN, tls: false, talks: false };
 const BY_API: With = With { managed_by: ManagedBy::Api, ..BY_FILE };
 
 impl Edge {
@@ -63,7 +67,7 @@ impl Edge {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let _inside = runtime.enter();
         let (signalling, inbox) = mpsc::channel(8);
-        runtime.spawn(agree(inbox));
+        runtime.spawn(agree(inbox, with.talks));
         let entropy = Entropy::from_number(7);
         let account = Account::open(
             &sip(with.managed_by),
@@ -171,7 +175,14 @@ fn early_media_of(key: CallKey) -> Option<EarlyMedia> {
     (key == record(2).key).then(|| EarlyMedia { figures, mu_law: vec![0x7f; 61] })
 }
 
-async fn agree(mut inbox: mpsc::Receiver<Inquiry>) {
+fn talking(name: &CallName) -> Option<(Box<Cdr>, Ladder)> {
+    let mut live = record(1);
+    live.set_times(Duration::from_secs(7), Duration::from_secs(7));
+    matches!(name, CallName::Key(key) if *key == live.key)
+        .then(|| (Box::new(live), Ladder::new(Instant::ZERO)))
+}
+
+async fn agree(mut inbox: mpsc::Receiver<Inquiry>, talks: bool) {
     while let Some(inquiry) = inbox.recv().await {
         match inquiry {
             Inquiry::Reconfigure { done, .. } => drop(done.send(())),
@@ -180,7 +191,9 @@ async fn agree(mut inbox: mpsc::Receiver<Inquiry>) {
                 let _ = reply.send(ultravox_call_id == ULTRAVOX_CALL);
             }
             Inquiry::ReplaceRegistrations { done, .. } => drop(done.send(())),
-            Inquiry::Call { reply, .. } => drop(reply.send(None)),
+            Inquiry::Call { name, reply } => {
+                drop(reply.send(talking(&name).filter(|_| talks)));
+            }
             Inquiry::EarlyMedia(key, reply) => drop(reply.send(early_media_of(key))),
             _ => {}
         }
@@ -521,6 +534,16 @@ fn records_are_listed_and_found_by_either_id() {
     for id in ["6ab00000-9", AGENT, "%2e%2e"] {
         assert_eq!(edge.ask("GET", &format!("/edge/calls/{id}"), ADMIN).0, 404, "{id}");
         assert_eq!(edge.ask("GET", &format!("/edge/calls/{id}/ladder"), ADMIN).0, 404, "{id}");
+    }
+}
+
+#[test]
+fn a_live_call_of_the_list_is_as_it_is_now() {
+    for (talks, ms) in [(false, 0), (true, 7_000)] {
+        let edge = Edge::start(if talks { "talks" } else { "rings" }, With { talks, ..BY_FILE });
+        let calls = edge.ask("GET", "/edge/calls", ADMIN).1;
+        let times = [0, 1].map(|at| calls["calls"][at]["sip_time_ms"].clone());
+        assert_eq!(times, [json!(37_000), json!(ms)]);
     }
 }
 

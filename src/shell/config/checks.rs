@@ -60,6 +60,7 @@ impl Machine {
 /// Adds to `report` what the sections say only together.
 pub fn check(draft: &mut Draft, machine: &Machine, report: &mut Report) {
     check_advertise(draft, report);
+    check_examples(draft, report);
     check_ports(draft, machine, report);
     check_codecs(draft, machine, report);
     check_listeners(draft, report);
@@ -82,6 +83,28 @@ fn check_advertise(draft: &Draft, report: &mut Report) {
                    without it this machine's main address is named, which is wrong behind NAT"
             .to_owned();
         report.warning(&found.span, "listen.advertise", what, fix);
+    }
+}
+
+/// Addresses that stand in config/voxedge.toml to be replaced: a daemon that names them reaches nobody.
+const EXAMPLE_EDGE: &str = "203.0.113.5";
+const EXAMPLE_PBX: &str = "198.51.100.7/32";
+
+fn check_examples(draft: &Draft, report: &mut Report) {
+    let (config, places) = (&draft.config, &draft.places);
+    let ours = config.listen.advertise.host(true);
+    if let (Some(EXAMPLE_EDGE), Some(span)) = (ours.as_deref(), &places.advertise) {
+        let what = format!("{EXAMPLE_EDGE} is the example's address: callers will hear nothing");
+        let fix = "give the address by which your PBX reaches this machine".to_owned();
+        report.warning(span, "listen.advertise", what, fix);
+    }
+    let ranges = config.sip.account.allowed_cidr_ranges().iter().zip(&places.cidr_range);
+    for (index, (range, span)) in ranges.enumerate() {
+        if range.to_string() == EXAMPLE_PBX {
+            let what = format!("{EXAMPLE_PBX} is the example's PBX: yours is a stranger");
+            let fix = "give the address that your PBX sends from".to_owned();
+            report.warning(span, &format!("sip.allowed_cidr_ranges[{index}]"), what, fix);
+        }
     }
 }
 

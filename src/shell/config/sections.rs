@@ -21,6 +21,7 @@ pub struct Draft {
 #[derive(Default)]
 pub struct Places {
     pub listen: Range<usize>,
+    pub advertise: Option<Range<usize>>,
     pub udp: Vec<Found<SocketAddr>>,
     pub tcp: Vec<Found<SocketAddr>>,
     pub tls: Vec<Found<SocketAddr>>,
@@ -86,6 +87,7 @@ pub fn read(root: &mut Section<'_>, base: &Path, report: &mut Report) -> Draft {
 
 fn read_listen(section: &mut Section<'_>, places: &mut Places, report: &mut Report) -> Listen {
     places.listen = section.span().clone();
+    places.advertise = section.key_span("advertise");
     places.udp = addresses(section, "udp", report);
     places.tcp = addresses(section, "tcp", report);
     places.tls = addresses(section, "tls", report);
