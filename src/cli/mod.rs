@@ -13,6 +13,7 @@ pub mod registrations;
 pub mod route_test;
 pub mod run;
 pub mod standin;
+pub mod unlisted;
 
 use crate::shell::config::{self, Config, Loaded};
 use clap::{Args, Parser, Subcommand};
@@ -54,6 +55,9 @@ enum Command {
     /// Show the state of each registration, with the reason of its last outcome
     #[command(after_help = REGISTRATIONS_EXAMPLES)]
     Registrations(ConfigFile),
+    /// Show who knocked without being in an allowed range: look here when no call comes in
+    #[command(after_help = UNLISTED_EXAMPLES)]
+    Unlisted(ConfigFile),
     /// Show what crossed the edge in one call, live or ended
     #[command(after_help = LADDER_EXAMPLES)]
     Ladder(Ladder),
@@ -123,6 +127,11 @@ const REGISTRATIONS_EXAMPLES: &str = "\
 Examples:
   voxedge registrations                            of the service
   voxedge registrations --config voxedge.toml      of the daemon with this configuration";
+
+const UNLISTED_EXAMPLES: &str = "\
+Examples:
+  voxedge unlisted                            of the service
+  voxedge unlisted --config voxedge.toml      of the daemon with this configuration";
 
 const LADDER_EXAMPLES: &str = "\
 Examples:
@@ -247,7 +256,7 @@ pub struct Standin {
     /// Send agent audio in bursts of this many milliseconds, as the real service does
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(20..=1000), conflicts_with = "eager")]
     pub burst: u16,
-    /// Send agent audio in 20 ms frames on time instead
+    /// Send agent audio in 20 ms frames, on time
     #[arg(long)]
     pub eager: bool,
 }
@@ -287,6 +296,7 @@ pub fn main() -> ExitCode {
             with_config(&show.file, |config| account::show(config, show.json, show.secrets))
         }
         Command::Registrations(file) => with_config(&file, registrations::registrations),
+        Command::Unlisted(file) => with_config(&file, unlisted::unlisted),
         Command::Ladder(ladder) => with_config(&ladder.file, |config| {
             self::ladder::ladder(config, &ladder.call, ladder.json)
         }),

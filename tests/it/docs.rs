@@ -221,6 +221,7 @@ fn commands_in(text: &str) -> Vec<Vec<String>> {
                     "reload",
                     "config",
                     "registrations",
+                    "unlisted",
                     "route-test",
                     "calls",
                     "ladder",

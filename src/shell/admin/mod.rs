@@ -19,6 +19,7 @@
 //!        /edge/calls/{id}/early_media
 //! GET    /edge/live                     the legs of running calls, as their media goes just now
 //! GET    /edge/registrations            the state of each, with the reason in words
+//! GET    /edge/unlisted                 who knocked without being in an allowed range
 //! GET    /edge/config                   what is in force, and who manages it
 //! POST   /edge/reload                   reads the configuration file again
 //! ```
@@ -37,6 +38,7 @@ mod outgoing;
 mod pass;
 mod registrations;
 mod routes;
+mod unlisted;
 
 pub use keys::{Failures, Holder, Keys, Right};
 pub use links::LogLinks;
@@ -47,6 +49,7 @@ use crate::ground::limits;
 use crate::shell::account::Account;
 use crate::shell::agent::rest::AgentService;
 use crate::shell::clock::Clock;
+use crate::shell::flow::UnlistedSource;
 use crate::shell::media::CallView;
 use crate::shell::signalling::Request as Inquiry;
 use crate::shell::store::{Reader, StoreCounters, StoreFault};
@@ -110,6 +113,8 @@ pub struct AdminState {
     pub reload: Reload,
     /// What is known of the registrations.
     pub registrations: Arc<dyn Fn() -> States + Send + Sync>,
+    /// Who knocked without being listed, the one seen last first.
+    pub unlisted: Arc<dyn Fn() -> Vec<UnlistedSource> + Send + Sync>,
     pub metrics: Arc<dyn Fn() -> metrics::Snapshot + Send + Sync>,
     /// How the legs of running calls go just now.
     pub legs: Legs,

@@ -3,7 +3,7 @@
 
 use super::keys::Right;
 use super::{
-    AdminState, account, api, calls, health, live, metrics, outgoing, pass, registrations,
+    AdminState, account, api, calls, health, live, metrics, outgoing, pass, registrations, unlisted,
 };
 use axum::routing::{MethodFilter, MethodRouter, any, on};
 
@@ -65,6 +65,7 @@ enum Endpoint {
     Ladder,
     EarlyMedia,
     Live,
+    Unlisted,
     LogLink,
     Reload,
     InForce,
@@ -125,6 +126,7 @@ pub const ROUTES: &[Row] = &[
         Class::Account,
         Endpoint::RegistrationStates,
     ),
+    row("GET", "/edge/unlisted", Right::EitherKey, Class::Records, Endpoint::Unlisted),
     row("GET", "/edge/config", Right::EitherKey, Class::Account, Endpoint::InForce),
     row("POST", "/edge/reload", Right::EitherKey, Class::Account, Endpoint::Reload),
     row("POST", AGENT_CALLS, Right::UltravoxKey, Class::Calls, Endpoint::CreateWithAgent),
@@ -194,6 +196,7 @@ impl Row {
             Endpoint::Ladder => to!(calls::ladder),
             Endpoint::EarlyMedia => to!(calls::early_media),
             Endpoint::Live => to!(live::live),
+            Endpoint::Unlisted => to!(unlisted::unlisted),
             Endpoint::LogLink => to!(calls::log_link),
             Endpoint::Reload => to!(account::reload),
             Endpoint::InForce => to!(account::in_force),

@@ -102,6 +102,7 @@ impl Edge {
                 Box::pin(async { Err(ReloadFault::Refused("no file here".into())) })
             }),
             registrations: Arc::new(Default::default),
+            unlisted: Arc::new(strangers),
             metrics: Arc::new(metrics::Snapshot::default),
             legs: Arc::new(|| Box::pin(async { Vec::new() })),
             health: Arc::new(move || shown.lock().expect("no panic").clone()),
@@ -535,6 +536,22 @@ fn records_are_listed_and_found_by_either_id() {
         assert_eq!(edge.ask("GET", &format!("/edge/calls/{id}"), ADMIN).0, 404, "{id}");
         assert_eq!(edge.ask("GET", &format!("/edge/calls/{id}/ladder"), ADMIN).0, 404, "{id}");
     }
+}
+
+fn strangers() -> Vec<UnlistedSource> {
+    let address = [198, 51, 100, 9].into();
+    let (transport, last_seen) =
+        (Transport::Tls, WallTime::from_unix_micros(1_790_000_000_000_000));
+    vec![UnlistedSource { address, transport, count: 3, last_seen }]
+}
+
+#[test]
+fn who_is_not_listed_is_told_to_who_has_a_key() {
+    let edge = Edge::start("unlisted", BY_FILE);
+    assert_eq!(edge.ask("GET", "/edge/unlisted", None).0, 401);
+    let told = json!({"sources": [{"address": "198.51.100.9", "transport": "tls", "count": 3,
+                                   "lastSeen": "2026-09-21T14:13:20.000Z"}]});
+    assert_eq!(edge.ask("GET", "/edge/unlisted", ADMIN), (200, told));
 }
 
 #[test]

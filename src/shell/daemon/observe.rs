@@ -43,7 +43,8 @@ impl Observed {
         let weak = Arc::downgrade(&media);
         let seen = Arc::new(Seen { flows, media: weak, store, published, ports });
         let (for_metrics, for_health) = (Arc::clone(&seen), Arc::clone(&seen));
-        let (for_legs, for_list) = (Arc::clone(&seen), seen);
+        let (for_legs, for_strangers) = (Arc::clone(&seen), Arc::clone(&seen));
+        let for_list = seen;
         AdminState {
             keys: Keys { admin: config.admin.api_key.clone(), ultravox: lent.ultravox_key },
             listen,
@@ -55,6 +56,7 @@ impl Observed {
             signalling: lent.signalling,
             desk: Arc::default(),
             legs: Arc::new(move || Box::pin(legs(for_legs.ask_legs()))),
+            unlisted: Arc::new(move || for_strangers.flows.unlisted().rows()),
             metrics: Arc::new(move || for_metrics.metrics()),
             health: Arc::new(move || for_health.health()),
             store: Arc::new(config.store.path.clone()),

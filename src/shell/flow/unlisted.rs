@@ -42,7 +42,8 @@ impl UnlistedSources {
         if let Some(count) = table.enter(address, transport, now) {
             let sources = table.rows.len();
             drop(table);
-            tracing::info!(count, sources, "refused packets or connections of unlisted sources");
+            let words = "refused packets or connections of unlisted sources";
+            tracing::info!(count, sources, "{words}; see: voxedge unlisted");
         }
     }
 
