@@ -1,9 +1,9 @@
 //! Agent audio that waits for its time on the wire, as bytes: G.711 is kept encoded (8 kB a second),
 //! everything else as 16-bit samples. It is bounded; what does not fit is refused and counted by its
-//! owner. A little storage is there from the start, which a steady stream never leaves; the first
-//! long answer reserves the whole, which is written from its start, so that memory is touched only as
-//! deep as the queue has been. After a long answer was played there is little again; nothing else is
-//! allocated.
+//! owner. A little storage is there from the start, which a steady stream never leaves. It doubles while
+//! more waits than it holds; a long answer reserves the whole, which is written from its start, so
+//! that memory is touched only as deep as the queue has been. After a long answer was played there is
+//! little again; nothing else is allocated.
 
 /// A bounded first-in, first-out queue of bytes.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ pub struct PlayoutQueue {
 }
 
 /// Played bytes at the front that are worth a move of the rest. With bursts of 100 ms of G.711 the
-/// queue then stays within its first page of memory.
-const COMPACT_BYTES: usize = 1024;
+/// queue then stays within its first 2 KiB.
+const COMPACT_BYTES: usize = 512;
 /// Touched bytes that are kept: eight pages. Two system calls are too dear for less.
 const KEPT_BYTES: usize = 32 * 1024;
 
@@ -129,11 +129,18 @@ impl PlayoutQueue {
         }
     }
 
-    /// Takes the whole room, once, when the first does not hold `more` bytes.
+    /// Doubles the room until it holds `more` bytes; from so much on that it would not be kept it
+    /// takes the whole.
     fn widen(&mut self, more: usize) {
-        if self.bytes.len() + more > self.bytes.capacity() {
-            self.bytes.reserve_exact(self.limit - self.bytes.len());
+        let wanted = self.bytes.len() + more;
+        if wanted <= self.bytes.capacity() {
+            return;
         }
+        let room = match wanted.next_power_of_two() {
+            room if room <= KEPT_BYTES => room.min(self.limit),
+            _ => self.limit,
+        };
+        self.bytes.reserve_exact(room - self.bytes.len());
     }
 }
 
@@ -142,7 +149,7 @@ mod tests {
     use super::*;
 
     const LIMIT: usize = 256 * 1024;
-    const FIRST: usize = 4 * 1024;
+    const FIRST: usize = 2 * 1024;
 
     #[test]
     fn bytes_come_out_as_they_went_in_across_many_moves() {

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 /// Samples that are brought into the queue's form together.
 const PIECE_SAMPLES: usize = 160;
-/// Room for what waits from the start: half a second of G.711, 85 ms of samples at 24 kHz.
+/// Room for what waits from the start: a quarter of a second of G.711, 128 ms of samples at 16 kHz.
+const FIRST_BYTES_ENCODED: usize = 2 * 1024;
 const FIRST_BYTES: usize = 4 * 1024;
 /// Samples that one piece can become.
 const GROWN_SAMPLES: usize = PIECE_SAMPLES * GROWTH_MAX;
@@ -80,7 +81,8 @@ impl Supply {
             true => None,
             false => Some(Resampler::of_spurts(agent_hz, rate_hz)?),
         };
-        let queue = PlayoutQueue::new(limit, FIRST_BYTES);
+        let first = if law(kind).is_some() { FIRST_BYTES_ENCODED } else { FIRST_BYTES };
+        let queue = PlayoutQueue::new(limit, first);
         let stretch = Stretch::new(rate_hz);
         Ok(Supply { queue, kind, agent_hz, rate_hz, resampler, odd: None, stretch, rising: 0 })
     }

@@ -5,15 +5,18 @@
 //! goes and is counted, so that the agent hears the present. Before the agent joined, the ring keeps
 //! the caller's first words.
 //!
-//! It is made for an agent that keeps up, and takes its full room only while one does not.
+//! It is made for a clean network and an agent that keeps up: it takes more room when packets are
+//! released together after a gap, and its full room only while an agent does not keep up.
 
 use crate::ground::limits::UPLINK_FRAMES_MAX;
 
 /// Milliseconds of audio in one frame.
 pub const FRAME_MS: u32 = 20;
 
-/// Frames that there is room for from the start: a gap's worth of packets that are released at once.
-const FRAMES_AT_FIRST: usize = 8;
+/// Frames that there is room for from the start: a packet of 40 ms, whatever waits of the one before.
+const FRAMES_AT_FIRST: usize = 2;
+/// The next size, which is kept: a gap's worth of packets that are released at once.
+const FRAMES_OF_A_GAP: usize = 8;
 
 /// Bounded ring of PCM frames for the agent, mono, in the agent's input rate.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ impl Uplink {
     pub fn push(&mut self, pcm: &[i16]) {
         let mut rest = pcm;
         if self.kept + pcm.len() > self.samples.len() {
-            self.grow();
+            self.grow(self.kept + pcm.len());
         }
         while !rest.is_empty() {
             if self.kept == self.samples.len() {
@@ -111,13 +114,15 @@ impl Uplink {
         }
     }
 
-    /// Takes the full room, once: the agent does not keep up, or has not joined.
-    fn grow(&mut self) {
-        let whole = self.frame_samples * UPLINK_FRAMES_MAX;
-        if self.samples.len() == whole {
+    /// Takes the next size that holds `wanted` samples, or the full room: the agent does not keep up, or
+    /// has not joined.
+    fn grow(&mut self, wanted: usize) {
+        let gap = self.frame_samples * FRAMES_OF_A_GAP;
+        let room = if wanted <= gap { gap } else { self.frame_samples * UPLINK_FRAMES_MAX };
+        if self.samples.len() >= room {
             return;
         }
-        let mut samples = silence(whole);
+        let mut samples = silence(room);
         let first = self.kept.min(self.samples.len() - self.head);
         samples[..first].copy_from_slice(&self.samples[self.head..self.head + first]);
         samples[first..self.kept].copy_from_slice(&self.samples[..self.kept - first]);
@@ -126,9 +131,8 @@ impl Uplink {
 
     /// Gives the room back that only a slow agent needs, once all was taken.
     fn shrink(&mut self) {
-        let usual = self.frame_samples * FRAMES_AT_FIRST;
-        if self.kept == 0 && self.samples.len() > usual {
-            self.samples = silence(usual);
+        if self.kept == 0 && self.samples.len() > self.frame_samples * FRAMES_OF_A_GAP {
+            self.samples = silence(self.frame_samples * FRAMES_AT_FIRST);
         }
     }
 }
@@ -202,20 +206,33 @@ mod tests {
     }
 
     #[test]
-    fn room_for_a_slow_agent_is_taken_when_it_is_needed_and_given_back() {
+    fn room_is_taken_as_it_is_needed_and_what_only_a_slow_agent_needs_is_given_back() {
         let mut uplink = Uplink::new(8_000);
         uplink.open();
-        uplink.push(&ramp(0, 1_200));
+        let mut out = Vec::new();
+        for start in [0, 320, 640] {
+            uplink.push(&ramp(start, 320));
+            while let Some(frame) = uplink.pop() {
+                out.extend_from_slice(frame);
+            }
+            assert_eq!(uplink.samples.len(), 160 * FRAMES_AT_FIRST);
+        }
+        uplink.push(&ramp(960, 240));
         assert_eq!(uplink.pop().map(<[i16]>::len), Some(160));
         uplink.push(&ramp(1_200, 200));
         assert_eq!(uplink.samples.len(), 160 * FRAMES_AT_FIRST, "the ring goes round");
         uplink.push(&ramp(1_400, 1_000));
+        assert_eq!(uplink.samples.len(), 160 * FRAMES_OF_A_GAP);
+        uplink.push(&ramp(2_400, 1_000));
         assert_eq!(uplink.samples.len(), 160 * UPLINK_FRAMES_MAX);
-        let mut out = Vec::new();
+        out.extend(ramp(960, 160));
         while let Some(frame) = uplink.pop() {
             out.extend_from_slice(frame);
         }
-        assert_eq!((out, uplink.dropped_frames()), (ramp(160, 2_240), 0));
+        assert_eq!((out, uplink.dropped_frames()), (ramp(0, 3_400), 0));
         assert_eq!(uplink.samples.len(), 160 * FRAMES_AT_FIRST);
+        uplink.push(&ramp(0, 700));
+        while uplink.pop().is_some() {}
+        assert_eq!(uplink.samples.len(), 160 * FRAMES_OF_A_GAP, "kept: gaps come again");
     }
 }

@@ -5,7 +5,7 @@
 use super::draft::{Attempt, Draft, UNNUMBERED};
 use super::errand::{ErrandId, Fork, Purpose};
 use super::reply::Part;
-use super::table::ServerMachine;
+use super::table::{Pending, ServerMachine};
 use super::{Gone, RequestToken, SessionId, UaEvent, UaOutput, UserAgent};
 use crate::ground::limits::FORKS_MAX;
 use crate::ground::{Flow, Now};
@@ -25,8 +25,7 @@ impl UserAgent {
         code: u16,
         out: &mut Vec<UaOutput>,
     ) -> Result<(), Gone> {
-        let record = self.transactions.server(token).ok_or(Gone)?;
-        let (request, flow, tag) = (record.request.clone(), record.flow, record.local_tag.clone());
+        let Pending { request, flow, local_tag: tag } = self.pending(token).ok_or(Gone)?;
         if request.body().is_empty() {
             return Ok(());
         }

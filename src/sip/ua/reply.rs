@@ -2,7 +2,7 @@
 //! server transaction leave. A header that would break a line is left out and counted.
 
 use super::Availability;
-use super::table::ServerMachine;
+use super::table::{Pending, ServerMachine};
 use super::{RequestToken, UaOutput, UserAgent};
 use crate::ground::{Flow, Now};
 use crate::sip::destination::Destination;
@@ -127,8 +127,7 @@ impl UserAgent {
         body: Option<(&str, &[u8])>,
         out: &mut Vec<UaOutput>,
     ) {
-        let Some(record) = self.transactions.server(token) else { return };
-        let (request, flow, tag) = (record.request.clone(), record.flow, record.local_tag.clone());
+        let Some(Pending { request, flow, local_tag: tag }) = self.pending(token) else { return };
         let names_contact = matches!(request.method(), Method::Update | Method::Refer);
         let part = match names_contact && status.code < 300 {
             true => Part::Contact,
@@ -148,6 +147,11 @@ impl UserAgent {
         self.carry_out(token, effects, out);
     }
 
+    /// What the answer to an open request is made from.
+    pub(super) fn pending(&self, token: RequestToken) -> Option<Pending> {
+        self.transactions.server(token)?.pending()
+    }
+
     /// The bytes of a 100: no To tag, nothing of ours.
     pub(super) fn trying_for(&mut self, request: &Request, flow: &Flow) -> Bytes {
         self.seal(Builder::response(request, &StatusLine::of(100), flow.peer))
@@ -155,8 +159,7 @@ impl UserAgent {
 
     /// The 100 that a slow answer owes (RFC 4320 §4.1).
     pub(super) fn send_trying(&mut self, token: RequestToken, out: &mut Vec<UaOutput>) {
-        let Some(record) = self.transactions.server(token) else { return };
-        let (request, flow) = (record.request.clone(), record.flow);
+        let Some(Pending { request, flow, .. }) = self.pending(token) else { return };
         let bytes = self.trying_for(&request, &flow);
         let Some(record) = self.transactions.server_mut(token) else { return };
         if let ServerMachine::Other(machine) = &mut record.machine {

@@ -24,7 +24,8 @@ pub(super) enum ServerMachine {
 #[derive(Debug)]
 pub(super) struct ServerRecord {
     pub(super) machine: ServerMachine,
-    pub(super) request: Arc<Request>,
+    /// `None` once nothing is left to answer: copies of it are absorbed for 32 seconds more.
+    request: Option<Arc<Request>>,
     pub(super) flow: Flow,
     pub(super) session: SessionId,
     pub(super) local_tag: String,
@@ -64,10 +65,11 @@ struct Load {
 /// All transactions, found by token, number or key.
 #[derive(Default, Debug)]
 pub(super) struct Transactions {
-    servers: BTreeMap<RequestToken, ServerRecord>,
+    /// Boxed, since a tree's nodes keep room for more of them than they hold.
+    servers: BTreeMap<RequestToken, Box<ServerRecord>>,
     server_keys: BTreeMap<ServerKey, RequestToken>,
     merges: BTreeMap<MergeKey, RequestToken>,
-    clients: BTreeMap<u64, ClientRecord>,
+    clients: BTreeMap<u64, Box<ClientRecord>>,
     client_keys: BTreeMap<ClientKey, u64>,
     loads: BTreeMap<IpAddr, Load>,
     last: u64,
@@ -80,6 +82,21 @@ pub(super) struct Arrival {
     pub(super) key: ServerKey,
     pub(super) session: SessionId,
     pub(super) local_tag: String,
+}
+
+/// What an answer is made from.
+pub(super) struct Pending {
+    pub(super) request: Arc<Request>,
+    pub(super) flow: Flow,
+    pub(super) local_tag: String,
+}
+
+impl ServerRecord {
+    /// `None` when the final answer is out.
+    pub(super) fn pending(&self) -> Option<Pending> {
+        let request = self.request.clone()?;
+        Some(Pending { request, flow: self.flow, local_tag: self.local_tag.clone() })
+    }
 }
 
 impl Transactions {
@@ -97,19 +114,19 @@ impl Transactions {
     }
 
     pub(super) fn server(&self, token: RequestToken) -> Option<&ServerRecord> {
-        self.servers.get(&token)
+        self.servers.get(&token).map(Box::as_ref)
     }
 
     pub(super) fn server_mut(&mut self, token: RequestToken) -> Option<&mut ServerRecord> {
-        self.servers.get_mut(&token)
+        self.servers.get_mut(&token).map(Box::as_mut)
     }
 
     pub(super) fn client(&self, number: u64) -> Option<&ClientRecord> {
-        self.clients.get(&number)
+        self.clients.get(&number).map(Box::as_ref)
     }
 
     pub(super) fn client_mut(&mut self, number: u64) -> Option<&mut ClientRecord> {
-        self.clients.get_mut(&number)
+        self.clients.get_mut(&number).map(Box::as_mut)
     }
 
     pub(super) fn find_client(&self, key: &ClientKey) -> Option<u64> {
@@ -133,16 +150,17 @@ impl Transactions {
         }
         self.server_keys.insert(key.clone(), token);
         self.load(flow.peer.ip(), |load| load.held += 1);
+        let request = Some(request);
         let record =
             ServerRecord { machine, request, flow, session, local_tag, key, merge, counted: false };
-        self.servers.insert(token, record);
+        self.servers.insert(token, Box::new(record));
         token
     }
 
     pub(super) fn insert_client(&mut self, record: ClientRecord) -> u64 {
         self.last += 1;
         self.client_keys.insert(record.key.clone(), self.last);
-        self.clients.insert(self.last, record);
+        self.clients.insert(self.last, Box::new(record));
         self.last
     }
 
@@ -158,6 +176,9 @@ impl Transactions {
             }
         };
         let source = record.flow.peer.ip();
+        if !open {
+            record.request = None;
+        }
         if open != record.counted {
             record.counted = open;
             self.load(source, |load| {

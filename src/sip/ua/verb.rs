@@ -3,7 +3,7 @@
 //! the peer may have been faster.
 
 use super::reply::{Extra, Part};
-use super::table::ServerMachine;
+use super::table::{Pending, ServerMachine};
 use super::{Gone, RequestToken, SessionId, UaOutput, UserAgent};
 use crate::ground::{Flow, Now};
 use crate::sip::msg::{Method, Name, Request};
@@ -22,11 +22,10 @@ impl UserAgent {
     ) -> Result<(), Gone> {
         debug_assert!((101..200).contains(&code), "a provisional that makes a dialog");
         let token = self.early(session)?;
-        let record = self.transactions.server(token).ok_or(Gone)?;
-        if record.request.has_option(Name::Require, "100rel") {
+        let Pending { request, flow, local_tag: tag } = self.pending(token).ok_or(Gone)?;
+        if request.has_option(Name::Require, "100rel") {
             return self.ring_reliably(now, (session, token), code.clamp(101, 199), out);
         }
-        let (request, flow, tag) = (record.request.clone(), record.flow, record.local_tag.clone());
         let status = StatusLine::of(code.clamp(101, 199));
         let builder = self.answer_to((&request, &flow), &status, &tag, Part::Contact, &[]);
         let bytes = self.seal(builder);
@@ -82,8 +81,7 @@ impl UserAgent {
         out: &mut Vec<UaOutput>,
     ) -> Result<(), Gone> {
         let session = self.reoffered(token)?;
-        let record = self.transactions.server(token).ok_or(Gone)?;
-        let request = record.request.clone();
+        let request = self.pending(token).ok_or(Gone)?.request;
         if *request.method() == Method::Invite {
             self.succeed_invite(now, session, token, &[], body, out)?;
         } else {
@@ -181,8 +179,7 @@ impl UserAgent {
         body: Option<(&str, &[u8])>,
         out: &mut Vec<UaOutput>,
     ) -> Result<(), Gone> {
-        let record = self.transactions.server(token).ok_or(Gone)?;
-        let (request, flow, tag) = (record.request.clone(), record.flow, record.local_tag.clone());
+        let Pending { request, flow, local_tag: tag } = self.pending(token).ok_or(Gone)?;
         let ok = StatusLine::of(200);
         let mut builder = self.answer_to((&request, &flow), &ok, &tag, Part::Contact, headers);
         for (name, value) in self.take_refresh(now, session, &request, body) {
