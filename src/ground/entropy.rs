@@ -27,6 +27,11 @@ impl Entropy {
         Entropy::from_seed(seed)
     }
 
+    /// A stream for what may be guessed, as when a report is sent.
+    pub fn fork_chance(&mut self) -> Chance {
+        Chance(self.0.next_u64())
+    }
+
     /// 32 random bits (SSRC, first timestamp).
     pub fn u32(&mut self) -> u32 {
         self.0.next_u32()
@@ -39,16 +44,15 @@ impl Entropy {
 
     /// A number in `0..bound`; zero when `bound` is zero.
     pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 {
-            return 0;
+        match bound {
+            0 => 0,
+            bound => scaled(self.0.next_u64(), bound),
         }
-        ((u128::from(self.0.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A duration between `from` and `to`, both included, in whole milliseconds.
     pub fn duration(&mut self, from: Duration, to: Duration) -> Duration {
-        let span = to.saturating_sub(from).as_millis() as u64;
-        from + Duration::from_millis(self.below(span + 1))
+        between(from, to, self.0.next_u64())
     }
 
     /// A token of lower-case hex digits that carries `bits` random bits (a multiple of 4): To tags
@@ -69,6 +73,32 @@ impl Entropy {
     pub fn fill(&mut self, bytes: &mut [u8]) {
         self.0.fill_bytes(bytes);
     }
+}
+
+/// Random values in eight bytes (splitmix64), where [`Entropy`] takes three hundred: each leg has one.
+/// Whoever sees some of them can guess the rest.
+#[derive(Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// A duration between `from` and `to`, both included, in whole milliseconds.
+    pub fn duration(&mut self, from: Duration, to: Duration) -> Duration {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        between(from, to, mixed ^ (mixed >> 31))
+    }
+}
+
+/// 64 random bits as a number in `0..bound`.
+fn scaled(bits: u64, bound: u64) -> u64 {
+    ((u128::from(bits) * u128::from(bound)) >> 64) as u64
+}
+
+fn between(from: Duration, to: Duration, bits: u64) -> Duration {
+    let span = to.saturating_sub(from).as_millis() as u64;
+    from + Duration::from_millis(scaled(bits, span.saturating_add(1)))
 }
 
 /// The 8-4-4-4-12 form of a UUID.
@@ -97,5 +127,21 @@ mod tests {
         let mut entropy = Entropy::from_number(1);
         assert!((0..1000).all(|_| entropy.below(3) < 3));
         assert_eq!(entropy.below(0), 0);
+    }
+    #[test]
+    fn chances_are_spread_over_the_whole_range_and_differ() {
+        let mut entropy = Entropy::from_number(1);
+        let (from, to) = (Duration::from_millis(100), Duration::from_millis(109));
+        let mut seen = [0; 10];
+        let (mut one, mut other) = (entropy.fork_chance(), entropy.fork_chance());
+        let mut same = 0;
+        for _ in 0..1_000 {
+            let (a, b) = (one.duration(from, to), other.duration(from, to));
+            seen[a.as_millis() as usize - 100] += 1;
+            same += u32::from(a == b);
+        }
+        assert!(seen.iter().all(|count| (60..140).contains(count)), "{seen:?}");
+        assert!(same < 200, "{same}");
+        assert_eq!(one.duration(to, from), to, "no range");
     }
 }

@@ -12,7 +12,8 @@ use super::plan::ControlPlan;
 use super::quality::{self, Loss};
 use super::reception::Account;
 use crate::codec::CodecKind;
-use crate::ground::{Entropy, Instant, Now};
+use crate::ground::entropy::Chance;
+use crate::ground::{Instant, Now};
 use crate::rtp::losses;
 use crate::rtp::packet::RtpHeader;
 use crate::rtp::rtcp::extended::{
@@ -66,7 +67,7 @@ pub(super) struct Told {
 pub(super) struct Control {
     cname: String,
     ssrc: u32,
-    entropy: Entropy,
+    chance: Chance,
     plan: ControlPlan,
     /// Reports have begun: the leg is live.
     started: bool,
@@ -93,11 +94,11 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(cname: &str, ssrc: u32, clock_hz: u32, entropy: Entropy) -> Control {
+    pub(super) fn new(cname: &str, ssrc: u32, clock_hz: u32, chance: Chance) -> Control {
         Control {
             cname: cname.into(),
             ssrc,
-            entropy,
+            chance,
             plan: ControlPlan::default(),
             started: false,
             leaving: false,
@@ -263,7 +264,7 @@ impl Control {
                 Duration::from_millis(millis).clamp(INTERVAL, INTERVAL_MAX)
             }
         };
-        Some(self.entropy.duration(mean / 2, mean + mean / 2))
+        Some(self.chance.duration(mean / 2, mean + mean / 2))
     }
 
     fn count_bytes(&mut self, bytes: usize) {

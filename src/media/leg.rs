@@ -129,7 +129,7 @@ impl Leg {
         outbound.set_event(plan.telephone_event);
         outbound.set_pauses(plan.pauses);
         let clock_hz = plan.codec.kind.rtp_clock_hz();
-        let mut control = Control::new(cname, outbound.ssrc(), clock_hz, entropy);
+        let mut control = Control::new(cname, outbound.ssrc(), clock_hz, entropy.fork_chance());
         control.change(now.at, plan.control);
         let noise = outbound.ssrc();
         let inbound = Inbound::new(plan, agent.input_hz, patience.jitter, noise)?;

@@ -20,8 +20,9 @@ impl DescriptionText {
 }
 
 impl From<String> for DescriptionText {
+    /// Without the room that the text grew in: it is kept as long as the call.
     fn from(text: String) -> Self {
-        DescriptionText(text.into())
+        DescriptionText(Bytes::from(text.into_boxed_str().into_boxed_bytes()))
     }
 }
 
