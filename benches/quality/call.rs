@@ -1,8 +1,10 @@
 //! One call through the media session under a virtual clock: packets at their times in, and what the
-//! agent hears out, with the time of each piece; or the agent's words in, and what the phone hears.
+//! agent hears out, with the time of each piece; or the agent's words in, and what the phone hears; or
+//! both ways, through an agent that echoes.
 
 use super::Heard;
 use super::coder::Coder;
+use super::ear::{self, Came};
 use super::network::Arrival;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,6 +30,20 @@ pub fn caller_to_agent(coder: &Coder, payloads: &[Vec<u8>], arrivals: &[Arrival]
     call.heard
 }
 
+/// What the phone hears of itself when packets come at these times and the agent sends back what it hears,
+/// at once.
+pub fn echo(coder: &Coder, payloads: &[Vec<u8>], arrivals: &[Arrival]) -> Heard {
+    let mut call = Call::up(coder);
+    call.echoes = true;
+    let end = arrivals.last().map_or(TAIL, |last| last.at + TAIL);
+    for arrival in arrivals {
+        call.run_to(arrival.at);
+        call.give(arrival.packet, &payloads[arrival.packet % payloads.len()]);
+    }
+    call.run_to(end);
+    ear::hear(coder, PAYLOAD_TYPE, &call.back)
+}
+
 /// What the phone hears of an agent that speaks in frames of 20 ms, on a clean network.
 pub fn agent_to_caller(coder: &Coder, pcm: &[i16]) -> Heard {
     let mut call = Call::up(coder);
@@ -44,10 +60,11 @@ pub fn agent_to_caller(coder: &Coder, pcm: &[i16]) -> Heard {
     let mut decoder = coder.decoder(coder.back_hz);
     let mut out = vec![0; coder.packet_samples(coder.back_hz)];
     let mut heard = Heard { pcm: Vec::new(), marks: Vec::new(), ppm: 0.0 };
-    for (at, payload) in &call.back {
-        decoder.decode(payload, &mut out).expect("a whole packet");
+    for Came { at_ms, packet } in &call.back {
+        let packet = RtpPacket::parse(packet).expect("the session's own");
+        decoder.decode(packet.payload, &mut out).expect("a whole packet");
         heard.pcm.extend_from_slice(&out);
-        heard.marks.push((heard.pcm.len(), *at));
+        heard.marks.push((heard.pcm.len(), *at_ms));
     }
     heard
 }
@@ -58,8 +75,10 @@ struct Call<'a> {
     began: Instant,
     now: Now,
     source: SocketAddr,
-    /// Packets to the phone, with their time in milliseconds.
-    back: Vec<(f64, Vec<u8>)>,
+    /// Audio packets to the phone.
+    back: Vec<Came>,
+    /// The agent sends back what it hears.
+    echoes: bool,
     heard: Heard,
 }
 
@@ -71,7 +90,8 @@ impl Call<'_> {
             MediaSession::new(now, &plan(coder, source), Entropy::from_number(1)).expect("a plan");
         session.handle_agent_joined(now, StreamId::FIRST);
         let heard = Heard { pcm: Vec::new(), marks: Vec::new(), ppm: 0.0 };
-        let mut call = Call { coder, session, began: now.at, now, source, back: Vec::new(), heard };
+        let (began, back, echoes) = (now.at, Vec::new(), false);
+        let mut call = Call { coder, session, began, now, source, back, echoes, heard };
         call.drain();
         call
     }
@@ -108,10 +128,12 @@ impl Call<'_> {
         let at_ms = self.now.at.since(self.began).as_secs_f64() * 1_000.0;
         let mut buffer = [0; 1_500];
         while let Some(sent) = self.session.poll_transmit(self.now, &mut buffer) {
-            let audio = RtpPacket::parse(&buffer[..sent.len])
-                .ok()
-                .filter(|packet| packet.header.payload_type == PAYLOAD_TYPE);
-            self.back.extend(audio.map(|packet| (at_ms, packet.payload.to_vec())));
+            let packet = &buffer[..sent.len];
+            let is_audio = RtpPacket::parse(packet)
+                .is_ok_and(|packet| packet.header.payload_type == PAYLOAD_TYPE);
+            if is_audio {
+                self.back.push(Came { at_ms, packet: packet.to_vec() });
+            }
         }
         while self.session.poll_event().is_some() {}
         let uplink = self.session.uplink(StreamId::FIRST).expect("the first stream");
@@ -121,6 +143,11 @@ impl Call<'_> {
         }
         if self.heard.pcm.len() > before {
             self.heard.marks.push((self.heard.pcm.len(), at_ms));
+            if self.echoes {
+                let said = &self.heard.pcm[before..];
+                let bytes: Vec<u8> = said.iter().flat_map(|one| one.to_le_bytes()).collect();
+                self.session.handle_agent_audio(self.now, StreamId::FIRST, &bytes);
+            }
         }
     }
 }

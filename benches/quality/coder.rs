@@ -2,6 +2,7 @@
 //! of speech.
 
 use std::time::Duration;
+use voxedge::cli::demo::phone::Wording;
 use voxedge::codec::amr_wb::{self, Mode, ModeSet};
 use voxedge::codec::{
     CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings, G7221Rate, IlbcMode,
@@ -68,6 +69,20 @@ pub fn all() -> Vec<Coder> {
 impl Coder {
     pub fn is_wanted(&self, word: &str) -> bool {
         self.name.to_lowercase().contains(word)
+    }
+
+    /// How a phone asks for it.
+    pub fn wording(&self) -> Wording {
+        let usual = Wording { packet_ms: self.packet_ms, ..Wording::of(self.kind) };
+        let fmtp = match self.format {
+            CodecFormat::Ilbc(IlbcMode::Ms30) => "mode=30",
+            CodecFormat::G7221(G7221Rate::K24) => "bitrate=24000",
+            CodecFormat::AmrWb(_) if self.name.ends_with("12.65") => "mode-set=2",
+            CodecFormat::AmrWb(_) => "mode-set=8",
+            CodecFormat::Usual if self.fec => "useinbandfec=1",
+            _ => usual.fmtp,
+        };
+        Wording { fmtp, ..usual }
     }
 
     /// Time that a packet holds.

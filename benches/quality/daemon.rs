@@ -1,134 +1,199 @@
-//! The whole daemon, over real sockets: a phone of our own talks to the stand-in's echo agent and hears
-//! itself, in every codec at once. Each codec is passed twice; beside it stands what two passes leave
-//! without the daemon.
+//! The whole daemon, over real sockets and in real time: phones in every codec and on every network talk to
+//! the stand-in's echo agent and hear themselves, many at once. Each echo has passed its codec twice;
+//! beside it stand what two passes leave without the daemon, and what the same packets leave under the
+//! virtual clock, which shows what the real machine costs.
 
-use super::Heard;
+use super::coder::Coder;
+use super::ear;
+use super::network::{self, Network};
+use super::phones::{self, Talk, Talked};
 use super::score::Scores;
 use super::speech::Speech;
+use super::{Heard, alone, call};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
-use voxedge::cli::demo::phone::{self, PhoneCall};
-use voxedge::cli::demo::speech::resample;
-use voxedge::codec::{CodecKind, Decoder, Encoder, EncoderSettings};
 use voxedge::ground::{Secret, Transport};
+use voxedge::media::plan::AgentRates;
 use voxedge::shell::config::{self, Config, Machine};
 use voxedge::shell::daemon::Daemon;
 
 const CONFIG: &str = include_str!("../../config/demo.toml");
-/// What is heard after the last sentence.
-const TAIL: Duration = Duration::from_millis(500);
-const PAYLOAD_BYTES_MAX: usize = 1_275;
-/// Rates of the agent's audio in Opus calls: what it hears and what it says, Hz.
-const OPUS_AGENT_HZ: (u32, u32) = (16_000, 24_000);
+/// The agent's audio in Opus calls, Hz: that at which it hears, so that the echo is not resampled.
+const OPUS_OUTPUT_HZ: u32 = 16_000;
+/// Calls that begin at once and last as long; those on drifting clocks last on beside them.
+const CALLS_TOGETHER: usize = 24;
+/// How often the talk is repeated where the clocks drift, in real time.
+const DRIFT_ROUNDS: usize = 3;
+/// A call whose phone sent a packet later than this is void: it was another network.
+const LATE_MS_MAX: f64 = 15.0;
+/// How often a void call is placed again.
+const AGAIN: usize = 2;
 
-/// Calls in every codec that is wanted, all at once.
+/// One call to be made: what is said in its codec and how the network treats it.
+struct Planned<'a> {
+    coder: &'a Coder,
+    payloads: &'a [Vec<u8>],
+    network: Network,
+}
+
+/// Calls in every codec that is wanted on every network, and their scores.
 ///
 /// # Errors
-/// The daemon does not start, or a call cannot be placed.
-pub fn echo(wanted: &str, speech: &Speech, scores: &mut Scores) -> io::Result<()> {
-    let kinds: Vec<CodecKind> = CodecKind::ALL
-        .iter()
-        .copied()
-        .filter(|kind| kind.is_available())
-        .filter(|kind| name(*kind).to_lowercase().contains(wanted))
-        .collect();
-    if kinds.is_empty() {
+/// The daemon does not start, a call cannot be placed, or a file cannot be written.
+pub fn echo(coders: &[Coder], speech: &Speech, scores: &mut Scores) -> io::Result<()> {
+    let coders: Vec<&Coder> = coders.iter().filter(|coder| is_asked_for(coder)).collect();
+    if coders.is_empty() {
         return Ok(());
     }
-    println!("calls over real sockets: {:.0} s", speech.seconds() * 1.4);
+    let said = |coder: &&Coder| coder.encode(&speech.talk(coder.caller_hz).pcm);
+    let payloads: Vec<Vec<Vec<u8>>> = coders.iter().map(said).collect();
+    let planned: Vec<Planned> = network::ALL
+        .into_iter()
+        .flat_map(|network| coders.iter().zip(&payloads).map(move |both| (network, both)))
+        .map(|(network, (coder, payloads))| Planned { coder, payloads, network })
+        .collect();
     let runtime = tokio::runtime::Runtime::new()?;
-    let heard = runtime.block_on(call_all(&kinds, speech, scores.folder()))?;
-    for (kind, pcm) in kinds.into_iter().zip(heard) {
-        let hz = phone::sample_rate(kind);
-        let talk = speech.talk(hz);
-        scores.refer(&talk)?;
-        scores.add(name(kind), ("echo", "daemon"), &talk, &Heard::at_once(pcm, hz))?;
-        let alone = Heard::at_once(passed_twice(kind, &talk.pcm), hz);
-        scores.add(name(kind), ("echo", "alone"), &talk, &alone)?;
+    let talked = runtime.block_on(talk_all(&planned, speech, scores.folder()))?;
+    tell_lateness(&talked);
+    for (planned, talked) in planned.iter().zip(&talked) {
+        score(planned, talked, speech, scores)?;
     }
     Ok(())
 }
 
-fn name(kind: CodecKind) -> &'static str {
-    kind.encoding_name()
+/// Whether the daemon ever asks an agent for the rates of this row.
+fn is_asked_for(coder: &Coder) -> bool {
+    let rates = AgentRates::for_codec(coder.kind, OPUS_OUTPUT_HZ);
+    coder.kind.is_available()
+        && (coder.agent_hz, coder.back_hz) == (rates.input_hz, rates.output_hz)
 }
 
-async fn call_all(
-    kinds: &[CodecKind],
+/// Every call, in the order that they were planned; void ones were tried again.
+async fn talk_all(
+    planned: &[Planned<'_>],
     speech: &Speech,
-    folder: &std::path::Path,
-) -> io::Result<Vec<Vec<i16>>> {
+    folder: &Path,
+) -> io::Result<Vec<Talked>> {
     let config = prepare(folder)?;
     let started = Daemon::start(&config).await;
     let daemon = started.map_err(|fault| io::Error::other(fault.to_string()))?;
     let server = daemon.address(Transport::Udp).ok_or(io::ErrorKind::NotConnected)?;
-    let mut calls = Vec::new();
-    for (number, kind) in kinds.iter().enumerate() {
-        let talk = speech.talk(phone::sample_rate(*kind));
-        let seconds = talk.pcm.len() as f64 / f64::from(talk.hz);
-        calls.push(tokio::spawn(phone::place(PhoneCall {
-            server,
-            transport: Transport::Udp,
-            tls: None,
-            to_user: "echo".to_owned(),
-            domain: "localhost".to_owned(),
-            codec: *kind,
-            speech: talk.pcm,
-            talk: Duration::from_secs_f64(seconds) + TAIL,
-            headers: Vec::new(),
-            seed: number as u64,
-        })));
-    }
-    let mut heard = Vec::new();
-    for call in calls {
-        let report = call.await.map_err(io::Error::other)??;
-        if report.status != 200 {
-            return Err(io::Error::other(format!("{} {}", report.status, report.reason)));
+    let mut talked: Vec<Option<Talked>> = planned.iter().map(|_| None).collect();
+    for round in 0..=AGAIN {
+        let open: Vec<usize> = (0..planned.len())
+            .filter(|index| talked[*index].as_ref().is_none_or(is_void))
+            .collect();
+        if open.is_empty() {
+            break;
         }
-        heard.push(report.heard);
+        let (long, short): (Vec<usize>, Vec<usize>) =
+            open.iter().partition(|index| planned[**index].rounds() > 1);
+        let seconds =
+            speech.seconds() * 1.4 * DRIFT_ROUNDS.max(short.len().div_ceil(CALLS_TOGETHER)) as f64;
+        let again = if round == 0 { "" } else { " again, whose phones were late" };
+        println!("calls over real sockets: {}{again}; up to {seconds:.0} s", open.len());
+        let (long, short) = tokio::join!(
+            talk_in_turn(server, planned, &long),
+            talk_in_turn(server, planned, &short)
+        );
+        for (index, one) in long?.into_iter().chain(short?) {
+            let better = talked[index].as_ref().is_none_or(|old| one.latest_ms() < old.latest_ms());
+            if better {
+                talked[index] = Some(one);
+            }
+        }
     }
     daemon.stop(Duration::from_secs(2)).await;
-    Ok(heard)
+    Ok(talked.into_iter().flatten().collect())
+}
+
+/// These calls, so many together.
+async fn talk_in_turn(
+    server: SocketAddr,
+    planned: &[Planned<'_>],
+    indices: &[usize],
+) -> io::Result<Vec<(usize, Talked)>> {
+    let mut talked = Vec::new();
+    for together in indices.chunks(CALLS_TOGETHER) {
+        let talks: Vec<Talk> = together.iter().map(|index| planned[*index].talk()).collect();
+        talked.extend(together.iter().copied().zip(phones::talk(server, &talks).await?));
+    }
+    Ok(talked)
+}
+
+impl<'a> Planned<'a> {
+    fn rounds(&self) -> usize {
+        if self.network.rounds() > 1 { DRIFT_ROUNDS } else { 1 }
+    }
+
+    fn talk(&self) -> Talk<'a> {
+        let count = self.payloads.len() * self.rounds();
+        let departures = self.network.arrivals(count, self.coder.packet(), 0);
+        Talk { coder: self.coder, payloads: self.payloads, departures }
+    }
+}
+
+fn is_void(talked: &Talked) -> bool {
+    talked.latest_ms() > LATE_MS_MAX
+}
+
+/// How busy the machine was, as the phones felt it.
+fn tell_lateness(talked: &[Talked]) {
+    let mut late: Vec<f64> = talked.iter().flat_map(|one| one.late_ms.iter().copied()).collect();
+    late.sort_by(f64::total_cmp);
+    let part = |share: f64| late.get((late.len() as f64 * share) as usize).copied().unwrap_or(0.0);
+    let void = talked.iter().filter(|one| is_void(one)).count();
+    println!(
+        "the phones' packets left late by {:.2} ms in the middle, {:.2} at 99 %, {:.1} at most; \
+         {void} of {} calls void (later than {LATE_MS_MAX} ms)",
+        part(0.5),
+        part(0.99),
+        late.last().copied().unwrap_or(0.0),
+        talked.len(),
+    );
+}
+
+/// The echo by the daemon unless it is void, by the session under the virtual clock, and by the codec alone.
+fn score(
+    planned: &Planned,
+    talked: &Talked,
+    speech: &Speech,
+    scores: &mut Scores,
+) -> io::Result<()> {
+    let Planned { coder, payloads, network } = planned;
+    let (name, talk) = (coder.name, speech.talk(coder.back_hz));
+    scores.refer(&talk)?;
+    let with_clock = |heard: Heard| Heard { ppm: network.ppm(), ..heard };
+    if !is_void(talked) {
+        let heard = ear::hear(coder, coder.wording().payload_type, &talked.came);
+        scores.add(name, (network.name(), "echo"), &talk, &with_clock(heard))?;
+    }
+    let heard = call::echo(coder, payloads, &planned.talk().departures);
+    scores.add(name, (network.name(), "echo session"), &talk, &with_clock(heard))?;
+    if *network == Network::Clean {
+        let all: Vec<usize> = (0..payloads.len()).collect();
+        let once = alone::decode(coder, payloads, &all, true);
+        let twice = alone::back(coder, &once.pcm);
+        scores.add(name, (network.name(), "echo alone"), &talk, &twice)?;
+    }
+    Ok(())
 }
 
 /// The demo's configuration on free ports.
-fn prepare(folder: &std::path::Path) -> io::Result<Config> {
+fn prepare(folder: &Path) -> io::Result<Config> {
     let (config, report) = config::read("config/demo.toml", CONFIG, folder, &Machine::this());
     let mut config = config.ok_or_else(|| io::Error::other(report.to_string()))?;
     let free: SocketAddr = ([127, 0, 0, 1], 0).into();
     (config.listen.udp, config.listen.tcp) = (vec![free], Vec::new());
     config.admin.listen = free;
     config.ultravox.api_key = Secret::new("quality");
+    config.media.opus_output_hz = OPUS_OUTPUT_HZ;
     let store = folder.join("calls");
     // What a run before left need not be there.
     let _ = std::fs::remove_dir_all(&store);
     std::fs::create_dir_all(&store)?;
     config.store.path = store.join("calls.sqlite");
     Ok(config)
-}
-
-/// What two encoders and decoders in a row leave, with the agent's rates between.
-fn passed_twice(kind: CodecKind, pcm: &[i16]) -> Vec<i16> {
-    let hz = phone::sample_rate(kind);
-    let (heard_hz, said_hz) = match kind {
-        CodecKind::Opus => OPUS_AGENT_HZ,
-        _ => (hz, hz),
-    };
-    let heard = pass(kind, pcm, hz, heard_hz);
-    pass(kind, &resample(&heard, heard_hz, said_hz), said_hz, hz)
-}
-
-fn pass(kind: CodecKind, pcm: &[i16], from_hz: u32, to_hz: u32) -> Vec<i16> {
-    let (format, settings) = (phone::format(kind), EncoderSettings::default());
-    let mut encoder = Encoder::with_format(kind, format, from_hz, settings).expect("its rate");
-    let mut decoder = Decoder::with_format(kind, format, to_hz).expect("its rate");
-    let (mut payload, mut out) = ([0; PAYLOAD_BYTES_MAX], vec![0; to_hz as usize / 50]);
-    let mut heard = Vec::with_capacity(pcm.len());
-    for frame in pcm.chunks_exact(from_hz as usize / 50) {
-        let len = encoder.encode(frame, &mut payload).expect("a whole frame");
-        decoder.decode(&payload[..len], &mut out).expect("a whole frame");
-        heard.extend_from_slice(&out);
-    }
-    heard
 }

@@ -1,14 +1,16 @@
 //! How speech sounds after a call: sentences of real voices go through every codec and the daemon's
 //! media path over clean and bad networks, and PESQ scores what comes out beside what the codec alone
 //! leaves. The bad networks are simulated: seeded, under a virtual clock, in the same `MediaSession`
-//! that a media thread drives; the last rows cross the whole daemon and real sockets.
+//! that a media thread drives; then the same packets cross the whole daemon and real sockets.
 //! `benches/README.md` says what each figure is.
 
 mod alone;
 mod call;
 mod coder;
 mod daemon;
+mod ear;
 mod network;
+mod phones;
 mod score;
 mod speech;
 
@@ -25,7 +27,8 @@ quality of voxedge: cargo bench --bench quality -- [options]
   --out FOLDER      where WAV files and scores are left          [target/quality]
   --picture FILE    a plot of the scores as SVG                  [none]
   --python PROGRAM  with pesq, numpy and matplotlib              [a virtual environment in the folder]
-  --without-daemon  no calls over real sockets";
+  --without-daemon  no calls over real sockets
+  --only-daemon     nothing but calls over real sockets";
 
 /// What the arguments ask for.
 struct Order {
@@ -34,6 +37,9 @@ struct Order {
     out: PathBuf,
     picture: Option<PathBuf>,
     python: Option<PathBuf>,
+    /// Under the virtual clock.
+    session: bool,
+    /// Over real sockets.
     daemon: bool,
 }
 
@@ -66,6 +72,7 @@ fn parse(words: &[String]) -> Result<Option<Order>, String> {
         out: target.join("quality"),
         picture: None,
         python: None,
+        session: true,
         daemon: true,
     };
     let mut words = words.iter();
@@ -82,6 +89,7 @@ fn parse(words: &[String]) -> Result<Option<Order>, String> {
             "--picture" => order.picture = Some(value()?.into()),
             "--python" => order.python = Some(value()?.into()),
             "--without-daemon" => order.daemon = false,
+            "--only-daemon" => order.session = false,
             _ => return Err(format!("{word} is not known")),
         }
     }
@@ -92,15 +100,17 @@ fn run(order: &Order) -> std::io::Result<()> {
     let speech = speech::find()?;
     println!("{} sentences, {:.0} s: {}", speech.sentences.len(), speech.seconds(), speech.source);
     let mut scores = Scores::begin(&order.out, order.python.as_deref())?;
-    for coder in coder::all().iter().filter(|coder| coder.is_wanted(&order.only)) {
-        if !coder.kind.is_available() {
-            println!("{}: not measured, its libraries are not installed", coder.name);
-            continue;
-        }
+    let mut coders = coder::all();
+    coders.retain(|coder| coder.is_wanted(&order.only));
+    for coder in coders.iter().filter(|coder| !coder.kind.is_available()) {
+        println!("{}: not measured, its libraries are not installed", coder.name);
+    }
+    coders.retain(|coder| coder.kind.is_available());
+    for coder in coders.iter().filter(|_| order.session) {
         hear(coder, &speech, order.passes, &mut scores)?;
     }
     if order.daemon {
-        daemon::echo(&order.only, &speech, &mut scores)?;
+        daemon::echo(&coders, &speech, &mut scores)?;
     }
     scores.print(order.picture.as_deref())
 }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use voxedge::cli::demo::measure;
+use voxedge::cli::demo::{follow, measure};
 
 /// What is kept around a sentence, in milliseconds: the longest delay comes after it.
 const BEFORE_MS: usize = 300;
@@ -80,7 +80,8 @@ impl Scores {
         write_wav(&self.folder.join(format!("said-{}.wav", talk.hz)), &talk.pcm, talk.hz)
     }
 
-    /// Adds a call. Of a talk that was repeated one sentence of each round is taken, each in its turn.
+    /// Adds a call. Of a talk that was repeated one sentence of each round is taken, each in its turn; where
+    /// there are fewer rounds than sentences, all of the last round.
     pub fn add(
         &mut self,
         name: &str,
@@ -92,11 +93,12 @@ impl Scores {
         let (before, after) = (in_samples(BEFORE_MS), in_samples(AFTER_MS));
         let sentences = talk.places.len();
         let rounds = (heard.pcm.len() / talk.pcm.len()).max(1);
-        let last = if rounds == 1 { sentences } else { rounds };
+        let in_one = (rounds < sentences).then_some(rounds - 1);
+        let last = if in_one.is_some() { sentences } else { rounds };
         let file = format!("heard-{:04}.wav", self.files);
         let mut clips = Vec::new();
         for turn in 0..last {
-            let round = if rounds == 1 { 0 } else { turn };
+            let round = in_one.unwrap_or(turn);
             let said = talk.places[turn % sentences].clone();
             let begin = round * talk.pcm.len() + said.start;
             let end = begin + said.len();
@@ -114,7 +116,7 @@ impl Scores {
             );
             if self.python.is_none() {
                 let (words, delay_max) = (&talk.pcm[said], in_samples(DELAY_MS_MAX));
-                let ratio = measure::compare(words, &clip[before..], talk.hz, delay_max);
+                let ratio = follow::compare(words, &clip[before..], talk.hz, delay_max);
                 let ratio = ratio.map_or(f64::NAN, |quality| quality.segmental_snr_db);
                 println!("{name:16} {network:14} {variant:10} {turn:2}  {ratio:6.1} dB");
             }

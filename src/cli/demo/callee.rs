@@ -1,7 +1,8 @@
 //! The demo's phone when it is called: it waits on a UDP port, rings, answers, and then talks and
 //! hangs up as the calling one does.
 
-use super::phone::{Line, Phone, PhoneCall, PhoneReport, media_of};
+use super::line::Line;
+use super::phone::{Phone, PhoneCall, PhoneReport, media_of};
 use crate::ground::Entropy;
 use crate::sip::msg::{Builder, Framing, Message, Method, Request};
 use crate::sip::status::StatusLine;
@@ -56,7 +57,8 @@ impl Waiting {
         phone.remote = invite.from().as_str().to_owned();
         let contact = invite.contact().unwrap_or_else(|| invite.from());
         phone.target = contact.uri().as_str().to_owned();
-        let media = media_of(invite.body(), phone.call.codec)?;
+        let number = phone.wording.payload_type;
+        let remote = media_of(invite.body(), number)?;
         line.send(&answer_to(&phone, &invite, caller, &tag, 180)).await?;
         phone.note("180 Ringing →");
         tokio::time::sleep(RINGS).await;
@@ -69,7 +71,7 @@ impl Waiting {
         phone.note("← ACK");
         (phone.report.status, phone.report.reason) = (200, "OK".to_owned());
         phone.report.setup = phone.elapsed();
-        phone.talk(&mut line, media).await?;
+        phone.talk(&mut line, (remote, number)).await?;
         Ok(phone.report)
     }
 

@@ -1,5 +1,5 @@
-//! Figures of audio that went through a call and came back: level, delay, and segmental
-//! signal-to-noise ratio after alignment; and WAV files to listen to. Pure functions over 16-bit
+//! Figures of audio that went through a call and came back: level, place, and the signal-to-noise ratio of
+//! a frame; and WAV files to listen to. Pure functions over 16-bit
 //! PCM of one channel; nothing here plays, records or writes a file.
 
 /// Level of a signal that is nothing but silence, in dBFS.
@@ -26,63 +26,49 @@ pub struct Alignment {
 
 /// Finds `sent` in `returned` by the greatest normalised cross-correlation, for delays from 0 to
 /// `delay_max` samples; of equal ones the least delay. `None` when either is silent or no delay
-/// leaves half of `sent` to compare. Costs `sent.len() × delay_max / 4` multiplications or so.
+/// leaves half of `sent` to compare. Costs `sent.len() × delay_max / 16` multiplications or so.
 pub fn align(sent: &[i16], returned: &[i16], delay_max: usize) -> Option<Alignment> {
-    // At a quarter of the rate first, where speech has most of its energy; then sample by sample.
-    let (sent_low, returned_low) = (quarter(sent), quarter(returned));
-    let coarse = best(&sent_low, &returned_low, 0..=delay_max / DECIMATION)?;
-    let near = coarse.delay * DECIMATION;
-    let (least, most) = (near.saturating_sub(2 * DECIMATION), near + 2 * DECIMATION);
+    align_by(DECIMATION, sent, returned, delay_max)
+}
+
+/// As [`align`], but at first among means of so many samples, 1 or more.
+pub fn align_by(
+    decimation: usize,
+    sent: &[i16],
+    returned: &[i16],
+    delay_max: usize,
+) -> Option<Alignment> {
+    // Low frequencies first, where speech has most of its energy; then sample by sample.
+    let reached = returned.len().min(sent.len() + delay_max + decimation);
+    let returned = &returned[..reached];
+    let (sent_low, returned_low) = (means(decimation, sent), means(decimation, returned));
+    let coarse = best(&sent_low, &returned_low, 0..=delay_max / decimation)?;
+    let near = coarse.delay * decimation;
+    let (least, most) = (near.saturating_sub(2 * decimation), near + 2 * decimation);
     best(&wide(sent), &wide(returned), least..=most.min(delay_max))
 }
 
-/// Segmental signal-to-noise ratio in dB of `returned`, already aligned, against `sent`: the mean
-/// over 20 ms frames of `sent` above -50 dBFS, each clamped to -10 to 35 dB, after one gain for
-/// the whole that matches `returned` best. `None` without such a frame.
-pub fn segmental_snr_db(sent: &[i16], returned: &[i16], hz: u32) -> Option<f64> {
-    let len = sent.len().min(returned.len());
-    let (sent, returned) = (&sent[..len], &returned[..len]);
-    let frame = (hz / 50).max(1) as usize;
-    let gain = matching_gain(sent, returned);
-    let (mut sum, mut frames) = (0.0, 0u32);
-    for (wanted, heard) in sent.chunks_exact(frame).zip(returned.chunks_exact(frame)) {
-        if level_dbfs(wanted) <= ACTIVE_DBFS {
-            continue;
-        }
-        let noise: f64 = wanted
-            .iter()
-            .zip(heard)
-            .map(|(a, b)| (f64::from(*a) - gain * f64::from(*b)).powi(2))
-            .sum();
-        let snr = 10.0 * (energy(wanted) / noise.max(f64::MIN_POSITIVE)).log10();
-        sum += snr.clamp(FRAME_DB_LEAST, FRAME_DB_MOST);
-        frames += 1;
+/// Signal-to-noise ratio in dB of a frame that came back, times `gain`, against what was `sent`, clamped to
+/// -10 to 35 dB as is customary for segmental figures; what did not come back is silence.
+pub fn frame_snr_db(sent: &[i16], returned: &[i16], gain: f64) -> f64 {
+    let heard = returned.iter().map(|sample| gain * f64::from(*sample));
+    let both = sent.iter().zip(heard.chain(std::iter::repeat(0.0)));
+    let noise: f64 = both.map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+    let snr = 10.0 * (energy(sent) / noise.max(f64::MIN_POSITIVE)).log10();
+    snr.clamp(FRAME_DB_LEAST, FRAME_DB_MOST)
+}
+
+/// The factor on `returned` that leaves the least squared difference to `sent`.
+pub fn matching_gain(sent: &[i16], returned: &[i16]) -> f64 {
+    let product: f64 = sent.iter().zip(returned).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+    match energy(returned) {
+        0.0 => 0.0,
+        energy => product / energy,
     }
-    (frames > 0).then(|| sum / f64::from(frames))
 }
 
-/// What a round trip did to audio.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Quality {
-    pub alignment: Alignment,
-    pub segmental_snr_db: f64,
-    pub sent_dbfs: f64,
-    /// Level of the part of `returned` that answers `sent`.
-    pub returned_dbfs: f64,
-}
-
-/// Aligns and measures in one step; `None` when `sent` is not found.
-pub fn compare(sent: &[i16], returned: &[i16], hz: u32, delay_max: usize) -> Option<Quality> {
-    let alignment = align(sent, returned, delay_max)?;
-    let answered = returned.get(alignment.delay..)?;
-    let answered = &answered[..answered.len().min(sent.len())];
-    Some(Quality {
-        alignment,
-        segmental_snr_db: segmental_snr_db(sent, answered, hz)?,
-        sent_dbfs: level_dbfs(sent),
-        returned_dbfs: level_dbfs(answered),
-    })
-}
+/// Frames of speech below this are pauses.
+pub const ACTIVE_DBFS: f64 = -50.0;
 
 /// Bytes of the header of [`wav`].
 pub const WAV_HEADER_BYTES: usize = 44;
@@ -110,8 +96,6 @@ pub fn wav(pcm: &[i16], hz: u32, channels: u16) -> Option<Vec<u8>> {
 }
 
 const FULL_SCALE: f64 = 32_768.0;
-/// Frames of speech below this are pauses.
-const ACTIVE_DBFS: f64 = -50.0;
 /// Bounds of one frame, customary for segmental figures.
 const FRAME_DB_LEAST: f64 = -10.0;
 const FRAME_DB_MOST: f64 = 35.0;
@@ -121,23 +105,14 @@ fn energy(pcm: &[i16]) -> f64 {
     pcm.iter().map(|sample| f64::from(*sample).powi(2)).sum()
 }
 
-/// The factor on `returned` that leaves the least squared difference to `sent`.
-fn matching_gain(sent: &[i16], returned: &[i16]) -> f64 {
-    let product: f64 = sent.iter().zip(returned).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-    match energy(returned) {
-        0.0 => 0.0,
-        energy => product / energy,
-    }
-}
-
 fn wide(pcm: &[i16]) -> Vec<f32> {
     pcm.iter().map(|sample| f32::from(*sample)).collect()
 }
 
-/// Means of four samples: a crude low-pass is enough to find a place.
-fn quarter(pcm: &[i16]) -> Vec<f32> {
-    let mean = |four: &[i16]| four.iter().map(|s| f32::from(*s)).sum::<f32>() / DECIMATION as f32;
-    pcm.chunks_exact(DECIMATION).map(mean).collect()
+/// Means of so many samples: a crude low-pass is enough to find a place.
+fn means(count: usize, pcm: &[i16]) -> Vec<f32> {
+    let mean = |some: &[i16]| some.iter().map(|s| f32::from(*s)).sum::<f32>() / count as f32;
+    pcm.chunks_exact(count).map(mean).collect()
 }
 
 fn best(
@@ -227,41 +202,23 @@ mod tests {
     }
 
     #[test]
-    fn segmental_snr_is_that_of_known_noise() {
-        let sent = sine(10_000.0, 16_000);
-        near(segmental_snr_db(&sent, &sent, 16_000).unwrap(), 35.0, 1e-9);
-        // A gain alone is matched.
+    fn the_ratio_of_a_frame_is_that_of_known_noise() {
+        let sent = sine(10_000.0, 320);
+        near(frame_snr_db(&sent, &sent, 1.0), 35.0, 1e-9);
         let half: Vec<i16> = sent.iter().map(|sample| sample / 2).collect();
-        assert!(segmental_snr_db(&sent, &half, 16_000).unwrap() > 34.9);
+        let gain = matching_gain(&sent, &half);
+        near(gain, 2.0, 0.001);
+        assert!(frame_snr_db(&sent, &half, gain) > 34.9);
         // Alternating noise of a tenth of the sine's root mean square: 20 dB below it.
         let noise = (10_000.0 / 2f64.sqrt() / 10.0) as i16;
         let noisy = |(n, s): (usize, &i16)| s + if n % 2 == 0 { noise } else { -noise };
         let noisy: Vec<i16> = sent.iter().enumerate().map(noisy).collect();
-        near(segmental_snr_db(&sent, &noisy, 16_000).unwrap(), 20.0, 0.1);
-        near(segmental_snr_db(&sent, &[0; 16_000], 16_000).unwrap(), 0.0, 1e-9);
-        assert_eq!(segmental_snr_db(&[50; 16_000], &sent, 16_000), None);
-        assert_eq!(segmental_snr_db(&sent, &[], 16_000), None);
-    }
-
-    #[test]
-    fn pauses_do_not_count() {
-        let mut sent = sine(10_000.0, 3_200);
-        sent.extend([0; 3_200]);
-        let mut returned = sent.clone();
-        returned[3_200..].fill(1_000);
-        assert!(segmental_snr_db(&sent, &returned, 16_000).unwrap() > 34.0);
-    }
-
-    #[test]
-    fn g722_is_measured_at_its_known_quality() {
-        let sent = sentence();
-        let (mut bytes, mut returned) = (vec![0; sent.len() / 2], vec![0; sent.len()]);
-        crate::codec::g722::Encoder::default().encode(&sent, &mut bytes).unwrap();
-        crate::codec::g722::Decoder::default().decode(&bytes, &mut returned).unwrap();
-        let quality = compare(&sent, &returned, 16_000, 1_600).unwrap();
-        assert_eq!(quality.alignment.delay, 22);
-        assert!((25.0..31.0).contains(&quality.segmental_snr_db), "{quality:?}");
-        near(quality.returned_dbfs, quality.sent_dbfs, 0.3);
+        near(frame_snr_db(&sent, &noisy, 1.0), 20.0, 0.1);
+        near(frame_snr_db(&sent, &[0; 320], 1.0), 0.0, 1e-9);
+        // What did not come is silence, and the worst is bounded.
+        near(frame_snr_db(&sent, &[], 1.0), 0.0, 1e-9);
+        near(frame_snr_db(&sent, &sent, -9.0), -10.0, 1e-9);
+        near(matching_gain(&sent, &[0; 320]), 0.0, 1e-9);
     }
 
     #[test]

@@ -3,21 +3,19 @@
 //! It shares the message layer and the codecs with the daemon, and nothing else: its calls cross
 //! real sockets.
 
+use super::ear::Heard;
+use super::line::Line;
 use crate::codec::{CodecFormat, CodecKind, Decoder, Encoder, EncoderSettings, IlbcMode};
 use crate::ground::{Entropy, Instant, Transport};
 use crate::rtp::packet::{RtpHeader, RtpPacket};
 use crate::shell::clock::Clock;
-use crate::shell::connect::{self, BoxedStream};
-use crate::sip::msg::frame::{Framed, StreamFramer};
-use crate::sip::msg::{Builder, Framing, Message, Method, Response};
+use crate::sip::msg::{Builder, Message, Method, Response};
 use bytes::Bytes;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket as MediaSocket};
+use std::net::{SocketAddr, UdpSocket as MediaSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UdpSocket;
 
 /// How a call is placed.
 #[derive(Clone)]
@@ -57,6 +55,8 @@ pub struct PhoneReport {
     /// What was heard, on the timeline of what was spoken: index 0 is the first sample spoken.
     pub heard: Vec<i16>,
     pub packets_sent: u64,
+    /// How late the machine let the latest packet leave, beyond its place in the schedule of 20 ms.
+    pub sent_late: Duration,
     pub packets_received: u64,
     /// Sequence numbers that never came.
     pub packets_lost: u64,
@@ -75,20 +75,33 @@ pub fn sample_rate(codec: CodecKind) -> u32 {
     }
 }
 
-/// The phone's payload number for a codec, its rtpmap and its parameters.
-fn on_wire(codec: CodecKind) -> (u8, &'static str, &'static str) {
-    match codec {
-        CodecKind::Pcmu => (0, "PCMU/8000", ""),
-        CodecKind::Pcma => (8, "PCMA/8000", ""),
-        CodecKind::G722 => (9, "G722/8000", ""),
-        CodecKind::Opus => (111, "opus/48000/2", ""),
-        CodecKind::Ilbc => (112, "iLBC/8000", "mode=20"),
-        CodecKind::G7221 => (113, "G7221/16000", "bitrate=32000"),
-        CodecKind::AmrWb => (114, "AMR-WB/16000", ""),
+/// How the phone's description words its one codec (RFC 8866 §6.6, §6.15).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wording {
+    pub payload_type: u8,
+    pub rtpmap: &'static str,
+    /// Empty for none.
+    pub fmtp: &'static str,
+    pub packet_ms: u16,
+}
+
+impl Wording {
+    /// The phone's usual way of using a codec: that of [`format`].
+    pub fn of(codec: CodecKind) -> Wording {
+        let (payload_type, rtpmap, fmtp) = match codec {
+            CodecKind::Pcmu => (0, "PCMU/8000", ""),
+            CodecKind::Pcma => (8, "PCMA/8000", ""),
+            CodecKind::G722 => (9, "G722/8000", ""),
+            CodecKind::Opus => (111, "opus/48000/2", ""),
+            CodecKind::Ilbc => (112, "iLBC/8000", "mode=20"),
+            CodecKind::G7221 => (113, "G7221/16000", "bitrate=32000"),
+            CodecKind::AmrWb => (114, "AMR-WB/16000", ""),
+        };
+        Wording { payload_type, rtpmap, fmtp, packet_ms: 20 }
     }
 }
 
-/// What [`on_wire`]'s parameters make of the codec.
+/// What the parameters of [`Wording::of`] make of the codec.
 pub fn format(codec: CodecKind) -> CodecFormat {
     match codec {
         CodecKind::Ilbc => CodecFormat::Ilbc(IlbcMode::Ms20),
@@ -107,30 +120,75 @@ pub fn format(codec: CodecKind) -> CodecFormat {
 ///
 /// When a socket fails, or no final answer comes within 40 s.
 pub async fn place(call: PhoneCall) -> io::Result<PhoneReport> {
-    let mut line = Line::open(&call).await?;
-    let mut phone = Phone::calling(call, line.local)?;
-    let invite = phone.invite();
-    phone.note("INVITE →");
-    line.send(&invite).await?;
-    let answer = phone.await_final(&mut line, &invite).await?;
-    phone.report.setup = phone.elapsed();
-    if answer.code() >= 300 {
-        phone.report.warning = answer.get_named("Warning").map(|text| text.to_owned());
-        line.send(&phone.ack(&answer, false)).await?;
-        return Ok(phone.report);
+    let wording = Wording::of(call.codec);
+    match Dialled::place(call, wording).await? {
+        Dialled::Answered(mut up) => {
+            up.phone.talk(&mut up.line, (up.remote, wording.payload_type)).await?;
+            Ok(up.phone.report)
+        }
+        Dialled::Refused(report) => Ok(report),
     }
-    phone.note("ACK →");
-    line.send(&phone.ack(&answer, true)).await?;
-    let target = answer.contact().map(|contact| contact.uri().as_str().to_owned());
-    phone.target = target.unwrap_or_else(|| phone.uri());
-    let media = media_of(answer.body(), phone.call.codec)?;
-    phone.talk(&mut line, media).await?;
-    Ok(phone.report)
+}
+
+/// A call that was dialled and has its final answer.
+pub enum Dialled {
+    Answered(Box<Up>),
+    Refused(PhoneReport),
+}
+
+/// A call that was answered and acknowledged, whose media is the owner's to send and to read.
+pub struct Up {
+    phone: Phone,
+    line: Line,
+    /// Where the daemon wants our audio.
+    pub remote: SocketAddr,
+}
+
+impl Dialled {
+    /// Places the call with the codec in these words.
+    ///
+    /// # Errors
+    ///
+    /// When a socket fails, no final answer comes within 40 s, or the answer lacks the codec.
+    pub async fn place(call: PhoneCall, wording: Wording) -> io::Result<Dialled> {
+        let mut line = Line::open(&call).await?;
+        let mut phone = Phone::calling(call, line.local)?;
+        phone.wording = wording;
+        let answer = phone.dial(&mut line).await?;
+        if answer.code() >= 300 {
+            phone.report.warning = answer.get_named("Warning").map(|text| text.to_owned());
+            line.send(&phone.ack(&answer, false)).await?;
+            return Ok(Dialled::Refused(phone.report));
+        }
+        phone.note("ACK →");
+        line.send(&phone.ack(&answer, true)).await?;
+        let target = answer.contact().map(|contact| contact.uri().as_str().to_owned());
+        phone.target = target.unwrap_or_else(|| phone.uri());
+        let remote = media_of(answer.body(), wording.payload_type)?;
+        Ok(Dialled::Answered(Box::new(Up { phone, line, remote })))
+    }
+}
+
+impl Up {
+    /// The socket that the daemon sends its audio to; ours is to come from it.
+    pub fn media(&self) -> Arc<MediaSocket> {
+        Arc::clone(&self.phone.media)
+    }
+
+    /// Ends the call: a BYE and, for up to 5 s, its answer.
+    ///
+    /// # Errors
+    ///
+    /// When the BYE cannot be sent.
+    pub async fn hang_up(mut self) -> io::Result<()> {
+        self.phone.hang_up(&mut self.line).await
+    }
 }
 
 /// A call under way, from either side.
 pub(super) struct Phone {
     pub(super) call: PhoneCall,
+    pub(super) wording: Wording,
     entropy: Entropy,
     local: SocketAddr,
     media: Arc<MediaSocket>,
@@ -170,7 +228,20 @@ impl Phone {
         let report =
             PhoneReport { sample_rate, began, call_id: call_id_seen, ..Default::default() };
         let (own, remote, target) = Default::default();
-        Ok(Phone { call, entropy, local, media, call_id, own, remote, target, began, report })
+        let wording = Wording::of(call.codec);
+        Ok(Phone {
+            call,
+            wording,
+            entropy,
+            local,
+            media,
+            call_id,
+            own,
+            remote,
+            target,
+            began,
+            report,
+        })
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -212,6 +283,16 @@ impl Phone {
         format!("<sip:phone@{};transport={}>", self.local, self.call.transport.uri_param())
     }
 
+    /// Sends the INVITE and waits for its final answer.
+    async fn dial(&mut self, line: &mut Line) -> io::Result<Response> {
+        let invite = self.invite();
+        self.note("INVITE →");
+        line.send(&invite).await?;
+        let answer = self.await_final(line, &invite).await?;
+        self.report.setup = self.elapsed();
+        Ok(answer)
+    }
+
     fn invite(&mut self) -> Bytes {
         let uri = self.uri();
         let headers = self.call.headers.clone();
@@ -231,15 +312,16 @@ impl Phone {
         let port = self.media.local_addr().map_or(0, |address| address.port());
         let ip = self.local.ip();
         let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
-        let (number, map, parameters) = on_wire(self.call.codec);
-        let fmtp = match parameters {
+        let Wording { payload_type: number, rtpmap, fmtp, packet_ms } = self.wording;
+        let fmtp = match fmtp {
             "" => String::new(),
             some => format!("a=fmtp:{number} {some}\r\n"),
         };
         format!(
             "v=0\r\no=phone 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n\
-             m=audio {port} RTP/AVP {number} 101\r\na=rtpmap:{number} {map}\r\n\
-             {fmtp}a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\na=ptime:20\r\na=sendrecv\r\n"
+             m=audio {port} RTP/AVP {number} 101\r\na=rtpmap:{number} {rtpmap}\r\n\
+             {fmtp}a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\na=ptime:{packet_ms}\r\n\
+             a=sendrecv\r\n"
         )
     }
 
@@ -298,16 +380,21 @@ impl Phone {
         let left = self.until_over(line).await?;
         stop.store(true, Ordering::Relaxed);
         if !left {
-            let target = self.target.clone();
-            let bye = self.request(&Method::Bye, &target, 2).finish();
-            self.note("BYE →");
-            line.send(&bye.expect("the demo's own headers hold no line ends")).await?;
-            let done = tokio::time::timeout(Duration::from_secs(5), line.receive()).await;
-            if let Ok(Ok(Message::Response(response))) = done {
-                self.note(format!("← {} {}", response.code(), response.reason()));
-            }
+            self.hang_up(line).await?;
         }
         self.collect(ears, mouth).await
+    }
+
+    async fn hang_up(&mut self, line: &mut Line) -> io::Result<()> {
+        let target = self.target.clone();
+        let bye = self.request(&Method::Bye, &target, 2).finish();
+        self.note("BYE →");
+        line.send(&bye.expect("the demo's own headers hold no line ends")).await?;
+        let done = tokio::time::timeout(Duration::from_secs(5), line.receive()).await;
+        if let Ok(Ok(Message::Response(response))) = done {
+            self.note(format!("← {} {}", response.code(), response.reason()));
+        }
+        Ok(())
     }
 
     /// True when the far end hung up before the time was over.
@@ -334,13 +421,13 @@ impl Phone {
     async fn collect(
         &mut self,
         ears: std::thread::JoinHandle<Heard>,
-        mouth: std::thread::JoinHandle<u64>,
+        mouth: std::thread::JoinHandle<(u64, Duration)>,
     ) -> io::Result<()> {
         let joined = tokio::task::spawn_blocking(move || (ears.join(), mouth.join())).await;
-        let (Ok(heard), Ok(sent)) = joined.map_err(io::Error::other)? else {
+        let (Ok(heard), Ok((sent, late))) = joined.map_err(io::Error::other)? else {
             return Err(io::Error::other("the phone's media thread failed"));
         };
-        self.report.packets_sent = sent;
+        (self.report.packets_sent, self.report.sent_late) = (sent, late);
         self.report.packets_received = heard.packets;
         self.report.packets_lost = heard.lost;
         self.report.first_sound = heard.first_sound.map(|at| at.since(self.began));
@@ -352,13 +439,14 @@ impl Phone {
         Ok(())
     }
 
-    /// Sends a packet each 20 ms by absolute deadlines, until told to stop.
+    /// Sends a packet each 20 ms by absolute deadlines, until told to stop. Gives their number and
+    /// the greatest lateness.
     fn spawn_mouth(
         &mut self,
         remote: SocketAddr,
         number: u8,
         stop: Arc<AtomicBool>,
-    ) -> io::Result<std::thread::JoinHandle<u64>> {
+    ) -> io::Result<std::thread::JoinHandle<(u64, Duration)>> {
         let media = Arc::clone(&self.media);
         let codec = self.call.codec;
         let speech = std::mem::take(&mut self.call.speech);
@@ -375,7 +463,7 @@ impl Phone {
         let start = Clock::instant();
         let frame = sample_rate(codec) as usize / 50;
         std::thread::Builder::new().name("phone-mouth".into()).spawn(move || {
-            let mut packets = 0u64;
+            let (mut packets, mut late) = (0u64, Duration::ZERO);
             let (mut pcm, mut wire) = (vec![0i16; frame], [0u8; 1_500]);
             while !stop.load(Ordering::Relaxed) {
                 let from = packets as usize * frame;
@@ -388,6 +476,9 @@ impl Phone {
                     // A refused send (the far end is gone) is seen as missing audio.
                     let _ = media.send_to(&wire[..head + length], remote);
                 }
+                late = late.max(
+                    Clock::instant().since(start + Duration::from_millis(20) * packets as u32),
+                );
                 packets += 1;
                 header.marker = false;
                 header.sequence = header.sequence.wrapping_add(1);
@@ -395,7 +486,7 @@ impl Phone {
                 let next = start + Duration::from_millis(20) * packets as u32;
                 std::thread::sleep(next.since(Clock::instant()));
             }
-            packets
+            (packets, late)
         })
     }
 
@@ -425,71 +516,9 @@ impl Phone {
     }
 }
 
-/// What the phone hears, on the timeline of its own speech.
-struct Heard {
-    spoken_from: Instant,
-    sample_rate: u32,
-    rtp_clock_hz: u32,
-    anchor: Option<(usize, u32, u16)>,
-    last_sequence: u16,
-    samples: Vec<i16>,
-    packets: u64,
-    lost: u64,
-    first_sound: Option<Instant>,
-}
-
-/// A sample above this is taken for sound (about −50 dBFS).
-const AUDIBLE: u16 = 100;
-/// Longest recording, in seconds: later packets are counted only.
-const HEARD_SECONDS_MAX: usize = 600;
-
-impl Heard {
-    fn new(spoken_from: Instant, sample_rate: u32, rtp_clock_hz: u32) -> Heard {
-        Heard {
-            spoken_from,
-            sample_rate,
-            rtp_clock_hz,
-            anchor: None,
-            last_sequence: 0,
-            samples: Vec::new(),
-            packets: 0,
-            lost: 0,
-            first_sound: None,
-        }
-    }
-
-    fn place(&mut self, now: Instant, sequence: u16, timestamp: u32, pcm: &[i16]) {
-        self.packets += 1;
-        let rate = u64::from(self.sample_rate);
-        let (index, first, _) = *self.anchor.get_or_insert_with(|| {
-            let late = now.since(self.spoken_from).as_micros() as u64;
-            self.last_sequence = sequence.wrapping_sub(1);
-            ((late * rate / 1_000_000) as usize, timestamp, sequence)
-        });
-        let step = sequence.wrapping_sub(self.last_sequence);
-        if step > 0 && step < 1_000 {
-            self.lost += u64::from(step - 1);
-            self.last_sequence = sequence;
-        }
-        let ticks = timestamp.wrapping_sub(first) as i32;
-        let offset = i64::from(ticks) * i64::from(self.sample_rate) / i64::from(self.rtp_clock_hz);
-        let Ok(at) = usize::try_from(index as i64 + offset) else { return };
-        if at + pcm.len() > HEARD_SECONDS_MAX * self.sample_rate as usize {
-            return;
-        }
-        if self.samples.len() < at + pcm.len() {
-            self.samples.resize(at + pcm.len(), 0);
-        }
-        self.samples[at..at + pcm.len()].copy_from_slice(pcm);
-        if self.first_sound.is_none() && pcm.iter().any(|s| s.unsigned_abs() > AUDIBLE) {
-            self.first_sound = Some(now);
-        }
-    }
-}
-
-/// Media address of the daemon's description, and the payload number of the phone's codec in it. The
-/// phone reads just what it needs.
-pub(super) fn media_of(description: &[u8], codec: CodecKind) -> io::Result<(SocketAddr, u8)> {
+/// Media address of the daemon's description, which must have the phone's payload number. The phone
+/// reads just what it needs.
+pub(super) fn media_of(description: &[u8], payload_type: u8) -> io::Result<SocketAddr> {
     let text = String::from_utf8_lossy(description);
     let bad =
         || io::Error::new(io::ErrorKind::InvalidData, "the description has no usable audio line");
@@ -501,105 +530,9 @@ pub(super) fn media_of(description: &[u8], codec: CodecKind) -> io::Result<(Sock
     let media = text.lines().find_map(|line| line.strip_prefix("m=audio ")).ok_or_else(bad)?;
     let mut words = media.split_ascii_whitespace();
     let port: u16 = words.next().and_then(|port| port.parse().ok()).ok_or_else(bad)?;
-    let (number, _, _) = on_wire(codec);
-    let word = number.to_string();
+    let word = payload_type.to_string();
     if port == 0 || !words.skip(1).any(|offered| offered == word) {
         return Err(bad());
     }
-    Ok((SocketAddr::new(address, port), number))
-}
-
-/// The phone's signalling connection.
-pub(super) struct Line {
-    local: SocketAddr,
-    server: SocketAddr,
-    kind: LineKind,
-}
-
-enum LineKind {
-    Datagram(UdpSocket),
-    Stream { stream: BoxedStream, framer: StreamFramer },
-}
-
-impl Line {
-    async fn open(call: &PhoneCall) -> io::Result<Line> {
-        let any = SocketAddr::new(local_ip_towards(call.server)?, 0);
-        if call.transport == Transport::Udp {
-            let socket = UdpSocket::bind(any).await?;
-            socket.connect(call.server).await?;
-            let local = socket.local_addr()?;
-            return Ok(Line { local, server: call.server, kind: LineKind::Datagram(socket) });
-        }
-        let stream = tokio::net::TcpStream::connect(call.server).await?;
-        let local = stream.local_addr()?;
-        let stream: BoxedStream = match (&call.transport, &call.tls) {
-            (Transport::Tls, Some(config)) => {
-                connect::tls(stream, &call.domain, Arc::clone(config)).await?
-            }
-            _ => Box::new(stream),
-        };
-        let kind = LineKind::Stream { stream, framer: StreamFramer::new(call.server) };
-        Ok(Line { local, server: call.server, kind })
-    }
-
-    /// The line of a call that came in a packet: `socket` is connected to its caller.
-    pub(super) fn over(socket: UdpSocket, local: SocketAddr, server: SocketAddr) -> Line {
-        Line { local, server, kind: LineKind::Datagram(socket) }
-    }
-
-    fn is_datagram(&self) -> bool {
-        matches!(self.kind, LineKind::Datagram(_))
-    }
-
-    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.kind {
-            LineKind::Datagram(socket) => socket.send(bytes).await.map(drop),
-            LineKind::Stream { stream, .. } => {
-                stream.write_all(bytes).await?;
-                stream.flush().await
-            }
-        }
-    }
-
-    pub(super) async fn receive(&mut self) -> io::Result<Message> {
-        let bad = |fault: &dyn std::fmt::Debug| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} sent {fault:?}", self.server))
-        };
-        match &mut self.kind {
-            LineKind::Datagram(socket) => {
-                let mut buffer = vec![0; 65_536];
-                let length = socket.recv(&mut buffer).await?;
-                buffer.truncate(length);
-                Message::parse(buffer.into(), Framing::Datagram).map_err(|fault| bad(&fault.reason))
-            }
-            LineKind::Stream { stream, framer } => loop {
-                match framer.next() {
-                    Ok(Some(Framed::Message(bytes))) => {
-                        return Message::parse(bytes, Framing::Stream)
-                            .map_err(|fault| bad(&fault.reason));
-                    }
-                    Ok(Some(Framed::KeepAlive | Framed::Pong)) => continue,
-                    Ok(None) => {}
-                    Err(_) => return Err(bad(&"a broken frame")),
-                }
-                let mut buffer = [0; 4_096];
-                let length = stream.read(&mut buffer).await?;
-                if length == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                framer.push(&buffer[..length]);
-            },
-        }
-    }
-}
-
-/// The address that the kernel would use towards `server`; no packet is sent.
-fn local_ip_towards(server: SocketAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let probe = MediaSocket::bind(SocketAddr::new(any, 0))?;
-    probe.connect(server)?;
-    Ok(probe.local_addr()?.ip())
+    Ok(SocketAddr::new(address, port))
 }

@@ -1,6 +1,7 @@
 //! What the demo prints: plain, aligned, and complete without colours.
 
 use super::Played;
+use super::follow::Quality;
 use super::measure;
 use crate::shell::daemon::Daemon;
 use std::path::Path;
@@ -20,8 +21,8 @@ pub fn opening(daemon: &Daemon, out: &Path) {
     println!("  audio     {}\n", out.display());
 }
 
-/// One call: its ladder and its figures.
-pub fn scene(number: usize, played: &Played) {
+/// One call: its ladder, its figures, and whether it is played again.
+pub fn scene(number: usize, played: &Played, again: bool) {
     println!("{number}. {}\n", played.title);
     for (at, who, text) in rungs(played) {
         println!("   {:>9.1} ms  {who:<5}  {text}", at.as_secs_f64() * 1_000.0);
@@ -31,6 +32,10 @@ pub fn scene(number: usize, played: &Played) {
         println!("   {name:<12} {value}");
     }
     match &played.fault {
+        Some(fault) if again => {
+            println!("   {:<12} {fault}", "disturbed");
+            println!("   {:<12} the machine was too busy to judge: the call is made again\n", "");
+        }
         Some(fault) => println!("   {:<12} {fault}\n", "FAILED"),
         None => println!("   {:<12} as it should be\n", "result"),
     }
@@ -62,10 +67,9 @@ fn figures(played: &Played) -> Vec<(&'static str, String)> {
         figures.push(("warning", warning.clone()));
     }
     if let Some(quality) = &played.quality {
-        let delay = quality.alignment.delay as f64 / f64::from(report.sample_rate) * 1_000.0;
-        figures.push(("round trip", format!("{delay:.1} ms, phone to agent and back")));
-        let text = format!("{:.1} dB segmental SNR", quality.segmental_snr_db);
-        figures.push(("quality", text));
+        figures.push(("round trip", round_trip(quality, report.sample_rate)));
+        figures.extend(stretched(quality));
+        figures.push(("quality", of_codec(quality, played.alone.as_ref())));
         let (sent, heard) = (quality.sent_dbfs, quality.returned_dbfs);
         figures.push(("level", format!("{sent:.1} dBFS spoken, {heard:.1} dBFS heard")));
     } else if !report.heard.is_empty() {
@@ -75,7 +79,9 @@ fn figures(played: &Played) -> Vec<(&'static str, String)> {
     if report.packets_sent > 0 {
         let (sent, received) = (report.packets_sent, report.packets_received);
         let lost = report.packets_lost;
-        figures.push(("packets", format!("{sent} sent, {received} received, {lost} lost")));
+        let late = millis(report.sent_late);
+        let sent = format!("{sent} sent (at most {late:.1} ms late)");
+        figures.push(("packets", format!("{sent}, {received} received, {lost} lost")));
     }
     if let Some(cdr) = &played.cdr {
         let (sip, agent) = (cdr.sip_time.as_secs_f64(), cdr.agent_time.as_secs_f64());
@@ -87,6 +93,37 @@ fn figures(played: &Played) -> Vec<(&'static str, String)> {
         figures.push(("heard", wav.display().to_string()));
     }
     figures
+}
+
+fn round_trip(quality: &Quality, rate: u32) -> String {
+    let ms = |samples: usize| samples as f64 / f64::from(rate) * 1_000.0;
+    let first = format!("{:.1} ms, phone to agent and back", ms(quality.delay));
+    match quality.turns {
+        0 => first,
+        _ => format!("{first}; {:.1} ms at the end", ms(quality.last_delay)),
+    }
+}
+
+/// Where the daemon made audio longer or shorter, because packets or frames came late.
+fn stretched(quality: &Quality) -> Option<(&'static str, String)> {
+    let (turns, percent) = (quality.turns, quality.turning * 100.0);
+    let places = if turns == 1 { "place" } else { "places" };
+    let words =
+        format!("at {turns} {places}; {percent:.1} % of the speech is there and not compared");
+    (turns > 0).then_some(("stretched", words))
+}
+
+fn of_codec(quality: &Quality, alone: Option<&Quality>) -> String {
+    let figures = |quality: &Quality| {
+        format!(
+            "{:.1} dB segmental SNR, likeness {:.2}",
+            quality.segmental_snr_db, quality.correlation
+        )
+    };
+    match alone {
+        Some(alone) => format!("{} (the codec alone: {})", figures(quality), figures(alone)),
+        None => figures(quality),
+    }
 }
 
 /// The table of all calls and the verdict.
@@ -109,9 +146,8 @@ fn row(one: &Played) -> String {
     let dash = || "-".to_owned();
     let rate = f64::from(one.report.sample_rate);
     let quality = one.quality.as_ref();
-    let trip = quality.map_or_else(dash, |quality| {
-        format!("{:.1}", quality.alignment.delay as f64 / rate * 1_000.0)
-    });
+    let trip = quality
+        .map_or_else(dash, |quality| format!("{:.1}", quality.delay as f64 / rate * 1_000.0));
     let snr = quality.map_or_else(dash, |quality| format!("{:.1}", quality.segmental_snr_db));
     let bill = one.cdr.as_ref().map_or_else(dash, |cdr| cdr.deciminutes.count().to_string());
     let result = match (&one.fault, one.report.status) {
