@@ -67,6 +67,58 @@ def table(title, heads, lines):
 
 
 def print_all(means, names, echoes):
+    if names:
+        print_session(means, names)
+    if echoes:
+        print_echoes(means, echoes)
+    if names:
+        print_goals(means, names)
+
+
+def print_echoes(means, names):
+    """Through the daemon and real sockets, beside the same packets under the virtual clock."""
+    mos = lambda *key: means.get(key, (np.nan, np.nan))[0]
+    delay = lambda *key: means.get(key, (np.nan, np.nan))[1]
+    networks = ["clean", *NETWORKS, *LOSSLESS[1:]]
+    pair = lambda name, network: " / ".join(
+        "void" if np.isnan(value) else f"{value:.2f}"
+        for value in (mos(name, network, "echo"), mos(name, network, "echo session"))
+    )
+    table(
+        "Echo through the whole daemon and real sockets, both codec passes, MOS: the daemon / the session "
+        "alone with the same packets; void where the phone was late",
+        ["codec", "codec alone", *networks],
+        [
+            [name, f"{mos(name, 'clean', 'echo alone'):.2f}", *(pair(name, network) for network in networks)]
+            for name in names
+        ],
+    )
+    trip = lambda name, network: " / ".join(
+        "void" if np.isnan(value) else f"{value:.0f}"
+        for value in (delay(name, network, "echo"), delay(name, network, "echo session"))
+    )
+    table(
+        "Round trip, ms: from the phone's mouth to its ear, the network's 20 ms and the packet included",
+        ["codec", *networks],
+        [[name, *(trip(name, network) for network in networks)] for name in names],
+    )
+    lower = [
+        (mos(name, network, "echo session") - mos(name, network, "echo"), name, network)
+        for name in names
+        for network in networks
+        if not np.isnan(mos(name, network, "echo"))
+    ]
+    if lower:
+        mean = np.mean([cost for cost, *_ in lower])
+        cost, name, network = max(lower)
+        print(f"\n{len(lower)} echoes: the daemon is {mean:.3f} below the session on average, at most {cost:.2f} ({name}, {network})")
+        clean = [mos(name, "clean", "echo alone") - mos(name, "clean", "echo") for name in names]
+        clean = [cost for cost in clean if not np.isnan(cost)]
+        if clean:
+            print(f"clean, two passes cost at most {max(clean):.2f} beside the codec alone")
+
+
+def print_session(means, names):
     mos = lambda *key: means.get(key, (np.nan, np.nan))[0]
     delay = lambda *key: means.get(key, (np.nan, np.nan))[1]
     table(
@@ -114,21 +166,10 @@ def print_all(means, names, echoes):
             for name in names
         ],
     )
-    if echoes:
-        table(
-            "Echo through the whole daemon and real sockets, both codec passes, MOS",
-            ["codec", "alone", "through", "cost", "round trip, ms"],
-            [
-                [
-                    name,
-                    f"{mos(name, 'echo', 'alone'):.2f}",
-                    f"{mos(name, 'echo', 'daemon'):.2f}",
-                    f"{mos(name, 'echo', 'alone') - mos(name, 'echo', 'daemon'):.2f}",
-                    f"{delay(name, 'echo', 'daemon'):.1f}",
-                ]
-                for name in echoes
-            ],
-        )
+
+
+def print_goals(means, names):
+    mos = lambda *key: means.get(key, (np.nan, np.nan))[0]
     misses = []
     for name in names:
         for way in ("clean", "back"):
@@ -188,8 +229,8 @@ def main():
     means = gather(rows)
     names, echoes = [], []
     for row in rows:
-        name, network, _, hz, *_ = row.split("\t")
-        known = echoes if network == "echo" else names
+        name, network, variant, hz, *_ = row.split("\t")
+        known = echoes if variant.startswith("echo") else names
         if name not in known:
             known.append(name)
         if hz == "8000" and network == "clean":
@@ -198,7 +239,7 @@ def main():
         for key, value in sorted((key, value) for key, value in means.items() if len(key) == 3):
             print(*key, f"{value[0]:.3f}", f"{value[1]:.1f}", sep="\t", file=out)
     print_all(means, names, echoes)
-    if len(sys.argv) > 2:
+    if len(sys.argv) > 2 and names:
         plot(means, names, sys.argv[2])
 
 

@@ -45,7 +45,9 @@ const SPEECH: &str = "00000000-0000-4000-8000-0000000000b0";
 /// Longest round trip that is looked for.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(1_500);
 /// How often a scene is played again whose sound failed while the machine stood still.
-const AGAIN: usize = 2;
+const AGAIN: usize = 3;
+/// More than there are scenes: each call has an identity of its own.
+const SEEDS_APART: usize = 1_000;
 /// A phone whose packets leave later than this cannot tell a bad call from a busy machine.
 const LATE: Duration = Duration::from_millis(10);
 /// What follows the sentence before the phone hangs up: the echo's way back.
@@ -164,7 +166,8 @@ async fn play_all(out: &Path) -> Result<Vec<Played>, String> {
         for attempt in 0.. {
             let called = waiting.pop_if(|_| scene.begun_by == BegunBy::Application);
             let stage = (&config, &trust);
-            let result = play(&daemon, stage, scene.clone(), called, number, out).await;
+            let turn = (number, attempt);
+            let result = play(&daemon, stage, scene.clone(), called, turn, out).await;
             let one = result.map_err(because("a call could not be placed"))?;
             let again = attempt < AGAIN && was_disturbed(&one);
             print::scene(number, &one, again);
@@ -234,7 +237,7 @@ async fn play(
     (config, trust): (&Config, &Arc<ClientConfig>),
     scene: Scene,
     called: Option<Waiting>,
-    number: usize,
+    (number, attempt): (usize, usize),
     out: &Path,
 ) -> io::Result<Played> {
     let rate = phone::sample_rate(scene.codec);
@@ -251,7 +254,7 @@ async fn play(
         speech: speech.clone(),
         talk: Duration::from_secs_f64(seconds) + TAIL,
         headers: vec![("X-Customer-Name".to_owned(), "Ada".to_owned())],
-        seed: number as u64,
+        seed: (attempt * SEEDS_APART + number) as u64,
     };
     let report = match called {
         None => phone::place(call).await?,

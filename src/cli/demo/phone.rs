@@ -126,14 +126,14 @@ pub async fn place(call: PhoneCall) -> io::Result<PhoneReport> {
             up.phone.talk(&mut up.line, (up.remote, wording.payload_type)).await?;
             Ok(up.phone.report)
         }
-        Dialled::Refused(report) => Ok(report),
+        Dialled::Refused(report) => Ok(*report),
     }
 }
 
 /// A call that was dialled and has its final answer.
 pub enum Dialled {
     Answered(Box<Up>),
-    Refused(PhoneReport),
+    Refused(Box<PhoneReport>),
 }
 
 /// A call that was answered and acknowledged, whose media is the owner's to send and to read.
@@ -158,7 +158,7 @@ impl Dialled {
         if answer.code() >= 300 {
             phone.report.warning = answer.get_named("Warning").map(|text| text.to_owned());
             line.send(&phone.ack(&answer, false)).await?;
-            return Ok(Dialled::Refused(phone.report));
+            return Ok(Dialled::Refused(Box::new(phone.report)));
         }
         phone.note("ACK →");
         line.send(&phone.ack(&answer, true)).await?;
