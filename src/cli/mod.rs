@@ -157,7 +157,7 @@ struct ConfigFile {
 struct Check {
     #[command(flatten)]
     file: ConfigFile,
-    /// Try to bind every address of [listen] and [admin] as well
+    /// Try to bind every address of [listen], [media] and [admin] as well
     #[arg(long)]
     bind: bool,
 }
