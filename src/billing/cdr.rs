@@ -9,6 +9,7 @@ use super::stamp;
 use super::transfer::TransferRecord;
 use crate::ground::{CallKey, Transport, WallTime};
 use crate::media::plan::MediaReport;
+use crate::media::quality::Scale;
 use crate::rtp::rtcp::extended::VoipMetrics;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::SocketAddr;
@@ -264,8 +265,9 @@ pub struct MediaSummary {
     pub shortened_ms: u64,
     pub lengthened_ms: u64,
     pub round_trip_us: u32,
-    /// How the far end sounds to us, and we to it: mean opinion scores, 1 to 4.41 (E-model). `None`:
-    /// nothing came; the far end never reported.
+    /// How the far end sounds to us, and we to it: mean opinion scores (E-model), 1 to 4.5, on this scale.
+    /// `None`: nothing came; the far end never reported.
+    pub mos_scale: Scale,
     pub mos_received: Option<f32>,
     pub mos_sent: Option<f32>,
     /// Stretches in which many packets were missed, and their mean length (RFC 3611 §4.7.2).
@@ -349,6 +351,7 @@ impl From<&MediaReport> for MediaSummary {
             shortened_ms: report.shortened_ms,
             lengthened_ms: report.lengthened_ms,
             round_trip_us: report.round_trip_us,
+            mos_scale: report.mos_scale,
             mos_received: report.mos_received,
             mos_sent: report.mos_sent,
             bursts: report.bursts,
@@ -419,6 +422,7 @@ mod tests {
         cdr.ended_by = Some(EndedBy::Caller);
         cdr.media = Some(MediaSummary::from(&MediaReport {
             digits: 3,
+            mos_scale: Scale::Wideband,
             mos_received: Some(4.38),
             far_end: Some(VoipMetrics {
                 loss_rate: 26,
@@ -433,7 +437,7 @@ mod tests {
         assert!(json.contains(r#""transport":"tls""#), "{json}");
         assert!(json.contains(r#""answered_at":"2023-11-14T22:13:24.000Z""#), "{json}");
         assert!(json.contains(r#""sip_time_ms":7000,"agent_time_ms":6500,"deciminutes":2"#));
-        assert!(json.contains(r#""mos_received":4.38,"mos_sent":null"#), "{json}");
+        assert!(json.contains(r#""mos_scale":"wideband","mos_received":4.38,"mos_sent":null"#));
         assert!(json.contains(r#""far_end":{"lost_percent":10.2,"#), "{json}");
         assert!(json.contains(r#""r_factor":88,"mos_listening":null,"mos_conversation":4.2}"#));
         assert_eq!(serde_json::from_str::<Cdr>(&json).expect("it is its own form"), cdr);

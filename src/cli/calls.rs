@@ -5,6 +5,7 @@ use super::ask::{self, Silence};
 use crate::billing::cdr::rfc3339;
 use crate::billing::{Cdr, EndedBy};
 use crate::ground::CallKey;
+use crate::media::quality::Scale;
 use crate::shell::config::Config;
 use crate::shell::store::{Filter, Reader};
 use std::ops::Range;
@@ -194,15 +195,24 @@ fn row(record: &Cdr, full: bool, shown_by: ShownBy) -> [String; HEADS.len()] {
         clock(record.sip_time),
         clock(record.agent_time),
         record.deciminutes.to_string(),
-        worst_score(record).map_or_else(absent, |score| format!("{score:.2}")),
+        worst_score(record).unwrap_or_else(absent),
         end(record, shown_by),
     ]
 }
 
-/// The worst mean opinion score of a call: of all its legs, to us and from us.
-fn worst_score(record: &Cdr) -> Option<f32> {
+/// The worst mean opinion score of a call, of all its legs, to us and from us, with its scale.
+fn worst_score(record: &Cdr) -> Option<String> {
     let legs = record.media.iter().chain(&record.further_media);
-    legs.flat_map(|leg| [leg.mos_received, leg.mos_sent]).flatten().reduce(f32::min)
+    let scores = legs.flat_map(|leg| {
+        let both = [leg.mos_received, leg.mos_sent];
+        both.into_iter().flatten().map(|score| (score, leg.mos_scale))
+    });
+    let (score, scale) = scores.min_by(|one, other| one.0.total_cmp(&other.0))?;
+    let scale = match scale {
+        Scale::Narrowband => "nb",
+        Scale::Wideband => "wb",
+    };
+    Some(format!("{score:.2} {scale}"))
 }
 
 /// The user of a URI (the host when there is none), masked when it is a number.
@@ -318,10 +328,10 @@ mod tests {
         refused.to_uri = "sip:12\u{7}@edge.example".into();
         let live = record(0x2a);
         let expected = "\
-KEY          START (UTC)          FROM → TO             AGENT      CODEC  SIP TIME  AGENT TIME  DECIMIN   MOS  END
-6ab13b80-2a  2026-09-21 14:13:20  +********234 → sales  -          -        0:00.0      0:00.0        0     -  up
-6ab13b80-2   2026-09-21 14:13:20  +********234 → 12\u{fffd}    -          -        0:00.0      0:00.0        0     -  404 Not Found: no allowance matches
-6ab13b80-1   2026-09-21 14:13:20  +********234 → sales  6f1d3c52…  PCMU    12:05.3      0:37.0      121  3.98  caller: BYE
+KEY          START (UTC)          FROM → TO             AGENT      CODEC  SIP TIME  AGENT TIME  DECIMIN      MOS  END
+6ab13b80-2a  2026-09-21 14:13:20  +********234 → sales  -          -        0:00.0      0:00.0        0        -  up
+6ab13b80-2   2026-09-21 14:13:20  +********234 → 12\u{fffd}    -          -        0:00.0      0:00.0        0        -  404 Not Found: no allowance matches
+6ab13b80-1   2026-09-21 14:13:20  +********234 → sales  6f1d3c52…  PCMU    12:05.3      0:37.0      121  3.98 nb  caller: BYE
 ";
         let shown = table(&[live.clone(), refused, answered.clone()], false, ShownBy::Daemon);
         assert_eq!(shown, expected);

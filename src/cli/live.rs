@@ -94,6 +94,7 @@ fn row(key: &str, who: &str, leg: &LiveLeg) -> [String; HEADS.len()] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::quality::Scale;
 
     #[test]
     fn each_leg_has_its_row_and_numbers_are_masked() {
@@ -108,6 +109,7 @@ mod tests {
             missed_percent_now: Some(0.0),
             jitter_ms: 2.3,
             round_trip_ms: Some(41.0),
+            mos_scale: Scale::Narrowband,
             mos_received: Some(4.3),
             mos_received_now: Some(4.41),
             mos_sent: None,

@@ -29,6 +29,14 @@ pub struct Format {
     pub neighbours_only: bool,
 }
 
+impl Format {
+    /// The highest mode that either side may send.
+    pub fn best_mode(self) -> Mode {
+        let mode = self.modes.unwrap_or(ModeSet::ALL).modes().next_back();
+        mode.expect("a set of modes holds one")
+    }
+}
+
 /// A set of modes, never empty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ModeSet(u16);
@@ -69,8 +77,36 @@ pub struct Decoder {
     requested: Option<Mode>,
     /// The sender told of a pause (SID): what is missing is its comfort noise.
     pausing: bool,
+    received: ReceivedModes,
     concealment: Concealment,
     leftover: Leftover,
+}
+
+/// The modes in which speech came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReceivedModes {
+    /// Frames in each.
+    frames: [u32; Mode::COUNT as usize],
+    last: Option<Mode>,
+}
+
+impl ReceivedModes {
+    fn count(&mut self, mode: Mode) {
+        let frames = &mut self.frames[usize::from(mode.number())];
+        *frames = frames.saturating_add(1);
+        self.last = Some(mode);
+    }
+
+    /// That of the last frame; `None` before the first.
+    pub fn last(&self) -> Option<Mode> {
+        self.last
+    }
+
+    /// That of most frames, the higher one of two; `None` before the first.
+    pub fn usual(&self) -> Option<Mode> {
+        let modes = self.last.map(|_| ModeSet::ALL.modes());
+        modes?.max_by_key(|mode| self.frames[usize::from(mode.number())])
+    }
 }
 
 impl Decoder {
@@ -83,6 +119,7 @@ impl Decoder {
             packing,
             requested: None,
             pausing: false,
+            received: ReceivedModes::default(),
             concealment: Concealment::default(),
             leftover: Leftover::default(),
         })
@@ -115,9 +152,12 @@ impl Decoder {
             return;
         }
         self.speech.decode(&frame, pcm);
-        match frame.frame_type() {
-            SID => self.concealment.rest(),
-            _ => self.concealment.remember(&frame, pcm),
+        match Mode::new(frame.frame_type()) {
+            None => self.concealment.rest(),
+            Some(mode) => {
+                self.received.count(mode);
+                self.concealment.remember(&frame, pcm);
+            }
         }
     }
 
@@ -132,6 +172,11 @@ impl Decoder {
     /// noise for as long as the pause lasts.
     pub fn is_pausing(&self) -> bool {
         self.pausing
+    }
+
+    /// The modes in which speech came so far.
+    pub fn received(&self) -> &ReceivedModes {
+        &self.received
     }
 
     /// The mode that the peer last asked us to send in.
@@ -179,9 +224,6 @@ pub struct Encoder {
     odd: bool,
 }
 
-/// The highest mode.
-const BEST: u8 = Mode::COUNT - 1;
-
 impl Encoder {
     /// An encoder that begins in the best mode of the set. `dtx`: pauses are sent as SID frames.
     ///
@@ -189,9 +231,7 @@ impl Encoder {
     /// [`CodecFault::LibraryAbsent`].
     pub fn new(format: Format, dtx: bool) -> Result<Encoder, CodecFault> {
         let speech = SpeechEncoder::new().ok_or(CodecFault::LibraryAbsent)?;
-        let modes = format.modes.unwrap_or(ModeSet::ALL);
-        let mode = Mode::new(BEST).and_then(|best| modes.up_to(best));
-        let mode = mode.expect("a set of modes holds one");
+        let mode = format.best_mode();
         Ok(Encoder { speech, format, dtx, mode, wanted: mode, odd: false })
     }
 
@@ -215,6 +255,11 @@ impl Encoder {
     pub fn request(&mut self, mode: Mode) {
         let modes = self.format.modes.unwrap_or(ModeSet::ALL);
         self.wanted = modes.up_to(mode).unwrap_or(self.wanted);
+    }
+
+    /// The mode of the last frame.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Forgets the words before: a frame of silence takes the place of what was looked ahead.
@@ -365,6 +410,38 @@ mod tests {
         for (cmr, expected) in [(15, None), (2, Some(2)), (15, Some(2)), (0, Some(0))] {
             decoder.decode(&[cmr << 4, NO_DATA << 3 | 4], &mut out).unwrap();
             assert_eq!(decoder.requested().map(Mode::number), expected);
+        }
+    }
+
+    #[test]
+    fn the_modes_of_speech_are_counted_and_no_pause() {
+        if !installed() {
+            return;
+        }
+        let packing = Packing::OctetAligned;
+        let mut decoder = Decoder::new(packing).unwrap();
+        let mut out = [0; FRAME_SAMPLES];
+        for (number, usual, last) in [
+            (None, None, None),
+            (Some(2), Some(2), Some(2)),
+            (Some(8), Some(8), Some(8)),
+            (Some(2), Some(2), Some(2)),
+            (Some(7), Some(2), Some(7)),
+            (None, Some(2), Some(7)),
+        ] {
+            let mut payload = vec![0xF0, NO_DATA << 3 | 4];
+            if let Some(number) = number {
+                let format = Format { packing, modes: set(&[number]), ..Format::default() };
+                let mut encoder = Encoder::new(format, false).unwrap();
+                payload = vec![0; 62];
+                let len = encoder.encode(&speech()[..FRAME_SAMPLES], &mut payload).unwrap();
+                payload.truncate(len);
+            }
+            decoder.decode(&payload, &mut out).unwrap();
+            decoder.conceal(&mut out);
+            let received = decoder.received();
+            assert_eq!(received.usual(), usual.map(mode), "{number:?}: of two the higher");
+            assert_eq!(received.last(), last.map(mode), "{number:?}");
         }
     }
 

@@ -177,6 +177,18 @@ impl Decoder {
         }
     }
 
+    /// The modes in which speech came so far; only AMR-WB has them.
+    pub fn received_modes(&self) -> Option<&amr_wb::ReceivedModes> {
+        match &self.state {
+            DecoderState::G711(..)
+            | DecoderState::G722(_)
+            | DecoderState::Ilbc(..)
+            | DecoderState::G7221(_)
+            | DecoderState::Opus(_) => None,
+            DecoderState::AmrWb(decoder) => Some(decoder.received()),
+        }
+    }
+
     /// Recovers the frame before `next_payload` from its in-band FEC (RFC 6716 §4.2.5) to the
     /// front of `out`, which must be as long as the missing frame. `None` when the payload
     /// carries none, and for codecs without FEC: conceal instead, then decode `next_payload`.
@@ -290,6 +302,18 @@ impl Encoder {
             EncoderState::Ilbc(_, encoder) => encoder.encode(pcm, out),
             EncoderState::G7221(encoder) => encoder.encode(pcm, out),
             EncoderState::AmrWb(encoder) => encoder.encode(pcm, out),
+        }
+    }
+
+    /// The mode that the last frame was sent in; only AMR-WB has them.
+    pub fn mode(&self) -> Option<amr_wb::Mode> {
+        match &self.state {
+            EncoderState::G711(_)
+            | EncoderState::G722(_)
+            | EncoderState::Opus(_)
+            | EncoderState::Ilbc(..)
+            | EncoderState::G7221(_) => None,
+            EncoderState::AmrWb(encoder) => Some(encoder.mode()),
         }
     }
 

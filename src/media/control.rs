@@ -9,9 +9,8 @@
 
 use super::outbound::Outbound;
 use super::plan::ControlPlan;
-use super::quality::{self, Loss};
+use super::quality::{self, Coding, Loss};
 use super::reception::Account;
-use crate::codec::CodecKind;
 use crate::ground::entropy::Chance;
 use crate::ground::{Instant, Now};
 use crate::rtp::losses;
@@ -35,7 +34,8 @@ const LOWER_BYTES: usize = 28;
 /// How a leg is played, for who is told of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manner {
-    pub(super) kind: CodecKind,
+    /// What we hear.
+    pub(super) coding: Coding,
     /// Of audio in one packet.
     pub(super) packet: Duration,
     /// From mouth to ear, one way.
@@ -359,9 +359,9 @@ impl Control {
             round_trip_ms: millis(self.round_trip),
             end_system_ms: millis(manner.own_delay),
             gmin: losses::GMIN,
-            r_factor: Some(quality::r_factor(manner.kind, loss, manner.delay).round() as u8),
-            mos_listening: Some(tenths(quality::mos_listening(manner.kind, loss))),
-            mos_conversation: Some(tenths(quality::mos(manner.kind, loss, manner.delay))),
+            r_factor: Some(quality::rating(manner.coding, loss, manner.delay).round() as u8),
+            mos_listening: Some(tenths(quality::mos_listening(manner.coding, loss))),
+            mos_conversation: Some(tenths(quality::mos(manner.coding, loss, manner.delay))),
             concealment: Concealment::Standard,
             adaptation: match manner.buffer.adaptive {
                 true => Adaptation::Adaptive,

@@ -93,6 +93,8 @@ pub(super) struct InboundCounters {
     pub(super) waited: Duration,
     pub(super) waited_max: Duration,
     pub(super) played: u64,
+    /// Lost ones whose copy came with the next.
+    pub(super) recovered: u64,
     pub(super) late: u64,
     pub(super) duplicate: u64,
     pub(super) refused: u64,
@@ -375,6 +377,11 @@ impl Inbound {
         self.speech.decoder.requested_mode()
     }
 
+    /// The modes in which AMR-WB came.
+    pub(super) fn received_modes(&self) -> Option<&amr_wb::ReceivedModes> {
+        self.speech.decoder.received_modes()
+    }
+
     pub(super) fn counters(&self) -> &InboundCounters {
         &self.speech.counters
     }
@@ -594,6 +601,7 @@ impl Speech {
         if whole && self.plan.kind == CodecKind::Opus {
             let recovered = self.decoder.decode_fec(payload, &mut pcm[..missing]);
             if recovered == Some(missing) {
+                self.counters.recovered += 1;
                 self.push(&pcm[..missing], out);
                 return;
             }

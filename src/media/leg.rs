@@ -16,10 +16,10 @@ use super::plan::{
     AgentRates, DelayBounds, Direction, EarlyFigures, EarlyMedia, Key, LegPlan, LegView,
     MediaEvent, MediaReport, OneWay, RemoteMedia,
 };
-use super::quality::{self, Loss};
+use super::quality::{self, Coding, Loss, Scale};
 use super::session::{Channel, Events, Transmit};
 use super::witness::Witness;
-use crate::codec::{CodecFault, CodecKind};
+use crate::codec::{CodecFault, CodecKind, amr_wb};
 use crate::ground::limits::PATH_CONFIRM;
 use crate::ground::ports::OwnPorts;
 use crate::ground::{Entropy, Instant, LegId, Now};
@@ -468,6 +468,7 @@ impl Leg {
             shortened_ms: inbound.shortened.milliseconds(),
             lengthened_ms: inbound.lengthened.milliseconds(),
             round_trip_us: micros(self.control.round_trip()),
+            mos_scale: Scale::of(self.plan.codec.kind),
             mos_received: self.mos_received(),
             mos_sent: self.mos_sent(),
             burst_density: bursts.density(),
@@ -510,24 +511,48 @@ impl Leg {
             encrypted: self.guard.is_some(),
             missed_percent: account.loss().map(|loss| loss.percent),
             missed_percent_now: lately.map(|loss| loss.percent),
-            mos_received_now: lately.map(|loss| self.score(loss)),
-            mos_sent_now: sent_lately.map(|loss| self.score(loss)),
+            mos_received_now: lately.map(|loss| self.score(self.heard_lately(), loss)),
+            mos_sent_now: sent_lately.map(|loss| self.score(self.sent(), loss)),
             report: self.report(),
         }
     }
 
     /// Packets that came too late are lost to whoever listens.
     fn mos_received(&self) -> Option<f32> {
-        Some(self.score(self.control.account().loss()?))
+        Some(self.score(self.heard(), self.control.account().loss()?))
     }
 
     fn mos_sent(&self) -> Option<f32> {
         let share = quality::percent(self.control.peer_lost()?, self.counters.packets_sent)?;
-        Some(self.score(Loss::random(share)))
+        Some(self.score(self.sent(), Loss::random(share)))
     }
 
-    fn score(&self, loss: Loss) -> f32 {
-        quality::mos(self.plan.codec.kind, loss, self.delay())
+    fn score(&self, coding: Coding, loss: Loss) -> f32 {
+        quality::mos(coding, loss, self.delay())
+    }
+
+    /// What came so far. Opus counts as redundant where at least half of the lost packets came again.
+    fn heard(&self) -> Coding {
+        let mode = self.inbound.received_modes().and_then(|modes| modes.usual());
+        let recovered = self.inbound.counters().recovered;
+        let redundant = recovered > 0 && 2 * recovered >= self.control.account().lost();
+        self.coding(mode, redundant)
+    }
+
+    fn heard_lately(&self) -> Coding {
+        match self.inbound.received_modes().and_then(|modes| modes.last()) {
+            mode @ Some(_) => self.coding(mode, false),
+            None => self.heard(),
+        }
+    }
+
+    /// What goes. To a peer that asks for redundancy it is added as soon as packets are lost.
+    fn sent(&self) -> Coding {
+        self.coding(self.outbound.mode(), self.plan.codec.fec)
+    }
+
+    fn coding(&self, mode: Option<amr_wb::Mode>, redundant: bool) -> Coding {
+        Coding::of(self.plan.codec.kind, self.plan.codec.format, mode, redundant)
     }
 
     /// From mouth to ear one way: packet, codec, half the round trip and the jitter buffer. The
@@ -548,7 +573,7 @@ impl Leg {
         let maximum = self.inbound.targets().map_or(nominal, |(_, most)| most);
         let absolute = self.patience.jitter.max;
         Manner {
-            kind: self.plan.codec.kind,
+            coding: self.heard(),
             packet: Duration::from_millis(self.plan.codec.ptime_ms.into()),
             delay: self.delay(),
             own_delay: self.own_delay(),

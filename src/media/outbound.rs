@@ -379,6 +379,11 @@ impl Outbound {
         self.voice.encoder.request_mode(mode);
     }
 
+    /// The mode in which AMR-WB goes.
+    pub(super) fn mode(&self) -> Option<amr_wb::Mode> {
+        self.voice.encoder.mode()
+    }
+
     /// Everything that the agent said has left.
     pub(super) fn is_drained(&self) -> bool {
         self.supply.is_empty() && matches!(self.talk, Talk::Quiet { .. })

@@ -13,6 +13,7 @@
 //! Close ──▶ Closed                    always the last event; carries the final report
 //! ```
 
+use super::quality::Scale;
 use crate::codec::{CodecFormat, CodecKind};
 use crate::ground::limits::{CLIENT_BUFFER_MS, JITTER_MAX, JITTER_MIN, PLAYOUT_BYTES_MAX};
 use crate::ground::ports::OwnPorts;
@@ -606,8 +607,9 @@ pub struct MediaReport {
     pub lengthened_ms: u64,
     /// Round trip from RTCP, microseconds; zero when never measured.
     pub round_trip_us: u32,
-    /// How the peer sounds to us, and we to it: a mean opinion score (`media::quality`), 1 to 4.41.
-    /// `None`: nothing was received; the peer never reported by RTCP.
+    /// How the peer sounds to us, and we to it: mean opinion scores (`media::quality`), 1 to 4.5 of the
+    /// codec's scale. `None`: nothing was received; the peer never reported by RTCP.
+    pub mos_scale: Scale,
     pub mos_received: Option<f32>,
     pub mos_sent: Option<f32>,
     /// Missed packets of 256 in bursts, their mean length in milliseconds, and how many there were

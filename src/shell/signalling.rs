@@ -11,7 +11,7 @@ use crate::call::ladder::Ladder;
 use crate::ground::limits::{EARLY_MEDIA_KEPT_MAX, SIGNALLING_QUEUE_MAX};
 use crate::ground::{CallKey, Instant, JobId};
 use crate::media::plan::{EarlyMedia, ForCall, MediaEvent};
-use crate::media::quality::Scores;
+use crate::media::quality::ScoresByScale;
 use crate::outgoing::{DialRefusal, OutgoingCallRequest};
 use crate::shell::account::binding_json;
 use crate::shell::agent::rest::AgentService;
@@ -115,10 +115,10 @@ pub struct Totals {
     /// Media figures, added up.
     pub media: MediaSummary,
     /// How legs sounded to us, and we to them; one score for each leg.
-    pub mos_received: Scores,
-    pub mos_sent: Scores,
+    pub mos_received: ScoresByScale,
+    pub mos_sent: ScoresByScale,
     /// By the extended reports of the legs that send them.
-    pub mos_far_end: Scores,
+    pub mos_far_end: ScoresByScale,
     /// Directions of legs that carried nothing, by kind.
     pub one_way: BTreeMap<&'static str, u64>,
     /// Transfers, keys, tools, lost agents: as they happen.
@@ -655,10 +655,14 @@ impl Totals {
         self.media.agent_underruns = self.media.agent_underruns.wrapping_add(media.agent_underruns);
         self.media.agent_shortened_ms += media.agent_shortened_ms;
         self.media.agent_lengthened_ms += media.agent_lengthened_ms;
-        media.mos_received.into_iter().for_each(|score| self.mos_received.add(score));
-        media.mos_sent.into_iter().for_each(|score| self.mos_sent.add(score));
-        let told = media.far_end.and_then(|far_end| far_end.mos_conversation);
-        told.into_iter().for_each(|score| self.mos_far_end.add(score));
+        let far_end = media.far_end.and_then(|far_end| far_end.mos_conversation);
+        for (scores, score) in [
+            (&mut self.mos_received, media.mos_received),
+            (&mut self.mos_sent, media.mos_sent),
+            (&mut self.mos_far_end, far_end),
+        ] {
+            score.into_iter().for_each(|score| scores.add(media.mos_scale, score));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::codec::amr_wb::payload::Payload;
 use crate::codec::amr_wb::{Format, Mode, ModeSet, Packing};
 use crate::codec::{Encoder, EncoderSettings};
+use crate::media::quality::Scale;
 
 const ALIGNED: Format = Format {
     packing: Packing::OctetAligned,
@@ -30,6 +31,31 @@ fn caller(scene: &mut Scene, ms: u64, sequence: u16, payload: &[u8]) {
 fn frame_type(payload: &[u8]) -> u8 {
     let payload = Payload::read(Packing::OctetAligned, payload).expect("a payload of ours");
     payload.frames().next().expect("a frame").frame_type()
+}
+
+#[test]
+fn the_score_is_that_of_the_mode_that_came() {
+    if !super::is_here(CodecKind::AmrWb) {
+        return;
+    }
+    for (number, expected) in [(0, 2.92), (2, 4.18), (8, 4.39)] {
+        let mut scene = Scene::joined(&wideband(ALIGNED));
+        let modes = ModeSet::of(Mode::new(number).into_iter());
+        let format = CodecFormat::AmrWb(Format { modes, ..ALIGNED });
+        let settings = EncoderSettings::default();
+        let mut encoder = Encoder::with_format(CodecKind::AmrWb, format, 16_000, settings).unwrap();
+        for frame in 0..50 {
+            let mut payload = [0; 70];
+            let len = encoder.encode(&[0; 320], &mut payload).unwrap();
+            assert_eq!(frame_type(&payload[..len]), number);
+            caller(&mut scene, frame * 20, frame as u16, &payload[..len]);
+        }
+        scene.run_to(1_000);
+        let report = scene.session.report();
+        assert_eq!((report.mos_scale, report.packets_lost), (Scale::Wideband, 0));
+        let score = report.mos_received.expect("packets came");
+        assert!((score - expected).abs() < 0.02, "mode {number}: {score}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! RTCP and telephone-events through the session.
 
 use super::*;
-use crate::media::quality::{self, Loss};
+use crate::media::quality::{self, Coding, Loss};
 use crate::rtp::rtcp::{Block, Compound, Part, Report, SenderInfo};
 use crate::rtp::sequence::ReceptionReport;
 
@@ -42,7 +42,7 @@ fn reports_come_every_five_seconds_or_so_and_say_what_was_heard() {
     assert_eq!((reception.ssrc, reception.fraction_lost / 4), (7, 25 / 4));
     let report = scene.session.report();
     assert_eq!((report.packets_lost, report.jitter_us < 200), (300, true), "{report:?}");
-    let score = quality::mos(CodecKind::Pcmu, Loss::random(10.0), milliseconds(80));
+    let score = quality::mos(Coding::G711, Loss::random(10.0), milliseconds(80));
     assert_eq!((report.mos_received, report.mos_sent), (Some(score), None), "{report:?}");
 }
 
@@ -84,7 +84,7 @@ fn the_round_trip_comes_from_the_answer_to_our_report() {
     assert!((79_900..80_100).contains(&round_trip), "{round_trip}");
     let report = scene.session.report();
     let delay = Duration::from_micros(u64::from(round_trip) / 2) + milliseconds(80);
-    let score = quality::mos(CodecKind::Pcmu, Loss::random(20.0 * 100.0 / 201.0), delay);
+    let score = quality::mos(Coding::G711, Loss::random(20.0 * 100.0 / 201.0), delay);
     assert_eq!((report.packets_sent, report.mos_sent), (201, Some(score)));
     assert_eq!(report.mos_received, None);
     let silent = "2000:OneWay { leg: LegId(0), verdict: NothingCame }";

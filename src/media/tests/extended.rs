@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::media::plan::{ControlPlan, ExtendedPlan};
-use crate::media::quality::{self, Loss};
+use crate::media::quality::{self, Coding, Loss};
 use crate::rtp::rtcp::extended::{ExtendedBlock, VoipMetrics};
 use crate::rtp::rtcp::{Compound, Part};
 use crate::rtp::srtp::{MasterKey, Suite};
@@ -112,7 +112,7 @@ fn both_ends_tell_how_they_hear_each_other_with_and_without_srtp() {
         assert_eq!((first.loss_rate, first.discard_rate), (7, 0), "{first:?}");
         assert_eq!((second.loss_rate, second.burst_density, second.burst_ms), (0, 0, 0));
         let loss = Loss::of(30, 1_000, 20).expect("a share");
-        let rating = quality::r_factor(CodecKind::Pcmu, loss, milliseconds(110)).round() as u8;
+        let rating = quality::rating(Coding::G711, loss, milliseconds(110)).round() as u8;
         let told = first.r_factor.expect("a rating");
         assert!(told.abs_diff(rating) <= 1, "{told} and {rating}");
         assert_eq!((second.r_factor, second.mos_conversation), (Some(93), Some(44)));

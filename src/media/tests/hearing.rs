@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::codec::{Encoder, EncoderSettings};
+use crate::media::quality::Scale;
 use crate::rtp::rtcp::Report;
 
 /// Runs packets "at/number[/timestamp][flag]" (milliseconds; G.711 of 20 ms; the timestamp is number ×
@@ -343,10 +344,13 @@ fn a_lost_opus_packet_comes_from_the_next_ones_copy() {
             }
         }
         scene.run_to(4_100);
-        scene.session.report().concealed_ms
+        let report = scene.session.report();
+        assert_eq!(report.mos_scale, Scale::Wideband);
+        (report.concealed_ms, report.mos_received.expect("packets came"))
     };
     let (without, with) = (concealed(false), concealed(true));
-    assert!(without >= 400 && with <= 120, "{without} ms and {with} ms");
+    assert!(without.0 >= 400 && with.0 <= 120, "{without:?} and {with:?}");
+    assert!(without.1 < 2.8 && with.1 > 3.7, "what came again was not lost: {without:?}, {with:?}");
 }
 
 #[test]

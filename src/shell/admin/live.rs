@@ -6,6 +6,7 @@ use crate::billing::Cdr;
 use crate::billing::cdr::FarEnd;
 use crate::ground::{CallKey, limits};
 use crate::media::plan::{Direction, LegView};
+use crate::media::quality::Scale;
 use crate::shell::media::CallView;
 use crate::shell::store::Filter;
 use axum::Json;
@@ -49,7 +50,8 @@ pub struct LiveLeg {
     pub jitter_ms: f32,
     /// `None`: never measured.
     pub round_trip_ms: Option<f32>,
-    /// How it sounds to us, and we to it.
+    /// How it sounds to us, and we to it, on this scale.
+    pub mos_scale: Scale,
     pub mos_received: Option<f32>,
     pub mos_received_now: Option<f32>,
     pub mos_sent: Option<f32>,
@@ -120,6 +122,7 @@ impl From<&LegView> for LiveLeg {
             missed_percent_now: view.missed_percent_now.map(tenths),
             jitter_ms: millis(report.jitter_us),
             round_trip_ms: (report.round_trip_us > 0).then(|| millis(report.round_trip_us)),
+            mos_scale: report.mos_scale,
             mos_received: report.mos_received,
             mos_received_now: view.mos_received_now,
             mos_sent: report.mos_sent,

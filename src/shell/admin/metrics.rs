@@ -4,7 +4,7 @@
 
 use super::AdminState;
 use crate::call::deed::Tally;
-use crate::media::quality::{SCORE_BOUNDS, Scores};
+use crate::media::quality::{SCORE_BOUNDS, Scale, ScoresByScale};
 use crate::shell::media::{BUCKETS_US, HistogramSnapshot};
 use axum::extract::State;
 use axum::http::header;
@@ -98,10 +98,10 @@ pub struct MediaFigures {
     /// Directions of legs that carried nothing, by kind.
     pub one_way: BTreeMap<&'static str, u64>,
     /// How legs of closed calls sounded to us, and we to them.
-    pub mos_received: Scores,
-    pub mos_sent: Scores,
+    pub mos_received: ScoresByScale,
+    pub mos_sent: ScoresByScale,
     /// The same by the legs' own extended reports.
-    pub mos_far_end: Scores,
+    pub mos_far_end: ScoresByScale,
     /// For each shard the share of its time in which it worked, 0 to 1.
     pub shard_busy: Vec<f64>,
     /// How far each shard relieves itself: 0, 1 or 2.
@@ -307,7 +307,7 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
     for (kind, count) in &media.one_way {
         page.line(&format!("media_one_way_total{{kind=\"{kind}\"}}"), count);
     }
-    let help = "How legs of closed calls sounded to us: mean opinion scores, 1 to 4.41.";
+    let help = "How legs of closed calls sounded to us: mean opinion scores, 1 to 4.5.";
     page.scores("media_mos_received", help, &media.mos_received);
     let help = "How we sounded to legs of closed calls, by their RTCP.";
     page.scores("media_mos_sent", help, &media.mos_sent);
@@ -362,17 +362,20 @@ impl Page {
         self.line(&format!("{name}_count"), values.count());
     }
 
-    fn scores(&mut self, name: &str, help: &str, scores: &Scores) {
+    fn scores(&mut self, name: &str, help: &str, scores: &ScoresByScale) {
         self.head(name, help, "histogram");
-        let mut below = 0;
-        for (bound, count) in SCORE_BOUNDS.iter().zip(scores.counts) {
-            below += count;
-            self.line(&format!("{name}_bucket{{le=\"{bound}\"}}"), below);
+        for scale in Scale::ALL {
+            let (scores, label) = (scores.of(scale), format!("scale=\"{}\"", scale.name()));
+            let mut below = 0;
+            for (bound, count) in SCORE_BOUNDS.iter().zip(scores.counts) {
+                below += count;
+                self.line(&format!("{name}_bucket{{{label},le=\"{bound}\"}}"), below);
+            }
+            let count = scores.counts.iter().sum::<u64>();
+            self.line(&format!("{name}_bucket{{{label},le=\"+Inf\"}}"), count);
+            self.line(&format!("{name}_sum{{{label}}}"), scores.sum);
+            self.line(&format!("{name}_count{{{label}}}"), count);
         }
-        let count = scores.counts.iter().sum::<u64>();
-        self.line(&format!("{name}_bucket{{le=\"+Inf\"}}"), count);
-        self.line(&format!("{name}_sum"), scores.sum);
-        self.line(&format!("{name}_count"), count);
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
@@ -415,9 +418,10 @@ mod tests {
             store: StoreFigures { failing: true, ..StoreFigures::default() },
             media: MediaFigures {
                 mos_received: {
-                    let mut scores = Scores::default();
-                    scores.add(4.25);
-                    scores.add(3.5);
+                    let mut scores = ScoresByScale::default();
+                    scores.add(Scale::Wideband, 4.25);
+                    scores.add(Scale::Wideband, 3.5);
+                    scores.add(Scale::Narrowband, 3.0);
                     scores
                 },
                 one_way: BTreeMap::from([("only_rtcp", 3)]),
@@ -438,9 +442,11 @@ mod tests {
             "voxedge_media_pacing_lateness_seconds_bucket{le=\"+Inf\"} 3",
             "voxedge_media_pacing_lateness_seconds_sum 0.0015",
             "voxedge_media_one_way_total{kind=\"only_rtcp\"} 3\n",
-            "voxedge_media_mos_received_bucket{le=\"3.6\"} 1",
-            "voxedge_media_mos_received_bucket{le=\"4.34\"} 2",
-            "voxedge_media_mos_received_sum 7.75\nvoxedge_media_mos_received_count 2",
+            "voxedge_media_mos_received_bucket{scale=\"narrowband\",le=\"3.6\"} 1",
+            "voxedge_media_mos_received_bucket{scale=\"wideband\",le=\"3.6\"} 1",
+            "voxedge_media_mos_received_bucket{scale=\"wideband\",le=\"4.34\"} 2",
+            "voxedge_media_mos_received_sum{scale=\"wideband\"} 7.75\n",
+            "voxedge_media_mos_received_count{scale=\"wideband\"} 2",
             "voxedge_media_shard_busy_ratio{shard=\"1\"} 0.25",
             "voxedge_media_shard_relief{shard=\"1\"} 2",
             "# TYPE voxedge_uptime_seconds gauge\nvoxedge_uptime_seconds 1.5\n",
