@@ -228,12 +228,14 @@ fn faults_of(world: &World, facts: &Facts) -> Vec<&'static str> {
     faults
 }
 
-fn check(seed: u64) {
+/// Gives what the world met (`hands::met`).
+fn check(seed: u64) -> (u64, u64) {
     let mut world = world(seed);
     world.run_out(END_MS);
     let wrong = verdict(&world);
     let ladder = world.ladder();
     assert!(wrong.is_empty(), "VOXEDGE_SEED={seed}\n{ladder}\n{}", wrong.join("\n"));
+    hands::met(&world)
 }
 
 fn check_all(from: u64) {
@@ -247,7 +249,10 @@ fn check_all(from: u64) {
         }
         return;
     }
-    (from * SEEDS..(from + 1) * SEEDS).for_each(check);
+    let met = (from * SEEDS..(from + 1) * SEEDS).map(check);
+    let (taken, refreshes) = met.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    println!("{taken} calls were taken over, second legs refreshed {refreshes} times");
+    assert!(taken >= 5 && refreshes >= 2, "take-overs: {taken}, refreshes: {refreshes}");
 }
 
 #[test]

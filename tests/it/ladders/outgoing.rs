@@ -320,6 +320,7 @@ fn a_hundred_storms_leave_nothing() {
                 bare_200: false,
                 reinvites: (chance.below(4) == 0).then(|| (chance.below(900), "sendonly")),
                 events: false,
+                refreshed: &[],
                 other_fork: None,
                 other_fork_rings: None,
                 reliable: false,

@@ -2,10 +2,13 @@
 //! that moves, hold and resume, refusals, nonsense.
 
 use super::World;
+use super::transfers::{edge, to_target};
+use crate::sim::callee::{self, Manner, REFRESH};
 use crate::sim::pbx::{Action, Refreshed};
 use crate::sim::{ladder, settings};
 use std::time::Duration;
-use voxedge::billing::{Cdr, EndedBy};
+use voxedge::billing::{Cdr, EndedBy, TransferOutcome};
+use voxedge::ultravox::tool::{Fixed, SipVerb};
 
 /// A call of 100 s that we refresh every 45 s; the re-INVITEs are answered like this.
 fn refreshed(answers: &[Refreshed]) -> World {
@@ -82,5 +85,67 @@ fn a_refusal_ends_the_call_only_when_the_peer_knows_none() {
         let mut world = refreshed(&[answer]);
         let record = check(name, &mut world);
         assert!(until_s.contains(&record.sip_time.as_secs()), "{name}: {:?}", record.sip_time);
+    }
+}
+
+/// The caller talks to a target that the agent transferred it to, whose session we refresh every 45 s; the
+/// re-INVITEs are answered like this. The caller hangs up after 110 s.
+fn bridged(answers: &'static [callee::Refreshed]) -> World {
+    let fixed = Fixed { verb: Some(SipVerb::Invite), ..to_target() };
+    let target =
+        Manner { answers: Some((1_000, 200, REFRESH)), refreshed: answers, ..Manner::default() };
+    let mut world = super::transfers::world(edge(&fixed, |_| {}), "coldTransfer", target);
+    world.callee_speaks(3_500, 0, 5_000);
+    world.act(110_000, 0, Action::HangUp);
+    world
+}
+
+/// How long the second leg was up, in seconds; the transfer went well whatever came after it.
+fn bridged_s(record: &Cdr) -> f64 {
+    let [transfer] = &record.transfers[..] else { panic!("{record:?}") };
+    assert_eq!(transfer.outcome, TransferOutcome::Bridged, "{transfer:?}");
+    transfer.leg_time.as_secs_f64()
+}
+
+#[test]
+fn the_session_of_a_second_leg_is_refreshed_too() {
+    let mut world = bridged(&[callee::Refreshed::Same]);
+    let record = check("second_leg_refresh_same", &mut world);
+    assert_eq!(record.ended_by, Some(EndedBy::Caller));
+    assert_eq!(world.callees[0].refreshes, 2);
+    assert_eq!(changes(&world), ["leg 1 1 PCMU SendRecv"], "at its answer alone");
+    assert!((106.0..107.5).contains(&bridged_s(&record)), "{record:?}");
+}
+
+#[test]
+fn a_second_leg_that_moves_in_its_answer_is_followed() {
+    let mut world = bridged(&[callee::Refreshed::Moves, callee::Refreshed::Same]);
+    let record = check("second_leg_refresh_moves", &mut world);
+    assert_eq!(changes(&world), ["leg 1 1 PCMU SendRecv", "leg 1 2 PCMU SendRecv"]);
+    // Both hear each other at the new port: nothing is missed for longer than the answer takes.
+    let second = record.further_media.first().expect("the figures of its leg");
+    assert!(second.packets_received + 10 > 5_000, "{second:?}");
+    assert!(world.callees[0].rtp_received > 5_200, "{}", world.callees[0].rtp_received);
+}
+
+#[test]
+fn one_refusal_of_a_second_leg_ends_nothing() {
+    let mut world = bridged(&[callee::Refreshed::Refused(488), callee::Refreshed::Same]);
+    let record = check("second_leg_refresh_refused_once", &mut world);
+    assert_eq!(record.ended_by, Some(EndedBy::Caller));
+    assert!((106.0..107.5).contains(&bridged_s(&record)), "{record:?}");
+}
+
+#[test]
+fn a_second_leg_that_is_not_refreshed_ends() {
+    for (name, answer, lasted_s) in [
+        // It is asked again until a third of the interval before its end, and the call with it.
+        ("second_leg_refresh_refused", &[callee::Refreshed::Refused(488)][..], 59.5..61.0),
+        ("second_leg_refresh_481", &[callee::Refreshed::Refused(481)], 44.5..46.0),
+        ("second_leg_refresh_silence", &[callee::Refreshed::Silence], 59.5..61.0),
+    ] {
+        let mut world = bridged(answer);
+        let record = check(name, &mut world);
+        assert!(lasted_s.contains(&bridged_s(&record)), "{name}: {record:?}");
     }
 }

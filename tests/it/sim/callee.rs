@@ -43,6 +43,22 @@ pub struct Manner {
     pub encrypts: bool,
     /// Says nothing of its media before it has heard a packet of ours.
     pub waits_for_rtp: bool,
+    /// What the edge's re-INVITEs are answered with at once, in turn, the last one again and again. Where
+    /// there is none, they are answered like the first INVITE.
+    pub refreshed: &'static [Refreshed],
+}
+
+/// The further headers of a 200 that has the edge refresh the session every 45 s (RFC 4028).
+pub const REFRESH: &str = "Require: timer\r\nSession-Expires: 90;refresher=uac\r\n";
+
+/// How a re-INVITE of the edge is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refreshed {
+    Same,
+    /// Media comes from where the other fork's would, and is wanted there.
+    Moves,
+    Refused(u16),
+    Silence,
 }
 
 impl Default for Manner {
@@ -65,6 +81,7 @@ impl Default for Manner {
             events: false,
             encrypts: false,
             waits_for_rtp: false,
+            refreshed: &[],
         }
     }
 }
@@ -139,6 +156,8 @@ pub struct Callee {
     pub reoffered: Vec<String>,
     /// The final answers to our UPDATEs.
     pub updated: Vec<String>,
+    /// Re-INVITEs of the edge so far.
+    pub refreshes: usize,
     cseq: u32,
     version: u32,
 }
@@ -162,6 +181,7 @@ impl Callee {
             bye_answered: false,
             reoffered: Vec::new(),
             updated: Vec::new(),
+            refreshes: 0,
             cseq: 0,
             version: 1,
         }
@@ -218,6 +238,13 @@ impl Callee {
             out.extend(known.answer.clone().map(Out::Send));
             return;
         }
+        if let Some(last) = self.manner.refreshed.last() {
+            let in_dialog = header(&head, "To").is_some_and(|to| to.contains(";tag="));
+            if in_dialog {
+                let answer = self.manner.refreshed.get(self.refreshes).copied().unwrap_or(*last);
+                return self.refresh(head, branch, answer, out);
+            }
+        }
         self.authorization = header(&head, "Authorization").map(str::to_owned);
         out.push(Out::Send(self.reply(&head, 100, "", None)));
         let challenged = self.manner.challenges && self.authorization.is_none();
@@ -238,6 +265,21 @@ impl Callee {
         out.extend(manner.updates.map(|ms| at(ms, Wake::Update { branch: branch.clone() })));
         if let Some((ms, code, extra)) = manner.answers {
             out.push(at(ms, Wake::Answer { branch, code, extra }));
+        }
+    }
+
+    fn refresh(&mut self, head: String, branch: String, answer: Refreshed, out: &mut Vec<Out>) {
+        self.refreshes += 1;
+        self.invites.push(Invited { branch: branch.clone(), head, answer: None, acked: false });
+        match answer {
+            Refreshed::Same => self.answer(&branch, 200, REFRESH, out),
+            Refreshed::Moves => {
+                self.media = self.other_media;
+                self.version += 1;
+                self.answer(&branch, 200, REFRESH, out);
+            }
+            Refreshed::Refused(code) => self.answer(&branch, code, "", out),
+            Refreshed::Silence => {}
         }
     }
 

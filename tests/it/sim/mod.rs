@@ -461,6 +461,7 @@ impl World {
             Item::RtpToEdge { source, port, bytes } => self.on_rtp(source, port, &bytes),
             Item::CalleeSpeaks { callee, packets } => self.on_callee_speaks(callee, packets),
             Item::RtpToPbx { to } => self.callers[to].rtp_received += 1,
+            Item::Act(caller, Action::TakeOver(other)) => self.take_over(caller, other),
             Item::Act(caller, action) => self.with_caller(caller, |pbx, out| pbx.act(action, out)),
             Item::Wake(caller, wake) => self.with_caller(caller, |pbx, out| pbx.wake(&wake, out)),
             Item::Answer(job, input) => self.on_answer(job, *input),
@@ -501,6 +502,16 @@ impl World {
                 Out::Wake(wait, wake) => self.enter_in(wait, Item::Wake(index, wake)),
             }
         }
+    }
+
+    /// A caller asks for the place of another; where that one has no dialog, of nobody.
+    fn take_over(&mut self, caller: usize, other: usize) {
+        let former = &self.callers[other];
+        let tag = former.to_tag.as_deref().unwrap_or("nobody");
+        let (call_id, name) = (former.call_id(), &former.name);
+        let replaces = format!("Replaces: {call_id};to-tag={tag};from-tag=from-{name}");
+        self.callers[caller].headers.push(replaces);
+        self.with_caller(caller, |pbx, out| pbx.act(Action::Invite, out));
     }
 
     fn send_rtp_up(&mut self, source: SocketAddr, port: u16, bytes: Vec<u8>) {

@@ -16,6 +16,8 @@ const PTIME: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     Invite,
+    /// An INVITE that is to take the place of this caller (RFC 3891).
+    TakeOver(usize),
     /// CANCEL before the answer, BYE after it.
     HangUp,
     /// BYE in the early dialog.

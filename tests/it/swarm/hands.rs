@@ -1,9 +1,11 @@
-//! The hands of calls in the swarm: transfers of every kind, by agents and by a peer's REFER, keys both
-//! ways, agents that are lost and replaced or followed by a target. Every eighth world has them. They draw
+//! The hands of calls in the swarm: transfers of every kind, by agents and by a peer's REFER, take-overs
+//! by INVITEs with Replaces, keys both ways, agents that are lost and replaced or followed by a target,
+//! and calls that are refreshed on both legs. Every eighth world has them. They draw
 //! from chance of their own, so that the other worlds stay as they are.
 
-use crate::sim::callee::Manner;
-use crate::sim::pbx::{Action, Refers};
+use crate::sim::agent::Script;
+use crate::sim::callee::{Manner, REFRESH, Refreshed};
+use crate::sim::pbx::{Action, Offer, Refers};
 use crate::sim::{Facts, World};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -63,6 +65,17 @@ pub fn give(seed: u64, settings: &mut Settings) -> bool {
         follow_refer: chance.below(2) == 0,
         ..transfers
     };
+    let transfers = match is_long(seed) {
+        true => {
+            let usual = crate::sim::settings();
+            (settings.ports, settings.calls_max) = (usual.ports, usual.calls_max);
+            settings.creations = usual.creations;
+            let bridged_max = Duration::from_secs(50 + chance.below(80));
+            TransferSettings { bridged_max, ..transfers }
+        }
+        false => transfers,
+    };
+    let transfers = TransferSettings { replaces: chance.below(4) > 0, ..transfers };
     let lost = LostSettings {
         continues: chance.below(3) > 0,
         failover: (chance.below(2) == 0).then(|| target(0)),
@@ -76,6 +89,11 @@ pub fn give(seed: u64, settings: &mut Settings) -> bool {
     settings.call.hands =
         Arc::new(HandSettings { transfers, lost, tools, ..HandSettings::default() });
     true
+}
+
+/// Whether one call of this world, bridged to a phone, lasts so long that its sessions are refreshed.
+fn is_long(seed: u64) -> bool {
+    seed.is_multiple_of(8 * 12)
 }
 
 /// What agents say, phones do and callers press in such a world.
@@ -96,12 +114,72 @@ pub fn draw(seed: u64, world: &mut World) {
             world.act(500 + chance.below(9_000), caller, info);
         }
     }
+    take_over(&mut chance, world);
+    if is_long(seed) {
+        last_long(&mut chance, world);
+    }
     for _ in 0..chance.below(8) {
         let call = CallKey(1 << 32 | (1 + chance.below(3)));
         let (leg, digit) = (LegId(chance.below(2) as u32), Key('7'));
         let what = MediaEvent::Digit { leg, digit, duration_ms: 100 };
         world.edge(500 + chance.below(9_000), Input::Media(ForCall { call, what }));
     }
+}
+
+/// Others ask for the places of callers, in their calls, before and after them.
+fn take_over(chance: &mut Entropy, world: &mut World) {
+    let callers = world.callers.len() as u64;
+    for _ in 0..chance.below(3) {
+        let taker = world.caller("sales");
+        let pbx = &mut world.callers[taker];
+        pbx.offer =
+            [Offer::Pcmu, Offer::Pcmu, Offer::Late, Offer::NoCommon][chance.below(4) as usize];
+        pbx.acks = chance.below(12) != 0;
+        pbx.answers_bye = chance.below(12) != 0;
+        pbx.refers = refers(chance);
+        let begins = 500 + chance.below(9_000);
+        // Of somebody who took a place before, too.
+        let other = chance.below(callers + u64::from(taker as u64 > callers)) as usize;
+        world.act(begins, taker, Action::TakeOver(other));
+        let actions = [Action::Reinvite("sendonly"), Action::LateReinvite, Action::UpdateEmpty];
+        if chance.below(3) == 0 {
+            world.act(begins + chance.below(6_000), taker, actions[chance.below(3) as usize]);
+        }
+        if chance.below(2) == 0 {
+            world.act(begins + chance.below(9_000), taker, Action::HangUp);
+        }
+        world.act(40_000, taker, Action::HangUp);
+    }
+}
+
+/// A caller who stays, an agent that transfers it, and phones that want their sessions refreshed, on a
+/// network that loses little.
+fn last_long(chance: &mut Entropy, world: &mut World) {
+    let answers: [&[Refreshed]; 6] = [
+        &[Refreshed::Same],
+        &[Refreshed::Moves, Refreshed::Same],
+        &[Refreshed::Refused(488), Refreshed::Same],
+        &[Refreshed::Refused(488)],
+        &[Refreshed::Refused(481)],
+        &[Refreshed::Silence],
+    ];
+    for number in 0..world.callees.len() {
+        let refreshed = answers[chance.below(6) as usize];
+        let answer = Some((chance.below(1_000), 200, REFRESH));
+        world.callees[number].manner = Manner { answers: answer, refreshed, ..Manner::default() };
+        world.callee_speaks(500, number, 7_000);
+    }
+    let parameters = json!({ "target": target(chance.below(PHONES)), "verb": "INVITE" });
+    let transfer = invocation("coldTransfer", &parameters);
+    world.service.random = None;
+    world.service.script =
+        Script { texts: vec![(500 + chance.below(2_000), transfer)], ..Script::default() };
+    for path in [&mut world.network.up, &mut world.network.down] {
+        path.loss_permille = path.loss_permille.min(50);
+    }
+    let caller = world.caller("sales");
+    world.act(chance.below(1_000), caller, Action::Invite);
+    world.act(60_000 + chance.below(80_000), caller, Action::HangUp);
 }
 
 /// What an agent invokes, and when after its joining.
@@ -179,6 +257,11 @@ pub fn faults_of(world: &World) -> Vec<String> {
     if begun != told as u64 {
         faults.push(format!("{told} transfers in records, counted {:?}", world.tally.transfers));
     }
+    let taken = world.tally.transfers.get(&("replaces", "taken_over")).copied().unwrap_or(0);
+    let told: u64 = records().map(|record| u64::from(record.taken_over)).sum();
+    if taken != told {
+        faults.push(format!("{told} take-overs in records, counted {taken}"));
+    }
     let lost: u64 = world.tally.agents_lost.values().sum();
     let losses: Vec<_> = records().flat_map(|record| &record.agent_losses).collect();
     if lost != losses.len() as u64 || losses.iter().any(|loss| loss.then.is_none()) {
@@ -191,4 +274,11 @@ pub fn faults_of(world: &World) -> Vec<String> {
         faults.push(format!("somebody heard nobody: {:?}", world.deaf));
     }
     faults
+}
+
+/// What these worlds are there for: calls that were taken over, and refreshes of second legs.
+pub fn met(world: &World) -> (u64, u64) {
+    let taken = world.tally.transfers.get(&("replaces", "taken_over")).copied().unwrap_or(0);
+    let refreshes = world.callees.iter().map(|callee| callee.refreshes as u64).sum();
+    (taken, refreshes)
 }
