@@ -37,7 +37,10 @@ pub fn give(seed: u64, settings: &mut Settings) -> bool {
     let musics =
         [HoldMusic::Default, HoldMusic::None, HoldMusic::Url("https://a.example/a.wav".into())];
     let fixed = Fixed {
-        verb: Some([SipVerb::Refer, SipVerb::Invite][chance.below(2) as usize]),
+        verb: Some(match is_long(seed) {
+            true => SipVerb::Invite,
+            false => [SipVerb::Refer, SipVerb::Invite][chance.below(2) as usize],
+        }),
         kind: Some(
             [TransferType::Refer, TransferType::Bridge, TransferType::TryRefer]
                 [chance.below(3) as usize],
@@ -169,7 +172,7 @@ fn last_long(chance: &mut Entropy, world: &mut World) {
         world.callees[number].manner = Manner { answers: answer, refreshed, ..Manner::default() };
         world.callee_speaks(500, number, 7_000);
     }
-    let parameters = json!({ "target": target(chance.below(PHONES)), "verb": "INVITE" });
+    let parameters = json!({ "target": target(chance.below(PHONES)) });
     let transfer = invocation("coldTransfer", &parameters);
     world.service.random = None;
     world.service.script =
