@@ -5,7 +5,7 @@ use super::deed::Deed;
 use super::ladder::Lane;
 use super::leg::Closing;
 use super::transfer::{Happened, ReferEnd, ReferFault};
-use super::{Act, Call};
+use super::{Act, Call, MediaAddress};
 use crate::ground::{Flow, Now, limits};
 use crate::media::plan::LegPlan;
 use crate::refusal::Refusal;
@@ -18,6 +18,7 @@ use bytes::Bytes;
 pub struct Newcomer {
     session: SessionId,
     flow: Flow,
+    address: MediaAddress,
     offer_answer: OfferAnswer,
     /// For its 200.
     pub description: DescriptionText,
@@ -29,7 +30,8 @@ pub struct Newcomer {
 const REPLACED: &str = "SIP;cause=200;text=\"Call replaced\"";
 
 impl Call {
-    /// Answers the offer of whoever wants the place of this session's peer, or makes one.
+    /// Answers the offer of whoever wants the place of this session's peer, or makes one; `address`:
+    /// as our media is given out where it comes from.
     ///
     /// # Errors
     /// The leg is not up, too many dialogs of the call are closing, or the offer cannot be used at
@@ -37,7 +39,7 @@ impl Call {
     pub fn receive_newcomer(
         &self,
         replaced: SessionId,
-        (session, flow): (SessionId, Flow),
+        (session, flow, address): (SessionId, Flow, MediaAddress),
         mut offer_answer: OfferAnswer,
         offer: Option<Bytes>,
     ) -> Result<Newcomer, Refusal> {
@@ -47,11 +49,12 @@ impl Call {
         let leg = self.leg(replaced).filter(|_| self.is_leg_up(replaced));
         let leg = leg.ok_or(Refusal::NotReplaced)?;
         let local = self.local_media_again(replaced).ok_or(Refusal::NotReplaced)?;
-        let local = LocalMedia { srtp: self.settings.srtp.terms(flow, None), ..local };
+        let srtp = self.settings.srtp.terms(flow, None);
+        let local = LocalMedia { srtp, address: address.advertise, ..local };
         let Some(offer) = offer else {
             local.srtp.may_offer().map_err(Refusal::Offer)?;
             let description = offer_answer.offer(&local).into();
-            return Ok(Newcomer { session, flow, offer_answer, description, plan: None });
+            return Ok(Newcomer { session, flow, address, offer_answer, description, plan: None });
         };
         let answered = offer_answer.answer(&offer, &local).map_err(Refusal::Offer)?;
         let remote = answered.agreed.remote.rtp;
@@ -60,7 +63,7 @@ impl Call {
         }
         let plan = LegPlan { signalling_source: flow.peer.ip(), ..leg.plan_of(&answered.agreed) };
         let description = answered.text.into();
-        Ok(Newcomer { session, flow, offer_answer, description, plan: Some(plan) })
+        Ok(Newcomer { session, flow, address, offer_answer, description, plan: Some(plan) })
     }
 
     /// The newcomer has its 200: the leg is its own, the former peer gets its BYE.
@@ -75,11 +78,12 @@ impl Call {
         self.note(now, Lane::Sip, format!("INVITE with Replaces: the {who} is taken over"));
         self.cdr.taken_over += 1;
         out.push(Act::Tell(Deed::Replaces { taken: true }));
-        let Newcomer { session, flow, offer_answer, description, plan } = newcomer;
+        let Newcomer { session, flow, address, offer_answer, description, plan } = newcomer;
         let Some(leg) = self.leg_mut(replaced) else { return };
         leg.session = session;
         leg.offer_answer = offer_answer;
         leg.description = description;
+        leg.media_address = address;
         leg.pending_reoffer = None;
         // The former peer's; the newcomer has the policy of its own address.
         leg.target_srtp = None;
@@ -111,15 +115,17 @@ mod tests {
     use super::super::tests::{assert_silent, encrypted_offer};
     use super::*;
     use crate::ground::{FlowId, Transport};
+    use std::net::SocketAddr;
 
     #[test]
     fn a_newcomer_never_prints_its_keys() {
         let (offer_answer, text, keys) = encrypted_offer();
-        let peer = "192.0.2.7:5061".parse().expect("an address");
+        let peer = "192.0.2.7:5061".parse::<SocketAddr>().expect("an address");
         let flow = Flow { id: FlowId(1), transport: Transport::Tls, local: peer, peer };
         let session = SessionId::NONE;
         let description = text.into();
-        let newcomer = Newcomer { session, flow, offer_answer, description, plan: None };
+        let address = MediaAddress { bind: peer.ip(), advertise: peer.ip() };
+        let newcomer = Newcomer { session, flow, address, offer_answer, description, plan: None };
         assert_silent(&newcomer, &keys);
     }
 }

@@ -28,7 +28,10 @@ impl Switchboard {
         let offer = read_offer(request)?;
         let offer_answer = self.new_offer_answer();
         let call = self.calls.get(&key).ok_or(Refusal::NotReplaced)?;
-        let newcomer = call.receive_newcomer(replaced, (session, flow), offer_answer, offer)?;
+        let leg = call.leg(replaced).ok_or(Refusal::NotReplaced)?;
+        let address = self.address_for(flow, leg.media_address.bind.is_ipv4());
+        let by = (session, flow, address.unwrap_or(leg.media_address));
+        let newcomer = call.receive_newcomer(replaced, by, offer_answer, offer)?;
         let mut outputs = Vec::new();
         let body = Some((SDP, newcomer.description.as_bytes()));
         let accepted = self.ua.accept(now, session, &[], body, &mut outputs).is_ok();

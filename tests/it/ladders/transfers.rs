@@ -603,7 +603,7 @@ fn taken_over(allowed: bool, change: impl FnOnce(&mut World)) -> World {
 }
 
 /// The first phone calls, and the second one replaces it.
-fn take_over(world: &mut World) {
+pub(super) fn take_over(world: &mut World) {
     world.caller("sales");
     world.act(0, 0, Action::Invite);
     world.act(2_100, 1, Action::TakeOver(0));

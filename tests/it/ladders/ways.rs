@@ -3,6 +3,7 @@
 
 use super::transfers;
 use crate::sim::callee::{Callee, Manner};
+use crate::sim::pbx::Action;
 use crate::sim::{World, settings};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -140,6 +141,24 @@ fn a_transfers_target_is_given_the_address_of_its_listener() {
     let record = world.facts.values().next().and_then(|facts| facts.records.last());
     let outcome = record.map(|record| record.transfers[0].outcome);
     assert_eq!(outcome, Some(TransferOutcome::Bridged));
+}
+
+#[test]
+fn who_takes_a_call_over_is_given_the_address_of_its_own_listener() {
+    let settings = transfers::edge(&transfers::to_target(), |transfers| transfers.replaces = true);
+    let mut world = World::new(1, in_two_networks(settings));
+    let newcomer = address("192.0.2.11:5060");
+    world.ways.insert(newcomer, (Transport::Udp, address(OTHER)));
+    world.caller("sales");
+    transfers::take_over(&mut world);
+    assert_eq!(world.callers[1].address, newcomer);
+    world.act(6_000, 1, Action::HangUp);
+    world.run_out(600_000);
+    assert!(world.is_idle(), "{}", world.ladder());
+    let given = [0, 1].map(|caller: usize| world.callers[caller].far_media.map(|at| at.ip()));
+    let [usual, other] = ["198.51.100.1", "203.0.113.80"].map(|ip| ip.parse().ok());
+    assert_eq!(given, [usual, other], "{}", world.ladder());
+    assert!(world.callers[1].rtp_received > 150);
 }
 
 #[test]

@@ -162,8 +162,10 @@ struct Told {
 fn assert_reports(heard: &Receiver<Told>) {
     let first = heard.recv_timeout(SOON).expect("a report");
     assert_counts(&first);
-    if first.metrics.discard_rate == 0 && !first.lost.is_empty() {
-        // What a loaded machine delivers too late is discarded, and makes bursts longer.
+    // What a loaded machine delivers too late is discarded, and makes bursts longer; and a report may
+    // come before the last packet of a burst is known to be lost.
+    let is_cut = first.reception.extended_highest % u32::from(ROUND) == u32::from(LOST[1]) + 1;
+    if first.metrics.discard_rate == 0 && !first.lost.is_empty() && !is_cut {
         assert_eq!((first.metrics.burst_density, first.metrics.burst_ms), (192, 80));
     }
     let knows = loop {
@@ -174,7 +176,7 @@ fn assert_reports(heard: &Receiver<Told>) {
         }
     };
     assert!(knows.metrics.round_trip_ms >= FEIGNED.as_millis() as u16, "{:?}", knows.metrics);
-    assert!(knows.metrics.burst_ms >= 80 && knows.metrics.burst_density > 0, "{:?}", knows.metrics);
+    assert!(knows.metrics.burst_ms >= 40 && knows.metrics.burst_density > 0, "{:?}", knows.metrics);
 }
 
 /// Figures that follow from which numbers were left out.

@@ -170,7 +170,8 @@ pub struct Caller {
     /// The edge's tag.
     pub to_tag: Option<String>,
     target: Option<String>,
-    far_media: Option<SocketAddr>,
+    /// Where the edge's description says that it listens.
+    pub far_media: Option<SocketAddr>,
     direction: &'static str,
     version: u32,
     proceeding: bool,
