@@ -1,7 +1,9 @@
 //! Packet loss concealment for codecs that have none, in the manner of G.711 Appendix I: the last
-//! pitch period is repeated, joined by overlap-add, and fades to silence by 60 ms.
+//! pitch period is repeated, joined by overlap-add, and fades to silence by 160 ms.
 //!
-//! Unlike the appendix it adds no delay: the join at the start of a gap cross-fades with the
+//! The appendix is silent after 60 ms. A slower fade scores 0.1 to 0.15 more where packets are lost in
+//! bursts (PESQ, G.711 and G.722) and as much where they are lost one by one; those who play it end it
+//! where they want. And unlike the appendix it adds no delay: the join at the start of a gap cross-fades with the
 //! mirrored tail of what was played. It works on PCM only and never sees a payload. Room for the
 //! period is taken at the first gap, and kept.
 
@@ -32,7 +34,7 @@ const PERIOD_MIN_MS: usize = 5;
 const COMPARED_MS: usize = 10;
 /// Full level for this long, then a straight line down to silence.
 const FADE_START_MS: usize = 10;
-const FADE_END_MS: usize = 60;
+const FADE_END_MS: usize = 160;
 /// The longest cross-fade back into good audio, which is worth more than a smooth join: 10 ms instead
 /// cost 0.05 MOS (PESQ, 3 % loss, G.711 and G.722).
 const REJOIN_MS_MAX: usize = 4;
@@ -238,19 +240,19 @@ mod tests {
     }
 
     #[test]
-    fn a_long_gap_fades_to_silence_by_60_ms_and_stays_there() {
+    fn a_long_gap_fades_to_silence_by_160_ms_and_stays_there() {
         let mut concealer = Concealer::new(8_000);
         for frame in tone(180.0, 8_000.0, 12_000.0, 0..800).chunks_mut(160) {
             concealer.receive(frame);
         }
-        let mut filled = vec![0i16; 480 + 160];
+        let mut filled = vec![0i16; 1_280 + 160];
         for part in filled.chunks_mut(160) {
             concealer.conceal(part);
         }
         let level: Vec<f64> = filled.chunks(80).map(energy).collect();
         assert!(level[0] > 3e7, "the first 10 ms keep the level: {level:?}");
         assert!(level.windows(2).all(|pair| pair[1] <= pair[0] * 1.05), "falls: {level:?}");
-        assert!(filled[480..].iter().all(|sample| *sample == 0), "silent after 60 ms");
+        assert!(filled[1_280..].iter().all(|sample| *sample == 0), "silent after 160 ms");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! | what is missing, or too much | what is heard |
 //! |---|---|
 //! | a packet, after the jitter target | FEC or concealment, then the packets that waited |
-//! | packets, none behind them, after the patience | concealment for 60 ms, then silence |
+//! | packets, none behind them, after the patience | concealment that sinks, silence after 120 ms |
 //! | comfort noise (RFC 3389), the codec's own pause | noise as the sender described it |
 //! | telephone-event, hold | silence |
 //! | nothing: packets come little after their place was filled | they, and less of what follows |
@@ -19,6 +19,7 @@ use super::balance::{Balance, Way};
 use super::bridge::Bridge;
 use super::clock::{SampleClock, TICKS_MS, Ticks};
 use super::delay::TargetDelay;
+use super::fade::Fade;
 use super::jitter::{Arrival, JitterBuffer};
 use super::key_ear::KeyEar;
 use super::outbound::Outbound;
@@ -52,8 +53,6 @@ const SURPLUS_MS_USUAL: u32 = 50;
 const PERIOD_MS_MAX: usize = 15;
 /// Comfort noise (RFC 3389), agreed or not.
 const COMFORT_NOISE: u8 = 13;
-/// Concealment for one gap; silence follows.
-const CONCEAL_MS: u32 = 60;
 /// Silence that stands for a gap before the agent joined, at most.
 const EARLY_GAP_MS: u32 = 200;
 /// Late packets of one stall come within this time; after it the timestamps are taken as they are.
@@ -180,8 +179,8 @@ struct Speech {
     stall_until: Option<Instant>,
     /// The gap is meant: silence, no concealment.
     quiet: bool,
-    /// Samples of concealment left for this gap.
-    conceal_left: usize,
+    /// What is left of the concealment of a gap.
+    fade: Fade,
     /// Samples of the last packet.
     packet_samples: usize,
     counters: InboundCounters,
@@ -216,7 +215,7 @@ impl Inbound {
             filled: 0,
             stall_until: None,
             quiet: true,
-            conceal_left: 0,
+            fade: Fade::new(),
             packet_samples: samples(FRAME_MS, rate_hz),
             counters: InboundCounters::default(),
         };
@@ -481,7 +480,7 @@ impl Speech {
         let decoder = Decoder::with_format(plan.kind, plan.format, rate_hz)?;
         if rate_hz != self.rate_hz {
             self.resampler = resampler(rate_hz, self.agent_hz)?;
-            self.conceal_left = self.conceal_left * rate_hz as usize / self.rate_hz as usize;
+            self.fade.change_rate(self.rate_hz, rate_hz);
             self.rate_hz = rate_hz;
             self.stretch = Stretch::new(rate_hz);
             self.packet_samples = samples(FRAME_MS, rate_hz);
@@ -602,6 +601,7 @@ impl Speech {
             let recovered = self.decoder.decode_fec(payload, &mut pcm[..missing]);
             if recovered == Some(missing) {
                 self.counters.recovered += 1;
+                self.fade.rise(self.rate_hz, &mut pcm[..missing]);
                 self.push(&pcm[..missing], out);
                 return;
             }
@@ -618,7 +618,9 @@ impl Speech {
     ) -> Option<usize> {
         let mut pcm = [0; PACKET_SAMPLES_MAX];
         let count = self.decoder.decode(payload, &mut pcm).ok()?;
-        match self.turn(now, count, late) {
+        let turn = self.turn(now, count, late);
+        self.rise(turn, &mut pcm[..count]);
+        match turn {
             Turn::Dropped => {}
             Turn::Played => self.push(&pcm[..count], out),
             Turn::Stretched => self.push_stretched(now, &pcm[..count], out),
@@ -642,6 +644,7 @@ impl Speech {
         for piece in payload.chunks(PIECE_BYTES) {
             let mut pcm = [0; PIECE_SAMPLES];
             let count = self.decoder.decode(piece, &mut pcm).ok()?;
+            self.rise(turn, &mut pcm[..count]);
             match turn {
                 Turn::Dropped => {}
                 Turn::Played => self.push(&pcm[..count], out),
@@ -677,13 +680,20 @@ impl Speech {
         }
     }
 
+    /// What is played after concealment has its level.
+    fn rise(&mut self, turn: Turn, pcm: &mut [i16]) {
+        if turn != Turn::Dropped {
+            self.fade.rise(self.rate_hz, pcm);
+        }
+    }
+
     /// The caller is heard again.
     fn end_gap(&mut self) {
         self.filled = 0;
         self.stall_until = None;
         self.quiet = false;
         self.noise.rest();
-        self.conceal_left = samples(CONCEAL_MS, self.rate_hz);
+        self.fade.restore(self.rate_hz);
     }
 
     /// Fills by the clock while no packet comes.
@@ -706,14 +716,14 @@ impl Speech {
 
     /// Concealment while it convinces, silence after that.
     fn push_concealment(&mut self, count: usize, out: &mut Hearers<'_>) {
-        let concealed = if self.decoder.is_pausing() { 0 } else { count.min(self.conceal_left) };
-        self.conceal_left -= concealed;
+        let concealed = if self.decoder.is_pausing() { 0 } else { count.min(self.fade.left()) };
         self.counters.concealed += Ticks::of(concealed, self.rate_hz);
         let mut left = concealed;
         let mut pcm = [0; CONCEAL_SAMPLES];
         while left > 0 {
             let piece = left.min(samples(FRAME_MS, self.rate_hz)).min(CONCEAL_SAMPLES);
             self.decoder.conceal(&mut pcm[..piece]);
+            self.fade.sink(self.rate_hz, &mut pcm[..piece]);
             self.push(&pcm[..piece], out);
             left -= piece;
         }

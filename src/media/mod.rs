@@ -33,6 +33,7 @@ mod clock;
 mod control;
 pub mod delay;
 mod early;
+mod fade;
 mod guard;
 mod inbound;
 pub mod jitter;

@@ -4,29 +4,34 @@
 //! Comfort noise of pauses is the library's, and never comes here.
 
 use super::library::FRAME_SAMPLES;
-use super::payload::Stored;
+use super::payload::{SPEECH_LOST, Stored};
 
+/// How much louder than the speech before it a repeated frame may become in the decoder.
+const GROWTH_MAX: f32 = 1.25;
 /// Samples of 10 ms, over which the voice comes back to its level after a gap.
 const REJOIN_SAMPLES: usize = 160;
 /// Samples of a gap that keep the level, and those after which it is silent.
-const FADE_START: usize = FRAME_SAMPLES;
-const FADE_END: usize = 5 * FRAME_SAMPLES;
+const FADE_START: usize = 2 * FRAME_SAMPLES;
+const FADE_END: usize = 8 * FRAME_SAMPLES;
 
 /// What is known of the speech before a gap, and of the gap.
 pub(super) struct Concealment {
     /// The last good frame; `None` where nothing was said yet, or a pause came after it.
     last: Option<Stored>,
-    /// Root mean square of its second half.
+    /// Root mean square of its second half, and of the last that stood for it, which is no louder.
+    before: f32,
     level: f32,
     /// Samples that are missing up to now.
     missing: usize,
     /// Level of the last sample that was made up, beside what the decoder gave.
     gain: f32,
+    /// What the decoder made of the repeated frame grew: its pitch feeds on itself.
+    grows: bool,
 }
 
 impl Default for Concealment {
     fn default() -> Concealment {
-        Concealment { last: None, level: 0.0, missing: 0, gain: 1.0 }
+        Concealment { last: None, before: 0.0, level: 0.0, missing: 0, gain: 1.0, grows: false }
     }
 }
 
@@ -40,8 +45,9 @@ impl Concealment {
                 *sample = (f32::from(*sample) * (from + (1.0 - from) * risen)) as i16;
             }
         }
-        self.last = Some(*frame);
-        self.level = level(&pcm[FRAME_SAMPLES / 2..]);
+        (self.last, self.grows) = (Some(*frame), false);
+        self.before = level(&pcm[FRAME_SAMPLES / 2..]);
+        self.level = self.before;
     }
 
     /// A pause: what is missing after it is noise, which the library makes.
@@ -50,13 +56,19 @@ impl Concealment {
     }
 
     /// What the decoder is given in the place of a lost frame; `None` when nothing is known to repeat.
+    /// Where it grew louder of that, it is told of a loss once, by which it falls; else it would shout
+    /// after the gap.
     pub(super) fn frame(&self) -> Option<Stored> {
-        self.last
+        let calming = Stored::empty(SPEECH_LOST);
+        self.last.map(|last| if self.grows { calming } else { last })
     }
 
     /// Brings what the decoder made of [`Concealment::frame`] to its level.
     pub(super) fn shape(&mut self, pcm: &mut [i16; FRAME_SAMPLES]) {
-        let quieter = (self.level / level(pcm).max(1.0)).min(1.0);
+        let loud = level(pcm);
+        let quieter = (self.level / loud.max(1.0)).min(1.0);
+        self.level = self.level.min(loud);
+        self.grows = loud > self.before * GROWTH_MAX;
         for sample in pcm.iter_mut() {
             let left = FADE_END.saturating_sub(self.missing) as f32;
             self.gain = quieter * (left / (FADE_END - FADE_START) as f32).min(1.0);

@@ -1,5 +1,6 @@
 //! The decoder (§4): frames to samples, noise where nothing was coded (§4.4), and what stands in
-//! for lost and broken frames (§4.6): the spectrum before once more, then silence.
+//! for lost and broken frames: the spectrum before once more (§4.6). Where the Recommendation is silent
+//! then, it sinks from frame to frame, its signs drawn by lot, so that no frame's buzz repeats.
 
 use super::bits::BitReader;
 use super::categories::{Categorisation, NOISE, VARIANT_BITS, VARIANTS};
@@ -14,8 +15,10 @@ pub struct Decoder {
     rate: BitRate,
     synthesis: Synthesis,
     noise: Noise,
-    /// The spectrum for a lost frame.
+    /// The spectrum for a lost frame, and whether one was made of it already.
     last: Spectrum,
+    repeated: bool,
+    signs: Noise,
     /// A frame of concealment, of which the last `concealed` samples are not used yet.
     concealment: [i16; FRAME],
     concealed: usize,
@@ -28,6 +31,8 @@ impl Decoder {
             synthesis: Synthesis::new(),
             noise: Noise { words: [1; 4] },
             last: Spectrum::SILENCE,
+            repeated: false,
+            signs: Noise { words: [1; 4] },
             concealment: [0; FRAME],
             concealed: 0,
         }
@@ -49,7 +54,7 @@ impl Decoder {
             match read(frame, &mut self.noise) {
                 Some(spectrum) => {
                     self.synthesis.transform(&spectrum, samples);
-                    self.last = spectrum;
+                    (self.last, self.repeated) = (spectrum, false);
                 }
                 None => self.stand_in(samples),
             }
@@ -57,8 +62,8 @@ impl Decoder {
         Ok(count * FRAME)
     }
 
-    /// Fills `out` with what stands in for lost frames: the spectrum before once more, which fades
-    /// out over the frame after it. When `out` ends within a frame, the next concealment goes on
+    /// Fills `out` with what stands in for lost frames: the spectrum before once more, and then
+    /// again, each time by 2 dB lower. When `out` ends within a frame, the next concealment goes on
     /// there, and the next decoded frame leaves the rest out.
     pub fn conceal(&mut self, out: &mut [i16]) {
         let mut out = out;
@@ -79,10 +84,27 @@ impl Decoder {
     }
 
     fn stand_in(&mut self, samples: &mut [i16; FRAME]) {
-        let spectrum = std::mem::replace(&mut self.last, Spectrum::SILENCE);
-        self.synthesis.transform(&spectrum, samples);
+        if std::mem::replace(&mut self.repeated, true) {
+            self.sink();
+        }
+        self.synthesis.transform(&self.last, samples);
+    }
+
+    /// Makes the spectrum quieter, and its signs others.
+    fn sink(&mut self) {
+        for sixteen in self.last.coefficients.chunks_mut(16) {
+            let mut signs = self.signs.next();
+            for coefficient in sixteen {
+                let quieter = (i32::from(*coefficient) * SUNK / 32_768) as i16;
+                *coefficient = if signs & 1 == 0 { quieter } else { -quieter };
+                signs >>= 1;
+            }
+        }
     }
 }
+
+/// Level of a repeated spectrum beside the one before it, in 32,768ths: −2 dB.
+const SUNK: i32 = 26_029;
 
 /// The spectrum of a frame; `None` when its bits contradict themselves.
 fn read(frame: &[u8], noise: &mut Noise) -> Option<Spectrum> {

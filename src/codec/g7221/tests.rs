@@ -183,13 +183,13 @@ fn a_reset_encoder_is_a_new_one() {
 }
 
 #[test]
-fn concealment_repeats_the_spectrum_then_fades_to_silence_whatever_the_lengths() {
+fn concealment_repeats_the_spectrum_then_sinks_whatever_the_lengths() {
     for rate in RATES {
         let payload = encode(rate, &signal()[20 * FRAME..25 * FRAME]);
         let concealed = |lengths: &[usize]| {
             let mut decoder = Decoder::new(rate);
             decoder.decode(&payload, &mut [0; 5 * FRAME]).expect("whole frames");
-            let mut out = [0; 4 * FRAME];
+            let mut out = [0; 40 * FRAME];
             let mut rest = &mut out[..];
             for length in lengths.iter().cycle() {
                 let (now, later) = rest.split_at_mut((*length).min(rest.len()));
@@ -202,13 +202,16 @@ fn concealment_repeats_the_spectrum_then_fades_to_silence_whatever_the_lengths()
             out
         };
         let whole = concealed(&[FRAME]);
-        let loudest = |frame: usize| {
+        let level = |frame: usize| {
             let samples = &whole[frame * FRAME..][..FRAME];
-            samples.iter().map(|sample| sample.unsigned_abs()).max().unwrap_or_default()
+            samples.iter().map(|sample| f64::from(*sample).powi(2)).sum::<f64>().sqrt()
         };
-        assert!(loudest(0) > 6_000, "{}", loudest(0));
-        assert!((1_000..12_000).contains(&loudest(1)), "{}", loudest(1));
-        assert!(loudest(2) < 32 && loudest(3) < 32, "{} {}", loudest(2), loudest(3));
+        assert!(level(0) > 20_000.0, "{rate:?}: {}", level(0));
+        for frame in 1..12 {
+            let fall = level(frame + 3) / level(frame);
+            assert!(fall < 0.9, "{rate:?} {frame}: {fall:.2} in three frames");
+        }
+        assert!(level(39) < level(0) / 500.0, "{rate:?}: {}", level(39));
         for lengths in [&[40][..], &[160], &[40, 320, 80], &[4 * FRAME]] {
             assert!(concealed(lengths) == whole, "{lengths:?}");
         }

@@ -3,6 +3,7 @@
 
 mod amr_wb;
 mod arranging;
+mod bursts;
 mod control;
 mod extended;
 mod hearing;

@@ -83,7 +83,7 @@ fn what_is_missing_is_filled_at_every_rate() {
         scene.run_to(2_000);
         let report = scene.session.report();
         let made_up = report.concealed_ms + report.silence_ms;
-        assert!((900..=1_000).contains(&made_up) && report.concealed_ms == 60, "{report:?}");
+        assert!((900..=1_000).contains(&made_up) && report.concealed_ms == 120, "{report:?}");
         let seconds = scene.heard.len() as f64 / f64::from(hz);
         assert!((1.92..=2.0).contains(&seconds), "{kind:?} at {hz} Hz: {seconds} s");
     }
