@@ -44,14 +44,15 @@ impl Encoder {
         Ok(pcm.len() / 2)
     }
 
-    /// What a long silence that was just encoded leaves behind.
-    pub fn rest(&self) -> Rest {
-        Rest(self.bands.clone())
+    /// Comes to stand where a decoder does that was given `payload` in the place of what is encoded.
+    pub fn follow(&mut self, payload: &[u8]) {
+        for byte in payload {
+            self.bands.reconstruct(*byte);
+        }
     }
 
-    /// Goes on as after the long silence that left `rest` behind.
-    pub fn go_on_from(&mut self, rest: &Rest) {
-        self.bands.clone_from(&rest.0);
+    /// The next audio does not go on from the last; a decoder that heard that is still followed.
+    pub fn cut(&mut self) {
         self.samples = [0; HISTORY + 2 * BLOCK];
     }
 
@@ -65,9 +66,6 @@ impl Encoder {
         }
     }
 }
-
-/// The state of both predictors after a long silence: where a decoder of that silence has come to, too.
-pub struct Rest(Bands);
 
 /// Bytes in, two samples for each out.
 pub struct Decoder {

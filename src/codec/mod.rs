@@ -139,7 +139,7 @@ impl Decoder {
     }
 
     /// Fills all of `out` (a multiple of 2.5 ms) with what the missing audio may have been:
-    /// repeated pitch that fades to silence within 60 ms, or the codec's own concealment where it has
+    /// repeated pitch that fades to silence within 160 ms, or the codec's own concealment where it has
     /// one.
     pub fn conceal(&mut self, out: &mut [i16]) {
         match &mut self.state {
@@ -330,23 +330,24 @@ impl Encoder {
         }
     }
 
-    /// What a long silence that was just encoded leaves behind, for codecs whose decoder follows each
-    /// step of the encoder: G.722. Others find their way by themselves.
-    pub fn rest(&self) -> Option<Box<g722::Rest>> {
-        match &self.state {
-            EncoderState::G722(encoder) => Some(Box::new(encoder.rest())),
+    /// Forgets audio as [`Encoder::reset`] does, in the middle of a stream: where the decoder follows each
+    /// step of the encoder, which is G.722, both stay in step.
+    pub fn cut(&mut self) {
+        match &mut self.state {
+            EncoderState::G722(encoder) => encoder.cut(),
             EncoderState::G711(_)
             | EncoderState::Opus(_)
             | EncoderState::Ilbc(..)
             | EncoderState::G7221(_)
-            | EncoderState::AmrWb(_) => None,
+            | EncoderState::AmrWb(_) => self.reset(),
         }
     }
 
-    /// Goes on as after the long silence that left `rest` behind.
-    pub fn go_on_from(&mut self, rest: &g722::Rest) {
+    /// The decoder is given `payload`, which was not encoded just now. Only where it follows each step of
+    /// the encoder, which is G.722, has that to be known; others find their way by themselves.
+    pub fn follow(&mut self, payload: &[u8]) {
         match &mut self.state {
-            EncoderState::G722(encoder) => encoder.go_on_from(rest),
+            EncoderState::G722(encoder) => encoder.follow(payload),
             EncoderState::G711(_)
             | EncoderState::Opus(_)
             | EncoderState::Ilbc(..)

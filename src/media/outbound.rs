@@ -304,7 +304,7 @@ impl Outbound {
         self.pace.forget();
         self.talk = Talk::Quiet { ended: None };
         if !self.accompanied {
-            self.voice.encoder.reset();
+            self.voice.encoder.cut();
         }
     }
 
@@ -460,6 +460,9 @@ impl Outbound {
                 continue;
             }
             let Frame { len, marker, payload_type, timestamp } = frame;
+            if payload_type == self.voice.plan.send_payload_type {
+                self.voice.on_quiet_sent(self.silent_frames);
+            }
             let (sequence, ssrc) = (self.sequence, self.ssrc);
             let marker = std::mem::take(&mut self.resumed) || marker;
             RtpHeader { marker, payload_type, sequence, timestamp, ssrc }.write(head);
@@ -531,12 +534,9 @@ impl Outbound {
         if self.accompanied { start.max(self.slot) } else { start }
     }
 
-    /// After a long silence the far decoder is where the encoder came to that encoded it once.
+    /// Something is said again.
     fn on_spurt(&mut self) {
-        let settled = std::mem::take(&mut self.silent_frames) > self.voice.settled_frames;
-        if let Some(rest) = self.voice.rest.as_deref().filter(|_| settled) {
-            self.voice.encoder.go_on_from(rest);
-        }
+        self.silent_frames = 0;
     }
 
     /// A frame in which nothing is said.
