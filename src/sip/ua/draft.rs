@@ -275,6 +275,8 @@ pub(super) struct Attempt {
     /// `None` on a flow that stood before.
     pub(super) hop: Option<crate::sip::target::Hop>,
     pub(super) authorization: Vec<(&'static str, String)>,
+    /// What it said: that of a later try may be another one.
+    pub(super) body: Option<(String, Bytes)>,
     /// Some answer came.
     pub(super) heard: bool,
     /// A CANCEL went out for it.

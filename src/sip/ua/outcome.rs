@@ -11,7 +11,8 @@ use crate::sip::status::StatusLine;
 
 impl UserAgent {
     /// No way is left. An INVITE that was abandoned in silence is taken up again while it may still
-    /// be answered; else the request has failed.
+    /// be answered, unless another body went out since: an answer to it would be read as one to that.
+    /// Else the request has failed.
     pub(super) fn give_up(
         &mut self,
         now: Now,
@@ -24,7 +25,8 @@ impl UserAgent {
             return self.report(now, id, *answer, out);
         }
         let silent = errand.attempts.iter().rev().find(|attempt| {
-            !attempt.heard && !attempt.cancelled && !errand.is_current(attempt.number)
+            let is_silent = !attempt.heard && !attempt.cancelled;
+            is_silent && !errand.is_current(attempt.number) && attempt.body == errand.draft.body
         });
         let silent = silent.map(|attempt| attempt.number);
         if let Some(number) = silent

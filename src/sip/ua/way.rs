@@ -221,9 +221,10 @@ impl UserAgent {
             return self.send_ack_once(id, invite, &tag, Sent { flow, to, bytes }, out);
         }
         let is_invite = errand.draft.method == Method::Invite;
-        let is_dialled = errand.dial().is_some();
-        let waits_for_others =
-            is_dialled && !flow.transport.is_reliable() && errand.has_other_ways();
+        // What a flow that stood before leads to is mostly what its target is found to be: a peer that
+        // takes its time would be asked twice.
+        let is_found = errand.dial().is_some() && hop.is_some();
+        let waits_for_others = is_found && !flow.transport.is_reliable() && errand.has_other_ways();
         errand.deadline = waits_for_others.then(|| now.at + self.config.silence);
         let cseq = errand.draft.cseq;
         let key = ClientKey { branch: branch.clone().into(), method: errand.draft.method.clone() };
@@ -239,7 +240,7 @@ impl UserAgent {
         };
         let number = self.transactions.insert_client(record_of(machine));
         errand.step = Step::Trying { number };
-        let (heard, cancelled) = (false, false);
+        let (body, heard, cancelled) = (errand.draft.body.clone(), false, false);
         errand.attempts.push(Attempt {
             number,
             via,
@@ -249,6 +250,7 @@ impl UserAgent {
             to,
             hop,
             authorization,
+            body,
             heard,
             cancelled,
         });

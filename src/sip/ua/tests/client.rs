@@ -459,6 +459,26 @@ fn a_silent_hop_is_taken_up_again_when_no_other_can_be_reached() {
 }
 
 #[test]
+fn a_flow_that_stood_before_is_waited_for_like_a_single_way() {
+    let mut caller = Caller::new();
+    let flow = Some(flow("192.0.2.9:5060"));
+    caller.dial(OutgoingRequest { flow, ..Caller::invite() });
+    assert_eq!(caller.shown(), ["INVITE 1 → 192.0.2.9:5060"]);
+    let again = ["500 INVITE 1 → 192.0.2.9:5060", "1500 INVITE 1 → 192.0.2.9:5060"];
+    assert_eq!(caller.pass(secs(3)), again, "its copies, and nobody is looked for");
+    assert_eq!(caller.reply("180 Ringing", "x", CONTACT), ["Progress 1 180 -"]);
+    let shown = caller.reply("486 Busy Here", "x", "");
+    assert_eq!(shown, ["ACK 1 → 192.0.2.9:5060", "Refused 1 486 -"]);
+    caller.end_clean();
+    // A peer that is gone is looked for once it can answer no more.
+    let mut caller = Caller::new();
+    caller.dial(OutgoingRequest { flow, ..Caller::invite() });
+    caller.shown();
+    let lines = caller.pass(secs(32));
+    assert_eq!(lines.last().map(String::as_str), Some("32000 Locate pbx.example.com"));
+}
+
+#[test]
 fn a_503_asks_the_next_hop_and_is_the_answer_when_none_is_better() {
     let mut caller = Caller::dialled(Caller::invite(), &[ONE, TWO]);
     caller.shown();
@@ -893,5 +913,44 @@ fn a_way_without_a_body_is_passed_over_and_a_cancel_meets_none() {
     agent.cancel(now, SessionId(1), None, &mut caller.world.out).expect("it is not answered");
     assert_eq!(caller.shown(), ["WayFound 1 udp 192.0.2.1:5060", "Closed 1 Unsent"]);
     assert_eq!(caller.describe(Some("late")), Err(Gone));
+    caller.end_clean();
+}
+
+/// One way is silent over UDP, the next one over TCP is given `second` and breaks.
+fn silent_then_broken(second: &'static str) -> (Caller, Vec<String>) {
+    let mut caller = Caller::new();
+    caller.dial(by_way());
+    caller.shown();
+    let ways = [(ONE, Transport::Udp), (TWO, Transport::Tcp)];
+    let hops = ways.map(|(hop, transport)| caller.world.hop(hop, transport)).to_vec();
+    let ticket = caller.world.tickets.pop().expect("one");
+    caller.world.agent.handle_located(caller.world.now, ticket, Ok(hops), &mut caller.world.out);
+    caller.shown();
+    caller.connect();
+    assert_eq!(caller.describe(Some("one")), Ok(()));
+    caller.pass(millis(1_200));
+    caller.connect();
+    assert_eq!(caller.describe(Some(second)), Ok(()));
+    let shown = caller.shown();
+    assert_eq!(shown.last().map(String::as_str), Some("INVITE 1 → 192.0.2.2:5060 tcp"));
+    let (flow, _) = caller.request("INVITE", 0);
+    caller.world.agent.handle_flow_closed(caller.world.now, flow.id, &mut caller.world.out);
+    let shown = caller.shown();
+    (caller, shown)
+}
+
+#[test]
+fn a_silent_way_is_taken_up_again_only_while_its_body_is_the_last_one() {
+    let (mut caller, shown) = silent_then_broken("one");
+    assert_eq!(shown, Vec::<String>::new());
+    assert_eq!(caller.pass(millis(1)), ["0 INVITE 1 → 192.0.2.1:5060"]);
+    caller.reply("486 Busy Here", "x", "");
+    caller.end_clean();
+    let (mut caller, shown) = silent_then_broken("two");
+    assert_eq!(shown, ["DialFailed 1 FlowLost"]);
+    // Its late answer is to what nobody goes by any more.
+    caller.reply_to(("INVITE", 1), "200 OK", "them", ANSWER);
+    assert_eq!(caller.shown(), ["ACK 1 → 192.0.2.1:5060", "BYE 2 → 192.0.2.1:5060"]);
+    caller.reply_to(("BYE", 0), "200 OK", "", "");
     caller.end_clean();
 }
