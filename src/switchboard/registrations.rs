@@ -442,7 +442,8 @@ impl Switchboard {
     }
 
     /// A call of ours to the host of a registration goes as its REGISTERs do: by its outbound proxy,
-    /// on the flow of its binding while there is one, from the address that is bound.
+    /// on the flow of its binding while there is one, from the address that is bound, and with its
+    /// credentials where the call has none of its own.
     pub(super) fn send_by_registration(&self, invite: &mut OutgoingRequest) {
         let username = invite.credentials.as_ref().map(DigestClient::username);
         let all = &self.registrations;
@@ -450,6 +451,8 @@ impl Switchboard {
         let settings = &member.registration.settings;
         invite.routes.clone_from(&settings.routes);
         invite.flow = member.client.flow();
+        let own = || DigestClient::new(settings.credentials.clone());
+        invite.credentials.get_or_insert_with(own);
         invite.own_contact = own_contact(settings.user.clone(), String::new());
     }
 
@@ -584,11 +587,14 @@ impl Switchboard {
     }
 }
 
-/// The registrar's host is called, by its transport or by none that is named.
+/// The registrar's host is called, by its transport or by none that is named, at its port: where none
+/// is named that of the registrar's transport (RFC 3261 §19.1.2).
 fn serves_host(settings: &RegistrationSettings, callee: &Target) -> bool {
     let registrar = &settings.registrar;
-    let is_there = (&registrar.host, registrar.port) == (&callee.host, callee.port);
     let is_tls = |target: &Target| target.transport == Some(Transport::Tls);
+    let default = if is_tls(registrar) { 5061 } else { 5060 };
+    let port = |target: &Target| target.port.unwrap_or(default);
+    let is_there = (&registrar.host, port(registrar)) == (&callee.host, port(callee));
     let by_it = callee.transport.is_none() || callee.transport == registrar.transport;
     is_there && by_it && (!callee.secure || is_tls(registrar) && is_tls(&settings.target))
 }

@@ -254,10 +254,14 @@ fn a_second_drain_waits_for_no_registrar() {
 /// A registration at `pbx.example` whose name leads elsewhere by the time that calls are placed: the
 /// phone of the PBX and that of the other place, and who is called as whom.
 fn placing(outbound_proxy: Option<&str>, calls: &[(&str, &str)]) -> World {
+    placing_at(Manner::default(), outbound_proxy, calls)
+}
+
+/// The same, with a PBX of this manner.
+fn placing_at(pbx: Manner, outbound_proxy: Option<&str>, calls: &[(&str, &str)]) -> World {
     let mut world = World::new(1, settings());
-    let leaves = Manner { answers: Some((100, 200, "")), hangs_up: Some(500), ..Manner::default() };
-    for _ in 0..3 {
-        world.callee(leaves.clone());
+    for manner in [pbx, Manner::default(), Manner::default()] {
+        world.callee(Manner { answers: Some((100, 200, "")), hangs_up: Some(500), ..manner });
     }
     let [pbx, elsewhere, proxy] = [0, 1, 2].map(|phone: usize| world.callees[phone].address);
     let registrar = outbound_proxy.map_or(pbx, |_| proxy).to_string();
@@ -300,15 +304,25 @@ fn calls_of_ours_to_a_registrar_go_over_the_binding_of_who_calls() {
     let invite = &world.callees[0].described[0];
     assert!(invite.contains("Contact: <sip:sales@198.51.100.1:5060;"), "{invite}");
     assert!(!invite.contains("\r\nRoute:"), "{invite}");
-    // Of another user, to another port, and to another transport: as ever.
-    for (to, from) in [
-        ("sip:1@trunk.example", "+15550100"),
-        ("sip:1@trunk.example:5060", "sales"),
-        ("sip:1@trunk.example;transport=tcp", "sales"),
-    ] {
+    // The port of its transport may be named.
+    let world = placing(None, &[("sip:1@trunk.example:5060", "sales")]);
+    assert_eq!(invited(&world), [1, 0, 0], "{}", world.ladder());
+    // Of another user, and to another transport: as ever.
+    for (to, from) in
+        [("sip:1@trunk.example", "+15550100"), ("sip:1@trunk.example;transport=tcp", "sales")]
+    {
         let world = placing(None, &[(to, from)]);
         assert_eq!(invited(&world), [0, 1, 0], "{to} of {from}\n{}", world.ladder());
     }
+}
+
+#[test]
+fn a_pbx_that_challenges_a_call_is_answered_as_its_registration_would() {
+    let challenges = Manner { challenges: true, ..Manner::default() };
+    let world = placing_at(challenges, None, &[("sip:1@trunk.example:5060", "sales")]);
+    assert_eq!(invited(&world), [2, 0, 0], "{}", world.ladder());
+    let answer = world.callees[0].authorization.clone().unwrap_or_default();
+    assert!(answer.contains("username=\"sales\""), "{answer}");
 }
 
 #[test]
