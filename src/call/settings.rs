@@ -6,6 +6,8 @@ use super::sound::Sounds;
 use crate::ground::{Flow, Transport};
 use crate::outgoing::{HostRule, OutgoingPolicy, needs_tls};
 use crate::sdp::{SrtpPolicy, SrtpTerms};
+use crate::sip::msg::Uri;
+use crate::sip::target::{Target, TargetHost};
 use crate::ultravox::data_message::Urgency;
 use crate::ultravox::tool::GivenTools;
 use std::net::SocketAddr;
@@ -32,12 +34,20 @@ impl SrtpSettings {
         self.targets.iter().find(|(rule, _)| rule.names(uri)).map(|(_, policy)| *policy)
     }
 
-    /// Whether an offer can be made to this URI at all, as far as can be told before its way is known:
-    /// keys go over TLS only.
+    /// False when no offer can be made to this URI, as far as can be told before its way is known: keys
+    /// go over TLS only. A name may lead to TLS, and to an address or by a listener with another policy.
     pub fn may_call(&self, uri: &str) -> bool {
-        let policy = self.policy_named(uri).unwrap_or(self.policy);
-        let keys_are_safe = needs_tls(uri) || self.insecure_signalling;
-        SrtpTerms { policy, keys_are_safe }.may_offer().is_ok()
+        let is_required = |policy: SrtpPolicy| policy == SrtpPolicy::Required;
+        let is_refused = match self.policy_named(uri) {
+            Some(policy) => is_required(policy),
+            None => {
+                let peers = self.targets.iter().map(|(_, policy)| *policy);
+                let listeners = self.listeners.iter().map(|(_, policy)| *policy);
+                let mut all = peers.chain(listeners).chain([self.policy]);
+                all.all(is_required) && is_plain(uri)
+            }
+        };
+        !is_refused || needs_tls(uri) || self.insecure_signalling
     }
 
     /// The terms of a leg whose signalling goes this way; `target`: the policy that the peer whom we
@@ -51,6 +61,15 @@ impl SrtpSettings {
         let keys_are_safe = flow.transport == Transport::Tls || self.insecure_signalling;
         SrtpTerms { policy: own.unwrap_or(self.policy), keys_are_safe }
     }
+}
+
+/// No search in DNS leads from this URI to TLS.
+fn is_plain(uri: &str) -> bool {
+    let target = Uri::parse(uri).ok().and_then(|uri| Target::of_uri(&uri).ok());
+    target.is_some_and(|target| {
+        let is_settled = target.port.is_some() || matches!(target.host, TargetHost::Address(_));
+        target.transport != Some(Transport::Tls) && (is_settled || target.transport.is_some())
+    })
 }
 
 /// Everything of it. Shared by the calls that began with it.
@@ -207,5 +226,25 @@ mod tests {
         }
         let unmeetable = SrtpTerms { policy: Required, keys_are_safe: false };
         assert!(unmeetable.may_offer().is_err(), "keys would go in the clear");
+    }
+
+    #[test]
+    fn only_who_cannot_be_offered_keys_by_any_way_is_not_called() {
+        let required = SrtpSettings { policy: Required, ..SrtpSettings::default() };
+        let range = vec![(HostRule::parse("10.0.0.0/8").expect("a range"), Off)];
+        let but_some = SrtpSettings { targets: range, ..required.clone() };
+        let insecure = SrtpSettings { insecure_signalling: true, ..required.clone() };
+        for (uri, expected) in [
+            ("sip:1@pbx.example.com", [true, true, true, true]),
+            ("sip:1@pbx.example.com:5060", [false, true, true, true]),
+            ("sip:1@pbx.example.com;transport=tcp", [false, true, true, true]),
+            ("sip:1@10.0.0.7", [false, true, true, true]),
+            ("sips:1@10.0.0.7", [true, true, true, true]),
+            ("sip:1@trunk.example.com", [true, true, true, false]),
+            ("sip:1@trunk.example.com;transport=tls", [true, true, true, true]),
+        ] {
+            let all = [&required, &but_some, &insecure, &settings()];
+            assert_eq!(all.map(|settings| settings.may_call(uri)), expected, "{uri}");
+        }
     }
 }

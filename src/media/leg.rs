@@ -692,9 +692,10 @@ impl Leg {
         }
     }
 
-    /// Packets leave once the leg is live, or its path is opened, and an address is known that hears them; until then words
-    /// are kept. Words wait for the peer's first packet as well, since before it nobody knows whether
-    /// the path is open; silence goes ahead and opens it. On hold words are played to nobody.
+    /// Packets leave once the leg is live, or its path is opened, and an address is known that hears
+    /// them; until then words are kept. Words wait for the peer's first packet as well, since before it
+    /// nobody knows whether the path is open; silence goes ahead and opens it. On hold words are played
+    /// to nobody.
     fn update_flow(&mut self, now: Instant) {
         let muted = !self.plan.direction.sends();
         let open = (self.live || self.opened) && (muted || self.latch.destination().is_some());

@@ -247,8 +247,8 @@ impl OfferAnswer {
 
     /// Our offer: every codec of ours, and every suite of SRTP where the terms allow it: with a plain
     /// profile unless it is required. The first one of a dialog has one section; a later one keeps
-    /// the sections, profile, numbers and keys of the session. An open offer is replaced. The terms are
-    /// such that [`SrtpTerms::may_offer`].
+    /// the sections, profile, numbers and keys of the session. An open offer is replaced. One whose
+    /// terms are not such that [`SrtpTerms::may_offer`] has no keys, and is not to be sent.
     pub fn offer(&mut self, local: &LocalMedia) -> String {
         let formats = self.offered_formats(local);
         let before = match &self.state {

@@ -190,7 +190,11 @@ impl Switchboard {
     ) -> Result<Negotiated, Refusal> {
         match offer {
             Some(offer) => self.answer_offer(flow, offer, port),
-            None => self.make_offer(flow, port, self.settings.call.codecs.clone(), target_srtp),
+            None => {
+                let terms = self.settings.call.srtp.terms(flow, target_srtp);
+                terms.may_offer().map_err(Refusal::Offer)?;
+                self.make_offer(flow, port, self.settings.call.codecs.clone(), target_srtp)
+            }
         }
     }
 
@@ -225,8 +229,9 @@ impl Switchboard {
         Err(Refusal::Offer(refused))
     }
 
-    /// A late offer, or one for a peer that we call: ours has every codec. The stream is joined before the caller's choice is known,
-    /// at a rate that suits any.
+    /// A late offer, or one for a peer that we call: ours has every codec. The stream is joined before
+    /// the caller's choice is known, at a rate that suits any. Whether it may be sent is decided by
+    /// [`crate::sdp::SrtpTerms::may_offer`] on the terms of its way.
     pub(super) fn make_offer(
         &mut self,
         flow: Flow,
@@ -239,7 +244,6 @@ impl Switchboard {
         let kind = *codecs.first().ok_or(Refusal::Offer(OfferFault::NoCommonCodec))?;
         let mut offer_answer = self.new_offer_answer();
         let local = self.local_media(flow, address, port, codecs, target_srtp);
-        local.srtp.may_offer().map_err(Refusal::Offer)?;
         let description = offer_answer.offer(&local).into();
         let (offer, agreed) = (None, None);
         Ok(Negotiated { offer, offer_answer, description, agreed, kind, address, target_srtp })

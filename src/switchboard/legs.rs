@@ -9,6 +9,7 @@ use crate::call::leg::{Errand, Leg};
 use crate::call::referring::{Notified, ReferWish};
 use crate::codec::CodecKind;
 use crate::ground::{CallKey, LegId, Now};
+use crate::sip::digest::DigestClient;
 use crate::sip::msg::{Method, Request};
 use crate::sip::refer::{Referral, refer_to};
 use crate::sip::status::StatusLine;
@@ -41,6 +42,10 @@ impl Switchboard {
             Some(leg) => self.ports.put_back(now.at, leg.port),
             None => self.take_place(now)?,
         }
+        let credentials = errand.credentials_here();
+        let username = credentials.as_ref().map(DigestClient::username);
+        let keys = self.check_keys(&errand.callee.uri, &errand.from, username);
+        keys.map_err(|refusal| refusal.answer(self.settings.call.refusals).detail)?;
         let port = self.ports.take(now.at, &mut self.entropy);
         let port = port.ok_or_else(|| "no line is free now".to_owned())?;
         let flow = nowhere(&errand.callee.uri);

@@ -44,6 +44,8 @@ impl Switchboard {
         let unavailable =
             |refusal: Refusal| DialRefusal::Unavailable { words: refusal.answer(refusals).detail };
         self.check_capacity().map_err(unavailable)?;
+        let username = wanted.credentials.as_ref().map(|own| own.username.as_str());
+        self.check_keys(&wanted.callee.uri, &wanted.from, username).map_err(unavailable)?;
         let live = self.dialled_now();
         self.dialled
             .take(now.at, &policy, live)
@@ -85,6 +87,22 @@ impl Switchboard {
         self.counters.outgoing += 1;
         self.step(now, key, |call, out| call.begin_outgoing(now, cname, out));
         Ok(())
+    }
+
+    /// Whether an INVITE to this callee can be made an offer at all. The way of a registration may be
+    /// TLS whatever the URI says: then it decides, once the INVITE is to go out.
+    pub(super) fn check_keys(
+        &self,
+        uri: &str,
+        from: &str,
+        username: Option<&str>,
+    ) -> Result<(), Refusal> {
+        match self.settings.call.srtp.may_call(uri)
+            || self.goes_by_registration(uri, from, username)
+        {
+            true => Ok(()),
+            false => Err(Refusal::Offer(OfferFault::KeysInClear)),
+        }
     }
 
     pub(super) fn on_outgoing_call(
@@ -165,10 +183,10 @@ impl Switchboard {
         let local = LocalMedia { address: address.advertise, port, srtp, ..local };
         let is_anothers =
             leg.offered_to.as_deref().is_some_and(|to| Some(to) != call.callee_of(session));
+        local.srtp.may_offer()?;
         if local == *open && !is_anothers {
             return Ok(None);
         }
-        local.srtp.may_offer()?;
         let mut offer_answer = self.new_offer_answer();
         let description = offer_answer.offer(&local).into();
         Ok(Some(RenewedOffer { offer_answer, description, address }))

@@ -456,6 +456,15 @@ impl Switchboard {
         invite.own_contact = own_contact(settings.user.clone(), String::new());
     }
 
+    pub(super) fn goes_by_registration(
+        &self,
+        callee: &str,
+        from: &str,
+        username: Option<&str>,
+    ) -> bool {
+        self.registrations.serving(callee, from, username).is_some()
+    }
+
     fn on_registration(
         &mut self,
         now: Now,

@@ -9,9 +9,13 @@ use crate::sim::{Facts, World, ladder, settings};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use voxedge::account::{Registration, RegistrationDocument, RegistrationId};
-use voxedge::ground::Secret;
+use voxedge::call::settings::SrtpSettings;
+use voxedge::ground::{Secret, Transport};
+use voxedge::outgoing::{DialRefusal, HostRule};
+use voxedge::sdp::SrtpPolicy::Required;
 use voxedge::sip::registration::Binding;
 use voxedge::switchboard::Input;
 
@@ -323,6 +327,36 @@ fn a_pbx_that_challenges_a_call_is_answered_as_its_registration_would() {
     assert_eq!(invited(&world), [2, 0, 0], "{}", world.ladder());
     let answer = world.callees[0].authorization.clone().unwrap_or_default();
     assert!(answer.contains("username=\"sales\""), "{answer}");
+}
+
+#[test]
+fn a_registration_over_tls_serves_who_is_called_with_srtp_alone() {
+    let rule = HostRule::parse("trunk.example").expect("a host");
+    let srtp = SrtpSettings { targets: vec![(rule, Required)], ..SrtpSettings::default() };
+    for is_registered in [true, false] {
+        let mut settings = settings();
+        settings.call.srtp = Arc::new(srtp.clone());
+        let mut world = World::new(1, settings);
+        world.callee(Manner { hangs_up: Some(500), encrypts: true, ..Manner::default() });
+        let pbx = world.callees[0].address;
+        world.ways.insert(pbx, (Transport::Tls, "198.51.100.1:5061".parse().expect("an address")));
+        world.registrars.push(Registrar::new(&pbx.to_string(), "sales", "secret"));
+        world.names.insert("trunk.example".into(), vec![pbx]);
+        let document = RegistrationDocument {
+            username: "sales".into(),
+            password: Secret::new("secret"),
+            proxy: "trunk.example;transport=tls".into(),
+            ..RegistrationDocument::default()
+        };
+        let placed = Registration::compile(RegistrationId("r1".into()), &document).expect("good");
+        world.edge(0, wanted(if is_registered { vec![placed] } else { Vec::new() }));
+        world.dial(1_000, json!({ "to": "sip:1@trunk.example", "from": "sales" }));
+        world.run_out(10_000);
+        let is_refused = matches!(&world.dialled[..], [Err(DialRefusal::Unavailable { .. })]);
+        assert_eq!(is_refused, !is_registered, "{:?}", world.dialled);
+        let offer = world.callees[0].described.first().cloned().unwrap_or_default();
+        assert_eq!(offer.contains(" RTP/SAVP "), is_registered, "{offer}\n{}", world.ladder());
+    }
 }
 
 #[test]

@@ -253,6 +253,19 @@ fn the_peers_address_and_the_listener_have_a_word_where_no_name_has() {
     assert_eq!(world.callees[0].heard, Vec::<String>::new(), "{}", world.ladder());
     let reason = record.end_reason.unwrap_or_default();
     assert!(reason.contains("SRTP is required"), "{reason}");
+    // SRTP is required of all but those in a range: what a name leads to decides, and nothing before.
+    for (range, is_called) in [("192.0.2.0/24", true), ("10.0.0.0/8", false)] {
+        let srtp = SrtpSettings { policy: Required, ..targets(&[(range, Off)]) };
+        let mut world = World::new(1, with_srtp(settings(), srtp));
+        world.callee(leaves());
+        world.names.insert("trunk.example".into(), vec![world.callees[0].address]);
+        let record = world.dial_to("sip:1@trunk.example").expect("a record");
+        let offers = &world.callees[0].described;
+        assert_eq!(record.joined_at.is_some(), is_called, "{range}\n{}", world.ladder());
+        assert_eq!(offers.first().is_some_and(|offer| is_plain(offer)), is_called, "{offers:?}");
+        let reason = record.end_reason.unwrap_or_default();
+        assert!(is_called || offers.is_empty() && reason.contains("SRTP is required"), "{reason}");
+    }
     // A listener of TLS on which it is required, where it is off else.
     let listeners = vec![(address(SECURE), Required)];
     let srtp = SrtpSettings { policy: Off, listeners, ..SrtpSettings::default() };
