@@ -53,7 +53,8 @@ pub struct Settings {
     /// What the descriptions of a listener's calls say in its place: bound address and what is given
     /// out, one for each family.
     pub advertised: Vec<(SocketAddr, IpAddr)>,
-    /// Further addresses of this machine, as far as they are known: no media goes to its own ports.
+    /// Further addresses of this machine, as far as they are known. Where media is bound to all of their
+    /// family, none goes to its own ports there.
     pub own_addresses: Vec<IpAddr>,
     /// First and last port of the media range.
     pub ports: (u16, u16),
@@ -138,13 +139,18 @@ pub struct Switchboard {
 }
 
 impl Settings {
-    /// Every address that media of ours may come back by.
+    /// Every address that media of ours may come back by: where it is bound, and what is given out for
+    /// it. Beside a specific address, the machine's others may have the same ports for somebody else.
     fn addresses(&self) -> Vec<IpAddr> {
         let media = [self.media_v4, self.media_v6].into_iter().flatten();
-        let media = media.flat_map(|address| [address.bind, address.advertise]);
-        let listeners = self.advertised.iter().map(|(_, given)| *given);
-        let all: BTreeSet<_> =
-            media.chain(listeners).chain(self.own_addresses.iter().copied()).collect();
+        let is_open = |ip: &IpAddr| {
+            let mut binds = media.clone().map(|address| address.bind);
+            binds.any(|bind| bind.is_unspecified() && bind.is_ipv4() == ip.to_canonical().is_ipv4())
+        };
+        let further = self.own_addresses.iter().copied().filter(is_open);
+        let given = self.advertised.iter().map(|(_, given)| *given);
+        let bound = media.clone().flat_map(|address| [address.bind, address.advertise]);
+        let all: BTreeSet<_> = bound.chain(given).chain(further).collect();
         all.into_iter().collect()
     }
 }

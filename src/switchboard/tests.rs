@@ -282,3 +282,29 @@ fn a_panic_while_a_callee_rings_cancels_and_records_it() {
     assert_eq!((bench.board.user_agent().sessions(), bench.board.counters().broken), (0, 1));
     assert!(bench.is_idle_in_a_minute());
 }
+
+#[test]
+fn other_addresses_of_the_machine_are_our_media_only_where_it_is_bound_to_all() {
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let at = |bind: &str, given: &str| Some(MediaAddress { bind: ip(bind), advertise: ip(given) });
+    let mut settings = Bench::new().board.settings;
+    settings.advertised = vec![(([10, 0, 0, 5], 5060).into(), ip("198.51.100.5"))];
+    settings.own_addresses = ["10.0.0.5", "::ffff:10.0.0.6", "2001:db8::5"].map(ip).to_vec();
+    for (v4, v6, expected) in [
+        (at("10.0.0.1", "203.0.113.1"), None, "10.0.0.1 198.51.100.5 203.0.113.1"),
+        (
+            at("0.0.0.0", "203.0.113.1"),
+            at("2001:db8::1", "2001:db8::1"),
+            "0.0.0.0 10.0.0.5 198.51.100.5 203.0.113.1 ::ffff:10.0.0.6 2001:db8::1",
+        ),
+        (
+            at("10.0.0.1", "10.0.0.1"),
+            at("::", "2001:db8::1"),
+            "10.0.0.1 198.51.100.5 :: 2001:db8::1 2001:db8::5",
+        ),
+    ] {
+        (settings.media_v4, settings.media_v6) = (v4, v6);
+        let own: Vec<String> = settings.addresses().iter().map(IpAddr::to_string).collect();
+        assert_eq!(own.join(" "), expected);
+    }
+}
