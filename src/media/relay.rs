@@ -62,7 +62,8 @@ pub(super) struct Relay {
     stall_until: Option<Instant>,
     /// The source is silent by its own word, or goes unheard: what it says next begins a spurt.
     pausing: bool,
-    /// Ticks that spurts were moved by behind the frames of our own that stood in their place.
+    /// Ticks that spurts of this stream were moved by behind the frames of our own that stood in their
+    /// place; at most a [`NEAR_PART`] of a second is given back.
     moved: u32,
     /// When the pacer goes on by itself.
     due: Instant,
@@ -268,7 +269,7 @@ impl Relay {
         match self.turn(packet.header, packet.ticks.unwrap_or(0)) {
             Turn::Newest { restarted } => {
                 if restarted {
-                    (self.sequence_step, self.timestamp_step) = (None, None);
+                    (self.sequence_step, self.timestamp_step, self.moved) = (None, None, 0);
                 }
                 Ok(true)
             }
@@ -347,7 +348,8 @@ impl Relay {
         let ahead = timestamp.wrapping_sub(place.timestamp) as i32;
         let near = ahead.unsigned_abs() <= place.clock_hz / NEAR_PART;
         if ahead < 0 && near && self.stall_until.is_none() && (header.marker || self.pausing) {
-            self.moved = self.moved.wrapping_add(place.start.wrapping_sub(timestamp));
+            let moved = self.moved.saturating_add(place.start.wrapping_sub(timestamp));
+            self.moved = moved.min(place.clock_hz / NEAR_PART);
             return Some(place.start);
         }
         if ahead < 0 {

@@ -4,6 +4,7 @@
 use super::*;
 use crate::codec::{Encoder, EncoderSettings};
 use crate::media::plan::Scene as Arrangement;
+use crate::media::relay::{Incoming, Passage, Place, Relay};
 use crate::rtp::srtp::{MasterKey, OVERHEAD_BYTES_MAX, Srtp, Suite};
 
 const OPERATOR: LegId = LegId(1);
@@ -483,4 +484,40 @@ fn encrypted_legs_hand_on_under_their_own_keys_and_use_no_number_twice() {
         assert_eq!(sent, [&sound[0], &sound[2], &sound[1], &sound[3]], "{suite:?}");
         assert_eq!(pair.session.report().srtp_failures, 0);
     }
+}
+
+/// A spurt behind each of twenty keys, whose 40 ms take the place of its beginning.
+fn relay_among_keys() -> (Relay, Place) {
+    let now = Instant::from_nanos(0);
+    let mut relay = Relay::new(now, LegId::CALLER);
+    relay.enter(now);
+    let mut place = Place { sequence: 9, timestamp: 0, start: 0, clock_hz: 8_000 };
+    for number in 0..20 {
+        let passage = relay.take(now, spurt(70, number), place);
+        let Passage::Taken { next: Some((sequence, timestamp)) } = passage else {
+            panic!("{number}: {passage:?}");
+        };
+        assert!(relay.take_packet(&mut [0; 160]).is_some());
+        relay.interrupt();
+        let start = timestamp.wrapping_add(320);
+        place = Place { sequence, timestamp: start, start, ..place };
+    }
+    (relay, place)
+}
+
+fn spurt(ssrc: u32, sequence: u16) -> Incoming<'static> {
+    let timestamp = u32::from(sequence) * 160;
+    let header = RtpHeader { marker: true, payload_type: 0, sequence, timestamp, ssrc };
+    Incoming { header, ticks: Some(160), pauses: false, is_noise: false, payload: &[0x20; 160] }
+}
+
+#[test]
+fn silence_gives_back_a_tenth_of_a_second_at_most_and_nothing_of_an_earlier_stream() {
+    let (mut relay, _) = relay_among_keys();
+    assert_eq!((relay.give_back(), relay.give_back()), (800, 0));
+    let (mut relay, place) = relay_among_keys();
+    let now = Instant::from_nanos(0);
+    assert_eq!(relay.take(now, spurt(71, 5), place), Passage::Refused, "on probation");
+    assert!(matches!(relay.take(now, spurt(71, 6), place), Passage::Taken { .. }));
+    assert_eq!(relay.give_back(), 0);
 }
