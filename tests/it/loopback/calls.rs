@@ -16,6 +16,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// The daemon's T1, so that its transactions end within seconds.
 const T1: (&str, &str) = ("VOXEDGE_TEST_T1_MS", "60");
 const RACES: u64 = 1_000;
+/// Races that a daemon in overload may refuse.
+const SHED_MAX: u64 = RACES / 10;
 /// Moments of the set-up that the CANCELs sweep, and the time over which they are spread.
 const STEPS: u64 = 31;
 const WINDOW_MIN: Duration = Duration::from_millis(30);
@@ -77,7 +79,7 @@ impl Sweep {
             503 => self.shed += 1,
             other => panic!("the INVITE was answered with {other}"),
         }
-        assert!(self.shed <= RACES, "the machine is too slow to race on: {self:?}");
+        assert!(self.shed <= SHED_MAX, "the machine is too slow to race on: {self:?}");
         if let Some(took) = raced.set_up.filter(|_| raced.code == 200) {
             self.window = (took * 5 / 4).clamp(WINDOW_MIN, WINDOW_MAX);
         }
