@@ -347,7 +347,9 @@ impl Control {
         let packet_ms = manner.packet.as_millis() as u64;
         let length = |packets: u64| half(packets.saturating_mul(packet_ms));
         let millis = |span: Duration| half(span.as_millis() as u64);
-        let tenths = |score: f32| (score * 10.0).round() as u8;
+        // The fields are those of G.107 whatever the codec (RFC 3611 §4.7.5).
+        let rating = |delay| quality::narrowband_rating(manner.coding, loss, delay);
+        let score = |delay| Some((quality::score_of(rating(delay)) * 10.0).round() as u8);
         Some(VoipMetrics {
             ssrc,
             loss_rate: losses::share(tally.lost, tally.expected),
@@ -359,9 +361,9 @@ impl Control {
             round_trip_ms: millis(self.round_trip),
             end_system_ms: millis(manner.own_delay),
             gmin: losses::GMIN,
-            r_factor: Some(quality::rating(manner.coding, loss, manner.delay).round() as u8),
-            mos_listening: Some(tenths(quality::mos_listening(manner.coding, loss))),
-            mos_conversation: Some(tenths(quality::mos(manner.coding, loss, manner.delay))),
+            r_factor: Some(rating(manner.delay).round() as u8),
+            mos_listening: score(Duration::ZERO),
+            mos_conversation: score(manner.delay),
             concealment: Concealment::Standard,
             adaptation: match manner.buffer.adaptive {
                 true => Adaptation::Adaptive,

@@ -187,6 +187,16 @@ pub fn rating(coding: Coding, loss: Loss, delay: Duration) -> f64 {
     }
 }
 
+/// The rating on the narrowband scale, at most 93.2, for who knows no other. The wideband scale goes on
+/// where that ends (G.107.1 §7.1: R up to 129), so that what is better counts as its best.
+pub fn narrowband_rating(coding: Coding, loss: Loss, delay: Duration) -> f64 {
+    let rating = rating(coding, loss, delay);
+    match coding.impairment().0 {
+        Scale::Narrowband => rating,
+        Scale::Wideband => (rating * WIDEBAND_STRETCH).min(R_BEST),
+    }
+}
+
 fn hundredths(score: f64) -> f32 {
     ((score * 100.0).round() / 100.0) as f32
 }
@@ -220,7 +230,7 @@ fn delay_impairment(delay: Duration) -> f64 {
 }
 
 /// From a rating to the mean opinion score (G.107 annex B), whose curve dips below 1 near its foot.
-fn score_of(r: f64) -> f64 {
+pub fn score_of(r: f64) -> f64 {
     if r >= 100.0 {
         return 4.5;
     }
@@ -279,6 +289,21 @@ mod tests {
 
     const OPUS: Coding = Coding::Opus { redundant: false };
     const OPUS_FEC: Coding = Coding::Opus { redundant: true };
+
+    #[test]
+    fn a_wideband_codec_is_the_best_of_the_narrowband_scale_until_it_is_worse() {
+        let rated = |coding, percent| {
+            let rating = narrowband_rating(coding, Loss::random(percent), Duration::ZERO);
+            (rating * 10.0).round() / 10.0
+        };
+        for percent in [0.0, 1.0, 10.0] {
+            let rating = rating(Coding::G711, Loss::random(percent), Duration::ZERO);
+            assert_eq!(rated(Coding::G711, percent), (rating * 10.0).round() / 10.0);
+        }
+        // 129 less Ie of the codec and of the loss: 14 + 81 · 5 / (5 + 5.4), and 56 of AMR-WB at 6.60.
+        assert_eq!([0.0, 5.0].map(|percent| rated(Coding::G722, percent)), [93.2, 76.1]);
+        assert_eq!(rated(amr_wb(0), 0.0), 73.0);
+    }
 
     fn amr_wb(mode: u8) -> Coding {
         Coding::AmrWb(amr_wb::Mode::new(mode).expect("0 to 8"))

@@ -6,12 +6,13 @@
 
 use crate::account::{Registration, RegistrationId, SipConfig};
 use crate::billing::cdr::{Cdr, MediaSummary};
+use crate::call::Call;
 use crate::call::deed::{Deed, Tally};
 use crate::call::ladder::Ladder;
 use crate::ground::limits::{EARLY_MEDIA_KEPT_MAX, SIGNALLING_QUEUE_MAX};
 use crate::ground::{CallKey, Instant, JobId};
 use crate::media::plan::{EarlyMedia, ForCall, MediaEvent};
-use crate::media::quality::ScoresByScale;
+use crate::media::quality::{Scores, ScoresByScale};
 use crate::outgoing::{DialRefusal, OutgoingCallRequest};
 use crate::shell::account::binding_json;
 use crate::shell::agent::rest::AgentService;
@@ -28,7 +29,7 @@ use crate::sip::target::Target;
 use crate::switchboard::{
     Command, Counters, CreationFigures, Input, RegistrationState, Switchboard,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,6 +59,8 @@ pub enum Request {
     EarlyMedia(CallKey, oneshot::Sender<Option<EarlyMedia>>),
     /// A call that is up, or ended lately: its record as of now, and its ladder.
     Call { name: CallName, reply: oneshot::Sender<Option<(Box<Cdr>, Ladder)>> },
+    /// The records, as of now, of those of these calls that are up or ended lately; in no order.
+    Records { keys: BTreeSet<CallKey>, reply: oneshot::Sender<Vec<Cdr>> },
     /// The account's registrations: all that are wanted, and the bindings that an earlier process
     /// left. Answered when they are taken over.
     ReplaceRegistrations {
@@ -118,7 +121,7 @@ pub struct Totals {
     pub mos_received: ScoresByScale,
     pub mos_sent: ScoresByScale,
     /// By the extended reports of the legs that send them.
-    pub mos_far_end: ScoresByScale,
+    pub mos_far_end: Scores,
     /// Directions of legs that carried nothing, by kind.
     pub one_way: BTreeMap<&'static str, u64>,
     /// Transfers, keys, tools, lost agents: as they happen.
@@ -279,6 +282,7 @@ impl Task {
                 let _ = reply.send(waited);
             }
             Request::Call { name, reply } => drop(reply.send(self.call(&name))),
+            Request::Records { keys, reply } => drop(reply.send(self.records(&keys))),
             Request::ReplaceRegistrations { registrations, bindings, done } => {
                 self.handle(Input::RegistrationsReplaced { registrations, bindings });
                 // Whoever asked may have given up waiting.
@@ -496,8 +500,9 @@ impl Task {
         let voice = self.spans.entry(cdr.key).or_insert_with(|| Voice::of(cdr.key));
         let _in_call = voice.span.clone().entered();
         let turn = Turn::of(&cdr);
-        if turn.is_some() && std::mem::replace(&mut voice.told, turn) != turn {
-            log_turn(turn, &cdr);
+        if let Some(turn) = turn.filter(|turn| voice.told != Some(*turn)) {
+            let before = voice.told.replace(turn);
+            log_turn(before, turn, &cdr);
         }
         if cdr.is_closed() {
             self.spans.remove(&cdr.key);
@@ -548,19 +553,23 @@ impl Task {
     }
 
     fn call(&self, name: &CallName) -> Option<(Box<Cdr>, Ladder)> {
-        let is_it = |call: &&crate::call::Call| match name {
+        let is_it = |call: &&Call| match name {
             CallName::Key(key) => call.key == *key,
             CallName::Ultravox(id) => call.cdr.has_ultravox_call(id),
         };
         let Some(call) = self.parts.board.calls().find(is_it) else {
             return self.ended_call(name);
         };
-        let mut cdr = Box::new(call.cdr.clone());
-        if !cdr.is_closed() {
-            let (sip_time, agent_time) = call.clocks(Clock::now().at);
-            cdr.set_times(sip_time, agent_time);
-        }
-        Some((cdr, call.ladder.clone()))
+        Some((Box::new(record_of(call)), call.ladder.clone()))
+    }
+
+    fn records(&self, keys: &BTreeSet<CallKey>) -> Vec<Cdr> {
+        let live = self.parts.board.calls().filter(|call| keys.contains(&call.key));
+        let mut found: Vec<Cdr> = live.map(record_of).collect();
+        let live: BTreeSet<CallKey> = found.iter().map(|cdr| cdr.key).collect();
+        let ended = keys.difference(&live).filter_map(|key| self.ended.get(key));
+        found.extend(ended.map(|ended| Cdr::clone(&ended.cdr)));
+        found
     }
 
     fn ended_call(&self, name: &CallName) -> Option<(Box<Cdr>, Ladder)> {
@@ -656,14 +665,24 @@ impl Totals {
         self.media.agent_shortened_ms += media.agent_shortened_ms;
         self.media.agent_lengthened_ms += media.agent_lengthened_ms;
         let far_end = media.far_end.and_then(|far_end| far_end.mos_conversation);
-        for (scores, score) in [
-            (&mut self.mos_received, media.mos_received),
-            (&mut self.mos_sent, media.mos_sent),
-            (&mut self.mos_far_end, far_end),
-        ] {
+        for (scores, score) in
+            [(&mut self.mos_received, media.mos_received), (&mut self.mos_sent, media.mos_sent)]
+        {
             score.into_iter().for_each(|score| scores.add(media.mos_scale, score));
         }
+        // It need not be on the scale of our own scores.
+        far_end.into_iter().for_each(|score| self.mos_far_end.add(score));
     }
+}
+
+/// A call's record as of now.
+fn record_of(call: &Call) -> Cdr {
+    let mut cdr = call.cdr.clone();
+    if !cdr.is_closed() {
+        let (sip_time, agent_time) = call.clocks(Clock::now().at);
+        cdr.set_times(sip_time, agent_time);
+    }
+    cdr
 }
 
 fn call_span(call: CallKey) -> Span {
@@ -686,7 +705,7 @@ impl Voice {
 /// Where a live call is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Turn {
-    /// Ours: the callee's phone does not ring yet.
+    /// Ours: its agent call stands, the callee's phone does not ring yet.
     Dialled,
     /// `decided`: who answers is known; the fallback handler says it while the caller waits.
     Rings {
@@ -702,19 +721,21 @@ impl Turn {
             _ if cdr.is_closed() => None,
             Some(_) => Some(Turn::Up),
             None if rings => Some(Turn::Rings { decided: cdr.agent_id.is_some() }),
-            None => Some(Turn::Dialled),
+            None => cdr.ultravox_call_id.is_some().then_some(Turn::Dialled),
         }
     }
 }
 
 /// A call's turn, once. Numbers are for debug only.
-fn log_turn(turn: Option<Turn>, cdr: &Cdr) {
+fn log_turn(before: Option<Turn>, turn: Turn, cdr: &Cdr) {
     let (agent_id, rule) = (&cdr.agent_id, &cdr.routed_by);
-    match turn {
-        Some(Turn::Dialled) => tracing::info!(agent_id, rule, "call is dialled"),
-        Some(Turn::Rings { .. }) => tracing::info!(agent_id, rule, "call rings"),
-        Some(Turn::Up) => return tracing::debug!("call is up"),
-        None => return,
+    match (before, turn) {
+        (_, Turn::Dialled) => tracing::info!(agent_id, rule, "call is dialled"),
+        (Some(Turn::Rings { .. }), Turn::Rings { .. }) => {
+            return tracing::info!(agent_id, rule, "call is routed");
+        }
+        (_, Turn::Rings { .. }) => tracing::info!(agent_id, rule, "call rings"),
+        (_, Turn::Up) => return tracing::debug!("call is up"),
     }
     tracing::debug!(source = %cdr.source.address, from = %cdr.from_uri, to = %cdr.to_uri);
 }
@@ -759,6 +780,8 @@ mod tests {
         let (at, now) = (([192, 0, 2, 7], 5060).into(), WallTime::default());
         let source = Source { address: at, transport: Transport::Udp };
         let mut cdr = Cdr::opened(CallKey(1), CallDirection::Outgoing, source, "c".into(), now);
+        assert_eq!(Turn::of(&cdr), None, "it is only asked for");
+        cdr.ultravox_call_id = Some("c".into());
         assert_eq!(Turn::of(&cdr), Some(Turn::Dialled));
         cdr.ringing_at = Some(now);
         assert_eq!(Turn::of(&cdr), Some(Turn::Rings { decided: false }), "a handler is asked");

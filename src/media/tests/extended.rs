@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::media::plan::{ControlPlan, ExtendedPlan};
-use crate::media::quality::{self, Coding, Loss};
+use crate::media::quality::{self, Coding, Loss, Scale};
 use crate::rtp::rtcp::extended::{ExtendedBlock, VoipMetrics};
 use crate::rtp::rtcp::{Compound, Part};
 use crate::rtp::srtp::{MasterKey, Suite};
@@ -127,6 +127,18 @@ fn both_ends_tell_how_they_hear_each_other_with_and_without_srtp() {
         assert!((59_000..=81_000).contains(&report.round_trip_us), "{report:?}");
         assert_eq!(pair.ends[0].session.report().srtp_failures, 0);
     }
+}
+
+#[test]
+fn what_goes_out_of_a_wideband_codec_is_on_the_narrowband_scale() {
+    let plans = [(); 2].map(|()| extended(plan(CodecKind::G722, 20)));
+    let mut pair = Pair::new([&plans[0], &plans[1]]);
+    pair.run_to(20_000, |_, _| true);
+    let told = pair.told(1);
+    let scores = (told.mos_listening, told.mos_conversation);
+    assert_eq!((told.r_factor, scores), (Some(93), (Some(44), Some(44))));
+    let report = pair.ends[1].session.report();
+    assert_eq!((report.mos_scale, report.mos_received), (Scale::Wideband, Some(4.32)));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -29,6 +30,8 @@ const LIMIT_MAX: usize = 1_000;
 /// Live records of one list that signalling is asked for; the others are as the store has them, at most
 /// some seconds old.
 const REFRESHED_MAX: usize = 50;
+/// How long a list waits for signalling.
+const REFRESH_WAIT: Duration = Duration::from_secs(2);
 /// Seconds of one deciminute.
 const DECIMINUTE_S: u64 = 6;
 
@@ -66,16 +69,39 @@ pub async fn records(
     let limit = query.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
     match api::read(&state, move |reader| reader.list(&filter, limit)).await {
         Ok(mut calls) => {
-            let up = calls.iter_mut().filter(|call| !call.is_closed());
-            for call in up.take(REFRESHED_MAX) {
-                if let Some((now, _)) = live(&state, CallName::Key(call.key)).await {
-                    *call = *now;
-                }
+            refresh(&state, &mut calls).await;
+            if query.live == Some(true) {
+                calls.retain(|call| !call.is_closed());
             }
             Json(Records { calls }).into_response()
         }
         Err(answer) => *answer,
     }
+}
+
+/// Brings the first live records up to now; where signalling does not answer, they stay as they are.
+async fn refresh(state: &AdminState, calls: &mut [Cdr]) {
+    let up = calls.iter().filter(|call| !call.is_closed());
+    let keys: BTreeSet<CallKey> = up.take(REFRESHED_MAX).map(|call| call.key).collect();
+    if keys.is_empty() {
+        return;
+    }
+    let Ok(Some(found)) = tokio::time::timeout(REFRESH_WAIT, live_records(state, keys)).await
+    else {
+        return;
+    };
+    for now in found {
+        if let Some(call) = calls.iter_mut().find(|call| call.key == now.key) {
+            *call = now;
+        }
+    }
+}
+
+/// Of these calls those that are up, or that ended so lately that the signalling task still has them.
+async fn live_records(state: &AdminState, keys: BTreeSet<CallKey>) -> Option<Vec<Cdr>> {
+    let (reply, records) = oneshot::channel();
+    state.signalling.upgrade()?.send(Inquiry::Records { keys, reply }).await.ok()?;
+    records.await.ok()
 }
 
 /// `GET /edge/calls/{id}`: one record, of a live call as it is now.

@@ -4,7 +4,7 @@
 
 use super::AdminState;
 use crate::call::deed::Tally;
-use crate::media::quality::{SCORE_BOUNDS, Scale, ScoresByScale};
+use crate::media::quality::{SCORE_BOUNDS, Scale, Scores, ScoresByScale};
 use crate::shell::media::{BUCKETS_US, HistogramSnapshot};
 use axum::extract::State;
 use axum::http::header;
@@ -101,7 +101,7 @@ pub struct MediaFigures {
     pub mos_received: ScoresByScale,
     pub mos_sent: ScoresByScale,
     /// The same by the legs' own extended reports.
-    pub mos_far_end: ScoresByScale,
+    pub mos_far_end: Scores,
     /// For each shard the share of its time in which it worked, 0 to 1.
     pub shard_busy: Vec<f64>,
     /// How far each shard relieves itself: 0, 1 or 2.
@@ -308,11 +308,12 @@ fn render_media(page: &mut Page, media: &MediaFigures) {
         page.line(&format!("media_one_way_total{{kind=\"{kind}\"}}"), count);
     }
     let help = "How legs of closed calls sounded to us: mean opinion scores, 1 to 4.5.";
-    page.scores("media_mos_received", help, &media.mos_received);
+    page.scores_by_scale("media_mos_received", help, &media.mos_received);
     let help = "How we sounded to legs of closed calls, by their RTCP.";
-    page.scores("media_mos_sent", help, &media.mos_sent);
+    page.scores_by_scale("media_mos_sent", help, &media.mos_sent);
     let help = "How we sounded to legs of closed calls by their own reckoning (RTCP XR).";
-    page.scores("media_mos_far_end", help, &media.mos_far_end);
+    page.head("media_mos_far_end", help, "histogram");
+    page.scores("media_mos_far_end", None, &media.mos_far_end);
 }
 
 fn render_store(page: &mut Page, store: &StoreFigures) {
@@ -362,20 +363,27 @@ impl Page {
         self.line(&format!("{name}_count"), values.count());
     }
 
-    fn scores(&mut self, name: &str, help: &str, scores: &ScoresByScale) {
+    fn scores_by_scale(&mut self, name: &str, help: &str, scores: &ScoresByScale) {
         self.head(name, help, "histogram");
         for scale in Scale::ALL {
-            let (scores, label) = (scores.of(scale), format!("scale=\"{}\"", scale.name()));
-            let mut below = 0;
-            for (bound, count) in SCORE_BOUNDS.iter().zip(scores.counts) {
-                below += count;
-                self.line(&format!("{name}_bucket{{{label},le=\"{bound}\"}}"), below);
-            }
-            let count = scores.counts.iter().sum::<u64>();
-            self.line(&format!("{name}_bucket{{{label},le=\"+Inf\"}}"), count);
-            self.line(&format!("{name}_sum{{{label}}}"), scores.sum);
-            self.line(&format!("{name}_count{{{label}}}"), count);
+            self.scores(name, Some(scale), scores.of(scale));
         }
+    }
+
+    /// The lines of a histogram, without its head.
+    fn scores(&mut self, name: &str, scale: Option<Scale>, scores: &Scores) {
+        let label = scale.map(|scale| format!("scale=\"{}\"", scale.name()));
+        let first = label.as_ref().map_or(String::new(), |label| format!("{label},"));
+        let alone = label.map_or(String::new(), |label| format!("{{{label}}}"));
+        let mut below = 0;
+        for (bound, count) in SCORE_BOUNDS.iter().zip(scores.counts) {
+            below += count;
+            self.line(&format!("{name}_bucket{{{first}le=\"{bound}\"}}"), below);
+        }
+        let count = scores.counts.iter().sum::<u64>();
+        self.line(&format!("{name}_bucket{{{first}le=\"+Inf\"}}"), count);
+        self.line(&format!("{name}_sum{alone}"), scores.sum);
+        self.line(&format!("{name}_count{alone}"), count);
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
@@ -424,6 +432,11 @@ mod tests {
                     scores.add(Scale::Narrowband, 3.0);
                     scores
                 },
+                mos_far_end: {
+                    let mut scores = Scores::default();
+                    scores.add(4.25);
+                    scores
+                },
                 one_way: BTreeMap::from([("only_rtcp", 3)]),
                 shard_busy: vec![0.5, 0.25],
                 shard_relief: vec![0, 2],
@@ -447,6 +460,8 @@ mod tests {
             "voxedge_media_mos_received_bucket{scale=\"wideband\",le=\"4.34\"} 2",
             "voxedge_media_mos_received_sum{scale=\"wideband\"} 7.75\n",
             "voxedge_media_mos_received_count{scale=\"wideband\"} 2",
+            "voxedge_media_mos_far_end_bucket{le=\"4.34\"} 1",
+            "voxedge_media_mos_far_end_sum 4.25\nvoxedge_media_mos_far_end_count 1\n",
             "voxedge_media_shard_busy_ratio{shard=\"1\"} 0.25",
             "voxedge_media_shard_relief{shard=\"1\"} 2",
             "# TYPE voxedge_uptime_seconds gauge\nvoxedge_uptime_seconds 1.5\n",

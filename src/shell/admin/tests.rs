@@ -45,12 +45,11 @@ struct With {
     managed_by: ManagedBy,
     admin_key: Option<&'static str>,
     tls: bool,
-    /// The first record's call talks for seven seconds by now, and the store does not know it yet.
-    talks: bool,
+    first: First,
 }
 
 const BY_FILE: With =
-    With { managed_by: ManagedBy::File, admin_key: ADMIN, tls: false, talks: false };
+    With { managed_by: ManagedBy::File, admin_key: ADMIN, tls: false, first: First::Unknown };
 const BY_API: With = With { managed_by: ManagedBy::Api, ..BY_FILE };
 
 impl Edge {
@@ -67,7 +66,7 @@ impl Edge {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let _inside = runtime.enter();
         let (signalling, inbox) = mpsc::channel(8);
-        runtime.spawn(agree(inbox, with.talks));
+        runtime.spawn(agree(inbox, with.first));
         let entropy = Entropy::from_number(7);
         let account = Account::open(
             &sip(with.managed_by),
@@ -176,14 +175,29 @@ fn early_media_of(key: CallKey) -> Option<EarlyMedia> {
     (key == record(2).key).then(|| EarlyMedia { figures, mu_law: vec![0x7f; 61] })
 }
 
-fn talking(name: &CallName) -> Option<(Box<Cdr>, Ladder)> {
-    let mut live = record(1);
-    live.set_times(Duration::from_secs(7), Duration::from_secs(7));
-    matches!(name, CallName::Key(key) if *key == live.key)
-        .then(|| (Box::new(live), Ladder::new(Instant::ZERO)))
+/// What signalling knows of the first record's call, and the store does not yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    Unknown,
+    /// It talks for seven seconds by now.
+    Talks,
+    /// It did, and has ended.
+    Ended,
+    /// Nothing: it does not answer.
+    Stuck,
 }
 
-async fn agree(mut inbox: mpsc::Receiver<Inquiry>, talks: bool) {
+fn known(first: First) -> Option<Cdr> {
+    let mut live = record(1);
+    live.set_times(Duration::from_secs(7), Duration::from_secs(7));
+    if first == First::Ended {
+        live.ended_at = Some(WallTime::from_unix_micros(1_790_000_007_000_000));
+    }
+    matches!(first, First::Talks | First::Ended).then_some(live)
+}
+
+async fn agree(mut inbox: mpsc::Receiver<Inquiry>, first: First) {
+    let mut unanswered = Vec::new();
     while let Some(inquiry) = inbox.recv().await {
         match inquiry {
             Inquiry::Reconfigure { done, .. } => drop(done.send(())),
@@ -193,7 +207,14 @@ async fn agree(mut inbox: mpsc::Receiver<Inquiry>, talks: bool) {
             }
             Inquiry::ReplaceRegistrations { done, .. } => drop(done.send(())),
             Inquiry::Call { name, reply } => {
-                drop(reply.send(talking(&name).filter(|_| talks)));
+                let live = known(first).filter(|live| name == CallName::Key(live.key));
+                let found = live.map(|live| (Box::new(live), Ladder::new(Instant::ZERO)));
+                drop(reply.send(found));
+            }
+            Inquiry::Records { reply, .. } if first == First::Stuck => unanswered.push(reply),
+            Inquiry::Records { keys, reply } => {
+                let live = known(first).filter(|live| keys.contains(&live.key));
+                drop(reply.send(live.into_iter().collect()));
             }
             Inquiry::EarlyMedia(key, reply) => drop(reply.send(early_media_of(key))),
             _ => {}
@@ -556,11 +577,18 @@ fn who_is_not_listed_is_told_to_who_has_a_key() {
 
 #[test]
 fn a_live_call_of_the_list_is_as_it_is_now() {
-    for (talks, ms) in [(false, 0), (true, 7_000)] {
-        let edge = Edge::start(if talks { "talks" } else { "rings" }, With { talks, ..BY_FILE });
+    for (name, first, ms, live) in [
+        ("rings", First::Unknown, 0, 1),
+        ("talks", First::Talks, 7_000, 1),
+        ("ended", First::Ended, 7_000, 0),
+        ("stuck", First::Stuck, 0, 1),
+    ] {
+        let edge = Edge::start(name, With { first, ..BY_FILE });
         let calls = edge.ask("GET", "/edge/calls", ADMIN).1;
         let times = [0, 1].map(|at| calls["calls"][at]["sip_time_ms"].clone());
-        assert_eq!(times, [json!(37_000), json!(ms)]);
+        assert_eq!(times, [json!(37_000), json!(ms)], "{name}");
+        let up = edge.ask("GET", "/edge/calls?live=true", ADMIN).1;
+        assert_eq!(up["calls"].as_array().map(Vec::len), Some(live), "{name}");
     }
 }
 
