@@ -16,8 +16,6 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// The daemon's T1, so that its transactions end within seconds.
 const T1: (&str, &str) = ("VOXEDGE_TEST_T1_MS", "60");
 const RACES: u64 = 1_000;
-/// Races that a daemon in overload may refuse.
-const SHED_MAX: u64 = RACES / 10;
 /// Moments of the set-up that the CANCELs sweep, and the time over which they are spread.
 const STEPS: u64 = 31;
 const WINDOW_MIN: Duration = Duration::from_millis(30);
@@ -35,7 +33,7 @@ fn cancel_at_any_moment_leaves_one_final_answer_and_no_trace() {
         assert!(service.standin.add_fault(slow));
         let (mut running, mut sweep, mut started) = (JoinSet::new(), Sweep::new(), 0);
         loop {
-            while running.len() < AT_ONCE && started < RACES + sweep.shed {
+            while running.len() < AT_ONCE && started < RACES {
                 running.spawn(race(Arc::clone(&process), sweep.moment(started)));
                 started += 1;
             }
@@ -45,8 +43,6 @@ fn cancel_at_any_moment_leaves_one_final_answer_and_no_trace() {
         eprintln!("{RACES} races: {sweep:?}");
         assert!(sweep.cancelled > 50 && sweep.answered > 50, "the sweep meets both sides");
         process.doors.await_idle();
-        let shed = process.doors.metric("sip_shed_total").expect("a figure");
-        assert!(sweep.shed as f64 <= shed, "503 is said in overload alone: {sweep:?}, {shed}");
         service.standin.stop().await;
     });
 }
@@ -58,13 +54,11 @@ struct Sweep {
     window: Duration,
     answered: u64,
     cancelled: u64,
-    /// Refused by a daemon in overload; others take their places.
-    shed: u64,
 }
 
 impl Sweep {
     fn new() -> Sweep {
-        Sweep { window: WINDOW_MIN, answered: 0, cancelled: 0, shed: 0 }
+        Sweep { window: WINDOW_MIN, answered: 0, cancelled: 0 }
     }
 
     /// How long after its INVITE the CANCEL of this race leaves; every tenth only after the answer.
@@ -76,10 +70,8 @@ impl Sweep {
         match raced.code {
             200 => self.answered += 1,
             487 => self.cancelled += 1,
-            503 => self.shed += 1,
             other => panic!("the INVITE was answered with {other}"),
         }
-        assert!(self.shed <= SHED_MAX, "the machine is too slow to race on: {self:?}");
         if let Some(took) = raced.set_up.filter(|_| raced.code == 200) {
             self.window = (took * 5 / 4).clamp(WINDOW_MIN, WINDOW_MAX);
         }
